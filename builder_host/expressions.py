@@ -1,0 +1,211 @@
+"""Scalar expressions: the body of pointwise layers and the epilogue of the hot families.
+
+An expression is a tree over `Input(i)`, `Const(v)` and the operations below. The same tree is
+evaluated in numpy (reference), printed as C and as CUDA C++ (code generation), and written as
+canonical text (keys). Trees are immutable and compare by value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+UNARY_OPS: dict[str, Callable[[Array], Array]] = {
+    "neg": np.negative,
+    "abs": np.abs,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1.0 / np.sqrt(x),
+    "recip": lambda x: 1.0 / x,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "erf": lambda x: np.vectorize(math.erf, otypes=[np.float64])(x),
+    "sigmoid": lambda x: np.where(
+        x >= 0, 1.0 / (1.0 + np.exp(-np.abs(x))), 1.0 - 1.0 / (1.0 + np.exp(-np.abs(x)))
+    ),
+    "softplus": lambda x: np.logaddexp(x, 0.0),
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.rint,  # half to even
+    "trunc": np.trunc,
+    "sign": np.sign,
+    "not": np.logical_not,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+}
+BINARY_OPS: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "floor_div": np.floor_divide,
+    "mod": np.mod,  # sign of the divisor
+    "fmod": np.fmod,  # sign of the dividend
+    "pow": np.power,
+    "min": np.minimum,  # a NaN operand gives NaN
+    "max": np.maximum,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+    "eq": np.equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+}
+BOOLEAN_OPS = frozenset({"not", "isnan", "isinf", "and", "or", "xor", "eq", "lt", "le", "gt", "ge"})
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Operand number `index` of the layer or epilogue."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal. Comparison is by value; NaN and infinities are legal."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One of `UNARY_OPS` applied to `x`."""
+
+    op: str
+    x: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """One of `BINARY_OPS` applied to `a` and `b`."""
+
+    op: str
+    a: Expr
+    b: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """`a` where `condition` is not zero, else `b`; both sides may be evaluated."""
+
+    condition: Expr
+    a: Expr
+    b: Expr
+
+
+Expr = Input | Const | Unary | Binary | Select
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """Direct operands of an expression node."""
+    match expr:
+        case Unary(x=x):
+            return (x,)
+        case Binary(a=a, b=b):
+            return (a, b)
+        case Select(condition=condition, a=a, b=b):
+            return (condition, a, b)
+        case _:
+            return ()
+
+
+def inputs_of(expr: Expr) -> frozenset[int]:
+    """Indices of all inputs that occur in the expression."""
+    if isinstance(expr, Input):
+        return frozenset({expr.index})
+    return frozenset().union(*(inputs_of(child) for child in children(expr)))
+
+
+def substitute(expr: Expr, replacements: Sequence[Expr]) -> Expr:
+    """Replace every `Input(i)` by `replacements[i]`; this composes expressions."""
+    match expr:
+        case Input(index=index):
+            return replacements[index]
+        case Unary(op=op, x=x):
+            return Unary(op, substitute(x, replacements))
+        case Binary(op=op, a=a, b=b):
+            return Binary(op, substitute(a, replacements), substitute(b, replacements))
+        case Select(condition=condition, a=a, b=b):
+            return Select(
+                substitute(condition, replacements),
+                substitute(a, replacements),
+                substitute(b, replacements),
+            )
+        case _:
+            return expr
+
+
+def evaluate(expr: Expr, operands: Sequence[Array]) -> Array:
+    """Evaluate with numpy broadcasting; the operands' own precision is used (float64 for tests)."""
+    match expr:
+        case Input(index=index):
+            return operands[index]
+        case Const(value=value):
+            return np.asarray(value)
+        case Unary(op=op, x=x):
+            return UNARY_OPS[op](evaluate(x, operands))
+        case Binary(op=op, a=a, b=b):
+            return BINARY_OPS[op](evaluate(a, operands), evaluate(b, operands))
+        case Select(condition=condition, a=a, b=b):
+            return np.where(
+                evaluate(condition, operands).astype(bool),
+                evaluate(a, operands),
+                evaluate(b, operands),
+            )
+
+
+def text(expr: Expr) -> str:
+    """Canonical text: equal trees give equal text, and the text names every constant exactly."""
+    match expr:
+        case Input(index=index):
+            return f"x{index}"
+        case Const(value=value):
+            return float(value).hex()
+        case Unary(op=op, x=x):
+            return f"{op}({text(x)})"
+        case Binary(op=op, a=a, b=b):
+            return f"{op}({text(a)},{text(b)})"
+        case Select(condition=condition, a=a, b=b):
+            return f"select({text(condition)},{text(a)},{text(b)})"
+
+
+def num_operations(expr: Expr) -> int:
+    """Number of unary, binary and select nodes: the cost model's measure of an epilogue."""
+    own = 0 if isinstance(expr, Input | Const) else 1
+    return own + sum(num_operations(child) for child in children(expr))
+
+
+def relu(x: Expr) -> Expr:
+    """max(x, 0)."""
+    return Binary("max", x, Const(0.0))
+
+
+def clip(x: Expr, low: float, high: float) -> Expr:
+    """min(max(x, low), high)."""
+    return Binary("min", Binary("max", x, Const(low)), Const(high))
+
+
+def leaky_relu(x: Expr, slope: Expr) -> Expr:
+    """X where x >= 0, else slope * x."""
+    return Select(Binary("ge", x, Const(0.0)), x, Binary("mul", x, slope))

@@ -1,0 +1,244 @@
+"""Network: tensors and layers in order, and the network-definition API.
+
+Batch is explicit and shapes are static. Constants are tensors with values, not layers. A layer may
+carry an epilogue: a scalar expression applied to each element of its first output, with further
+tensors as operands. `add_layer` is the one door: the typed `add_*` methods call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builder_host.errors import NetworkError
+from builder_host.expressions import Expr
+from builder_host.network import layers as kinds
+from builder_host.network.tensor_type import TensorType
+from planformat.datatypes import DataType
+
+Array = npt.NDArray[Any]
+
+DTYPE_OF_NUMPY: dict[str, DataType] = {
+    "float32": DataType.FLOAT32,
+    "float16": DataType.FLOAT16,
+    "float64": DataType.FLOAT64,
+    "int8": DataType.INT8,
+    "uint8": DataType.UINT8,
+    "int16": DataType.INT16,
+    "uint16": DataType.UINT16,
+    "int32": DataType.INT32,
+    "uint32": DataType.UINT32,
+    "int64": DataType.INT64,
+    "uint64": DataType.UINT64,
+    "bool": DataType.BOOL,
+    "bfloat16": DataType.BFLOAT16,
+}
+
+
+@dataclass(eq=False, slots=True)
+class Tensor:
+    """A value in a network; compared by identity. `values` is set for constants only."""
+
+    name: str
+    type: TensorType
+    values: Array | None = None
+    producer: Layer | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Static shape, batch included."""
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DataType:
+        """Element type."""
+        return self.type.dtype
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the values are known at build time."""
+        return self.values is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """Expression applied to each element of a layer's first output.
+
+    `Input(0)` is the layer's own result; `Input(1)` .. `Input(num_operands)` are the last
+    `num_operands` inputs of the layer, numpy-broadcast against the output.
+    """
+
+    expr: Expr
+    num_operands: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Layer:
+    """One operation; compared by identity.
+
+    Attributes:
+        kind: module name in `network/layers/`.
+        params: frozen dataclass of that kind.
+        inputs: own inputs, then the operands of the epilogue.
+        origin: where it came from, e.g. `ONNX node 41 Conv` or `deploy.prototxt:37`.
+    """
+
+    kind: str
+    name: str
+    params: Any
+    inputs: list[Tensor]
+    outputs: list[Tensor] = field(default_factory=list)
+    epilogue: Epilogue | None = None
+    origin: str = ""
+
+    @property
+    def own_inputs(self) -> list[Tensor]:
+        """Inputs without the operands of the epilogue."""
+        operands = self.epilogue.num_operands if self.epilogue else 0
+        return self.inputs[: len(self.inputs) - operands]
+
+    @property
+    def operands(self) -> list[Tensor]:
+        """Operands of the epilogue."""
+        return self.inputs[len(self.own_inputs) :]
+
+
+class Network:
+    """Layers in a topological order, network inputs and marked outputs."""
+
+    def __init__(self, name: str = "network") -> None:
+        """Make an empty network."""
+        self.name = name
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.layers: list[Layer] = []
+        self._names: set[str] = set()
+
+    # --- tensors -------------------------------------------------------------------------
+
+    def unique_name(self, wanted: str) -> str:
+        """`wanted`, or `wanted.2`, `wanted.3` ... when it is taken; the result is reserved."""
+        name, number = wanted or "unnamed", 2
+        while name in self._names:
+            name, number = f"{wanted}.{number}", number + 1
+        self._names.add(name)
+        return name
+
+    def add_input(
+        self, name: str, shape: Sequence[int], dtype: DataType = DataType.FLOAT32
+    ) -> Tensor:
+        """Declare a network input. Raises NetworkError for a bad shape or a name in use."""
+        if name in self._names:
+            raise NetworkError(f"input '{name}': the name is already in use; choose another")
+        tensor = Tensor(self.unique_name(name), checked_type(name, shape, dtype))
+        self.inputs.append(tensor)
+        return tensor
+
+    def add_constant(self, values: Array, name: str = "constant") -> Tensor:
+        """A tensor whose values are known now. The array is copied and must not be complex."""
+        array = np.ascontiguousarray(values)
+        if array.shape != np.shape(values):  # ascontiguousarray makes rank 0 rank 1
+            array = array.reshape(np.shape(values))
+        dtype = DTYPE_OF_NUMPY.get(array.dtype.name)
+        if dtype is None:
+            raise NetworkError(f"constant '{name}': numpy type {array.dtype} has no tensor type")
+        array = array.copy()
+        array.flags.writeable = False
+        return Tensor(self.unique_name(name), TensorType(array.shape, dtype), values=array)
+
+    def mark_output(self, tensor: Tensor, name: str | None = None) -> None:
+        """Make a tensor a network output, optionally under another name."""
+        if name is not None and name != tensor.name:
+            if name in self._names:
+                raise NetworkError(f"output '{name}': the name is already in use; choose another")
+            self._names.add(name)
+            tensor.name = name
+        if tensor in self.outputs:
+            raise NetworkError(f"output '{tensor.name}' is marked twice")
+        self.outputs.append(tensor)
+
+    # --- layers --------------------------------------------------------------------------
+
+    def add_layer(
+        self,
+        kind: str,
+        params: Any,
+        inputs: Sequence[Tensor],
+        name: str = "",
+        *,
+        epilogue: Epilogue | None = None,
+        output_names: Sequence[str] = (),
+        origin: str = "",
+    ) -> Layer:
+        """Append a layer; infer its output types by the definition of its kind.
+
+        Args:
+            kind: module name in `network/layers/`.
+            params: instance of that definition's `params_type`.
+            inputs: own inputs, then the operands of the epilogue.
+            name: layer name; made unique.
+            epilogue: optional fused expression.
+            output_names: wanted tensor names; default is the layer's name.
+            origin: where the layer came from, for messages.
+
+        Raises:
+            NetworkError: unknown kind, wrong params type, or inputs that break the rules.
+        """
+        definition = kinds.definition(kind)
+        if not isinstance(params, definition.params_type):
+            raise NetworkError(
+                f"layer '{name}': {kind} takes {definition.params_type.__name__}, "
+                f"not {type(params).__name__}"
+            )
+        layer_name = self.unique_name(name or kind)
+        layer = Layer(kind, layer_name, params, list(inputs), [], epilogue, origin)
+        for number, output_type in enumerate(self._inferred(layer)):
+            wanted = output_names[number] if number < len(output_names) else layer_name
+            same = not output_names and number == 0 and wanted == layer_name
+            tensor_name = layer_name if same else self.unique_name(wanted)
+            layer.outputs.append(Tensor(tensor_name, output_type, producer=layer))
+        self.layers.append(layer)
+        return layer
+
+    def _inferred(self, layer: Layer) -> list[TensorType]:
+        definition = kinds.definition(layer.kind)
+        where = f"layer '{layer.name}'" + (f" ({layer.origin})" if layer.origin else "")
+        try:
+            types = definition.infer(layer.params, [t.type for t in layer.own_inputs])
+        except (NetworkError, ValueError) as error:
+            raise NetworkError(f"{where}: {layer.kind}: {error}") from error
+        return [checked_type(layer.name, t.shape, t.dtype) for t in types]
+
+    def consumers(self) -> dict[Tensor, list[Layer]]:
+        """For each tensor the layers that read it, in order; made anew at each call."""
+        readers: dict[Tensor, list[Layer]] = {}
+        for layer in self.layers:
+            for tensor in dict.fromkeys(layer.inputs):
+                readers.setdefault(tensor, []).append(layer)
+        return readers
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor once: inputs, then constants and outputs of layers in order."""
+        seen: set[int] = set()
+        for tensor in [*self.inputs, *(t for y in self.layers for t in [*y.inputs, *y.outputs])]:
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor
+
+
+def checked_type(name: str, shape: Sequence[int], dtype: DataType) -> TensorType:
+    """A TensorType after checking rank and extents. Raises NetworkError."""
+    from builder_host.network.tensor_type import MAX_RANK
+
+    if len(shape) > MAX_RANK:
+        raise NetworkError(f"tensor '{name}': rank {len(shape)} is over the limit of {MAX_RANK}")
+    if any(int(d) < 0 for d in shape):
+        raise NetworkError(
+            f"tensor '{name}': shape {tuple(shape)} has a dimension that is not known; "
+            "state it with --shapes"
+        )
+    return TensorType(tuple(int(d) for d in shape), dtype)

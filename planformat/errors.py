@@ -1,0 +1,30 @@
+"""Errors of the plan format.
+
+PlanError
+├── PlanFormatError        the bytes break SPEC.md: section, byte offset and values are named
+├── PlanVersionError       a major version or a must-understand feature that this reader lacks
+├── PlanSignatureError     missing, wrong or untrusted signature
+└── FingerprintMismatchError   the device is not the one that the plan was built for
+"""
+
+from __future__ import annotations
+
+
+class PlanError(Exception):
+    """Any reason why a plan cannot be read, written or used."""
+
+
+class PlanFormatError(PlanError):
+    """The bytes do not follow SPEC.md."""
+
+
+class PlanVersionError(PlanError):
+    """The plan needs a newer reader."""
+
+
+class PlanSignatureError(PlanError):
+    """The signature is missing, wrong, or made with another key."""
+
+
+class FingerprintMismatchError(PlanError):
+    """The device differs from the plan's fingerprint; the text lists every field."""
