@@ -1,0 +1,36 @@
+"""Measuring: jobs in, timings out. Local, remote, bundle and cache-only share this interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from builder_host.kernels.family import Launch
+from builder_host.tune.timing_cache import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureJob:
+    """One candidate.
+
+    Attributes:
+        object_path: compiled object that exports the launches' symbols.
+        launches: run in order; their times add up.
+        argument_bytes: size in bytes of every argument buffer, in argument order.
+        group: jobs of one group solve the same problem; they are measured interleaved on the
+            same buffers.
+    """
+
+    object_path: str
+    launches: tuple[Launch, ...]
+    argument_bytes: tuple[int, ...]
+    group: int
+
+
+class Measurer(Protocol):
+    """Times candidates on the target device."""
+
+    def measure(self, jobs: Sequence[MeasureJob], num_workers: int) -> list[Timing]:
+        """Time every job; the answer is in the order of the jobs. A failed job is a result."""
+        ...
