@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from builder_host.errors import TargetError
 from planformat.datatypes import TensorFormat
+from planformat.fingerprint import DeviceFingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,71 @@ class CpuTarget:
             8: TensorFormat.NCHW8C,
             4: TensorFormat.NCHW4C,
         }[self.vector_elems]
+
+
+def cpu_target(fingerprint: DeviceFingerprint) -> CpuTarget:
+    """The CPU that a fingerprint describes.
+
+    Raises:
+        TargetError: not a CPU fingerprint, a field is missing or unreadable, or the instruction
+            set lacks what the kernels need (AVX2 with FMA on x86_64, NEON on aarch64).
+    """
+    if fingerprint.device_kind != "cpu":
+        raise TargetError(
+            f"the fingerprint is of a '{fingerprint.device_kind}' device; expected 'cpu'"
+        )
+    architecture = _field(fingerprint, "cpu.architecture")
+    features = tuple(sorted(_field(fingerprint, "cpu.features").split()))
+    isa = _isa(architecture, frozenset(features))
+    return CpuTarget(
+        architecture=architecture,
+        isa=isa,
+        features=features,
+        num_cores=_positive(fingerprint, "cpu.num_cores"),
+        l1d_bytes=_size(fingerprint, "cpu.l1d_bytes", 32 * 1024),
+        l2_bytes=_size(fingerprint, "cpu.l2_bytes", 512 * 1024),
+        l3_bytes=_size(fingerprint, "cpu.l3_bytes", 0),
+        fma_gflops_per_core=_FMA_GFLOPS[isa],
+        memory_gbps=_MEMORY_GBPS[isa],
+    )
+
+
+# Orders of magnitude for cost models only: they rank candidates, no time is promised.
+_FMA_GFLOPS = {"avx512": 110.0, "avx2": 90.0, "neon": 16.0}
+_MEMORY_GBPS = {"avx512": 20.0, "avx2": 15.0, "neon": 8.0}
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"})
+_AVX2 = frozenset({"avx2", "fma"})
+
+
+def _isa(architecture: str, features: frozenset[str]) -> str:
+    if architecture == "x86_64":
+        if features >= _AVX512:
+            return "avx512"
+        if features >= _AVX2:
+            return "avx2"
+        missing = ", ".join(sorted(_AVX2 - features))
+        raise TargetError(f"the CPU lacks {missing}; x86_64 kernels need AVX2 and FMA (Haswell on)")
+    if architecture == "aarch64":
+        if "asimd" in features:
+            return "neon"
+        raise TargetError("the CPU lacks asimd (NEON), which aarch64 kernels need")
+    raise TargetError(f"no kernels for the architecture '{architecture}'; x86_64 and aarch64 exist")
+
+
+def _field(fingerprint: DeviceFingerprint, name: str) -> str:
+    value = fingerprint.fields.get(name)
+    if value is None:
+        raise TargetError(f"the fingerprint has no field '{name}'; probe the device again")
+    return value
+
+
+def _positive(fingerprint: DeviceFingerprint, name: str) -> int:
+    text = _field(fingerprint, name)
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise TargetError(f"fingerprint field '{name}' is '{text}'; expected a positive number")
+    return int(text)
+
+
+def _size(fingerprint: DeviceFingerprint, name: str, when_unknown: int) -> int:
+    text = fingerprint.fields.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) > 0 else when_unknown

@@ -38,6 +38,10 @@ DTYPE_OF_NUMPY: dict[str, DataType] = {
     "bfloat16": DataType.BFLOAT16,
 }
 
+NUMPY_OF_DTYPE = {
+    dtype: name for name, dtype in DTYPE_OF_NUMPY.items() if dtype is not DataType.BFLOAT16
+}
+
 
 @dataclass(eq=False, slots=True)
 class Tensor:

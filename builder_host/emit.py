@@ -1,0 +1,209 @@
+"""Tuned operations -> Plan: code, packed weights, arena offsets, steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from builder_host.codegen.toolchain_c import CompileFailure, CToolchain
+from builder_host.errors import CompileError
+from builder_host.kernels.family import Program
+from builder_host.memory_plan import ArenaPlan, Lifetime, plan_memory
+from builder_host.network.network import Network, Tensor
+from builder_host.placement import Operation, Placement, View
+from builder_host.target import CpuTarget
+from builder_host.tune.select import Selection
+from builder_host.weights_region import WeightsRegion
+from planformat.fingerprint import DeviceFingerprint
+from planformat.plan import (
+    Argument,
+    ArgumentKind,
+    Binding,
+    Buffer,
+    CodeKind,
+    CodeObject,
+    Kernel,
+    Plan,
+    Profile,
+    Step,
+    Variant,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TunedOperation:
+    """An operation with the tactic chosen for it and the program that it gave."""
+
+    operation: Operation
+    selection: Selection
+    program: Program
+
+
+def emit_plan(
+    network: Network,
+    placement: Placement,
+    tuned: Sequence[TunedOperation],
+    *,
+    target: CpuTarget,
+    fingerprint: DeviceFingerprint,
+    toolchain: CToolchain,
+    provenance: Mapping[str, str],
+) -> Plan:
+    """Put a plan together.
+
+    Args:
+        network: after all passes; gives the bindings.
+        placement: views of its tensors.
+        tuned: what runs, in order.
+        target: the CPU.
+        fingerprint: of the device that the plan is for.
+        toolchain: compiles and links the code object.
+        provenance: text facts to store.
+
+    Raises:
+        CompileError: code that was tuned before does not compile or link now.
+    """
+    bindings = [*network.inputs, *network.outputs]
+    binding_index = {tensor: index for index, tensor in enumerate(bindings)}
+    arena = plan_memory(_lifetimes(placement, tuned, binding_index))
+    region = WeightsRegion()
+    keys = [_pack(item, region, target) for item in tuned]
+    weights, chunk_lengths, offsets = region.finish()
+    symbols: dict[str, int] = {}
+    steps: list[Step] = []
+    names: set[str] = set()
+    for index, item in enumerate(tuned):
+        arguments = _arguments(item, index, keys[index], offsets, arena, binding_index)
+        for number, launch in enumerate(item.program.launches, start=1):
+            kernel = symbols.setdefault(launch.symbol, len(symbols))
+            name = item.operation.name
+            if len(item.program.launches) > 1:
+                name = f"{name} [{number}/{len(item.program.launches)}]"
+            timing = item.selection.timing
+            share = len(item.program.launches)
+            steps.append(
+                Step(
+                    name=_unique(name, names),
+                    kernel=kernel,
+                    grid=(launch.num_units, 1, 1),
+                    arguments=arguments,
+                    scratch_bytes_per_worker=launch.scratch_bytes_per_worker,
+                    tactic=item.selection.candidate.tactic.text,
+                    measured_us=timing.median_us / share
+                    if timing is not None and timing.median_us is not None
+                    else None,
+                    predicted_us=item.selection.candidate.estimate_us / share,
+                )
+            )
+    workers = max((item.operation.problem.num_workers for item in tuned), default=1)
+    profile = Profile(
+        name="default",
+        shapes=tuple(tensor.shape for tensor in bindings),
+        steps=tuple(steps),
+        arena_bytes=arena.arena_bytes,
+        arena_lower_bound_bytes=arena.lower_bound_bytes,
+        num_workers=workers,
+    )
+    variant = Variant(
+        fingerprint=fingerprint,
+        code_objects=(
+            CodeObject(
+                CodeKind.SHARED_OBJECT,
+                target.architecture,
+                toolchain.identity,
+                _link(tuned, list(symbols), toolchain),
+            ),
+        ),
+        kernels=tuple(Kernel(symbol, 0) for symbol in symbols),
+        profiles=(profile,),
+    )
+    return Plan(
+        name=network.name,
+        bindings=tuple(
+            Binding(tensor.name, index < len(network.inputs), tensor.dtype)
+            for index, tensor in enumerate(bindings)
+        ),
+        variants=(variant,),
+        weights=memoryview(weights),
+        chunk_lengths=chunk_lengths,
+        provenance=dict(sorted(provenance.items())),
+    )
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    wanted, number = name, 2
+    while name in taken:
+        name, number = f"{wanted} ({number})", number + 1
+    taken.add(name)
+    return name
+
+
+def _workspace_name(index: int) -> str:
+    return f"workspace {index}"
+
+
+def _lifetimes(
+    placement: Placement, tuned: Sequence[TunedOperation], bindings: Mapping[Tensor, int]
+) -> list[Lifetime]:
+    spans: dict[Tensor, tuple[int, int]] = {}
+    found: list[Lifetime] = []
+    for index, item in enumerate(tuned):
+        for view in [*item.operation.inputs, *item.operation.outputs]:
+            if view is None or view.root in bindings:
+                continue
+            first, _ = spans.get(view.root, (index, index))
+            spans[view.root] = (first, index)
+        if item.program.workspace_bytes:
+            found.append(
+                Lifetime(_workspace_name(index), index, index, item.program.workspace_bytes)
+            )
+    for root, (first, last) in spans.items():
+        found.append(Lifetime(root.name, first, last, placement.buffer_bytes(root)))
+    return found
+
+
+def _pack(item: TunedOperation, region: WeightsRegion, target: CpuTarget) -> list[bytes | None]:
+    candidate = item.selection.candidate
+    constants = [t.values if t is not None else None for t in item.operation.constants]
+    packed = candidate.family.pack(candidate.problem, candidate.tactic, target, constants)
+    return [None if array is None else region.add(array) for array in packed]
+
+
+def _arguments(
+    item: TunedOperation,
+    index: int,
+    keys: Sequence[bytes | None],
+    offsets: Mapping[bytes, int],
+    arena: ArenaPlan,
+    bindings: Mapping[Tensor, int],
+) -> tuple[Argument, ...]:
+    def of_view(view: View) -> Argument:
+        binding = bindings.get(view.root)
+        if binding is not None:
+            return Argument(ArgumentKind.BINDING, binding, view.offset_bytes)
+        return Argument(ArgumentKind.ARENA, arena.offsets[view.root.name] + view.offset_bytes)
+
+    arguments: list[Argument] = []
+    for view, key in zip(item.operation.inputs, keys, strict=True):
+        if view is not None:
+            arguments.append(of_view(view))
+        elif key is not None:
+            arguments.append(Argument(ArgumentKind.WEIGHTS, offsets[key]))
+        else:  # the family bakes this constant into its code
+            arguments.append(Argument(ArgumentKind.IMMEDIATE, 0))
+    arguments.extend(of_view(view) for view in item.operation.outputs)
+    if item.program.workspace_bytes:
+        arguments.append(Argument(ArgumentKind.ARENA, arena.offsets[_workspace_name(index)]))
+    return tuple(arguments)
+
+
+def _link(
+    tuned: Sequence[TunedOperation], symbols: Sequence[str], toolchain: CToolchain
+) -> Buffer:
+    sources = list(dict.fromkeys(item.program.source for item in tuned))
+    objects = []
+    for compiled in toolchain.compile_objects(sources):
+        if isinstance(compiled, CompileFailure):
+            raise CompileError(compiled.error)
+        objects.append(compiled)
+    return toolchain.link_shared(objects, exported=symbols)

@@ -1,0 +1,232 @@
+"""Selection: every problem gets the tactic that was measured, remembered or predicted fastest."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builder_host.codegen.toolchain_c import CompileFailure, CToolchain
+from builder_host.errors import TimingCacheError, UnsupportedError
+from builder_host.kernels.choice import FamilyChoice
+from builder_host.kernels.family import KernelFamily, Problem, Program, Tactic
+from builder_host.measure.base import MeasureJob, Measurer
+from builder_host.network.network import NUMPY_OF_DTYPE
+from builder_host.target import CpuTarget
+from builder_host.tune.timing_cache import Timing, TimingCache, TimingKey
+
+log = logging.getLogger(__name__)
+
+MAX_CANDIDATES = 16
+_FAMILY_CUTOFF = 5.0  # families estimated this many times slower than the best are not tried
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One tactic for one problem, with its key in the timing cache."""
+
+    problem: Problem
+    family: KernelFamily
+    tactic: Tactic
+    estimate_us: float
+    key: TimingKey
+
+    def program(self, target: CpuTarget) -> Program:
+        """Source and launches."""
+        return self.family.generate(self.problem, self.tactic, target)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The candidate chosen for a problem; timing is None when it was only predicted."""
+
+    candidate: Candidate
+    timing: Timing | None
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSummary:
+    """What tuning did: counts of problems, candidates, cache hits, measurements, failures."""
+
+    num_problems: int
+    num_candidates: int
+    num_cached: int
+    num_measured: int
+    num_failed: int
+
+
+class Tuner:
+    """Chooses tactics for problems. See `select`."""
+
+    def __init__(
+        self,
+        choice: FamilyChoice,
+        toolchain: CToolchain,
+        cache: TimingCache,
+        measurer: Measurer | None,
+        *,
+        fingerprint_id: str,
+        is_strict: bool,
+        workspace_limit_bytes: int,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        """Without a measurer tactics are predicted; with is_strict a cache miss is an error."""
+        self.choice = choice
+        self.toolchain = toolchain
+        self.cache = cache
+        self.measurer = measurer
+        self.fingerprint_id = fingerprint_id
+        self.is_strict = is_strict
+        self.workspace_limit_bytes = workspace_limit_bytes
+        self.progress = progress
+        self.summary = TuneSummary(0, 0, 0, 0, 0)
+
+    def candidates(self, problem: Problem) -> list[Candidate]:
+        """Tactics worth trying, in the order that breaks ties: families by estimate, then theirs.
+
+        Raises:
+            UnsupportedError: no family applies within the workspace limit.
+        """
+        target = self.choice.target
+        ranked = self.choice.ranked(problem)
+        if not ranked:
+            raise UnsupportedError(f"no kernel family computes {problem.text()}")
+        fastest = max(ranked[0][0], 1e-3)
+        columns = [
+            [
+                Candidate(problem, family, tactic, cost, self._key(problem, family, tactic))
+                for tactic in family.tactics(problem, target)
+            ]
+            for cost, family in ranked
+            if cost <= fastest * _FAMILY_CUTOFF
+        ]
+        mixed = [c for row in itertools.zip_longest(*columns) for c in row if c is not None]
+        return mixed[:MAX_CANDIDATES]
+
+    def _key(self, problem: Problem, family: KernelFamily, tactic: Tactic) -> TimingKey:
+        return TimingKey(
+            self.fingerprint_id,
+            problem.text(),
+            tactic.text,
+            family.template_hash,
+            self.toolchain.identity,
+        )
+
+    def select(self, problems: Iterable[Problem]) -> dict[str, Selection]:
+        """Choose a tactic for every distinct problem; the result is keyed by `Problem.text()`.
+
+        Raises:
+            TimingCacheError: strict, and the cache lacks a candidate.
+            UnsupportedError: nothing computes a problem, or every candidate failed.
+        """
+        distinct = {problem.text(): problem for problem in problems}
+        rows = {text: self.candidates(problem) for text, problem in distinct.items()}
+        flat = [c for row in rows.values() for c in row]
+        missing = [c for c in flat if self.cache.get(c.key) is None]
+        if missing and self.is_strict:
+            raise TimingCacheError(
+                f"strict build: the timing cache lacks {len(missing)} of {len(flat)} timings, "
+                f"the first is {missing[0].tactic.text} for {missing[0].problem.text()}; "
+                "build once without --strict-cache on the target, or merge a cache that has them"
+            )
+        if missing and self.measurer is not None:
+            groups = {text: number for number, text in enumerate(rows)}
+            self._measure(missing, groups, self.measurer)
+        failed = sum(1 for c in flat if (t := self.cache.get(c.key)) and t.median_us is None)
+        self.summary = TuneSummary(
+            len(rows),
+            len(flat),
+            len(flat) - len(missing),
+            len(missing) if self.measurer is not None else 0,
+            failed,
+        )
+        return {text: self._best(row) for text, row in rows.items()}
+
+    def _best(self, row: Sequence[Candidate]) -> Selection:
+        timed = [(self.cache.get(c.key), order, c) for order, c in enumerate(row)]
+        good = [
+            (timing.median_us, order, timing, c)
+            for timing, order, c in timed
+            if timing is not None and timing.median_us is not None
+        ]
+        if good:
+            _, _, timing, candidate = min(good, key=lambda item: item[:2])
+            return Selection(candidate, timing)
+        untried = [c for timing, _, c in timed if timing is None]
+        if not untried:
+            reasons = {timing.error for timing, _, _ in timed if timing is not None}
+            raise UnsupportedError(
+                f"every candidate failed for {row[0].problem.text()}: {'; '.join(sorted(reasons))}"
+            )
+        return Selection(untried[0], None)
+
+    def _measure(
+        self, missing: Sequence[Candidate], groups: dict[str, int], measurer: Measurer
+    ) -> None:
+        target = self.choice.target
+        programs: list[Program] = []
+        for number, candidate in enumerate(missing):
+            self.progress("generate", number, len(missing))
+            programs.append(candidate.program(target))
+        self.progress("compile", 0, len(missing))
+        objects = self.toolchain.compile_objects([p.source for p in programs])
+        jobs: list[MeasureJob] = []
+        measured: list[Candidate] = []
+        for candidate, program, compiled in zip(missing, programs, objects, strict=True):
+            if isinstance(compiled, CompileFailure):
+                log.warning("%s does not compile: %s", candidate.tactic.text, compiled.error)
+                self.cache.put(candidate.key, Timing(None, error="does not compile"))
+                continue
+            if program.workspace_bytes > self.workspace_limit_bytes:
+                error = (
+                    f"needs {program.workspace_bytes} B of workspace, "
+                    f"the limit is {self.workspace_limit_bytes} B"
+                )
+                self.cache.put(candidate.key, Timing(None, error=error))
+                continue
+            jobs.append(
+                MeasureJob(
+                    str(compiled.path),
+                    program.launches,
+                    argument_sizes(candidate, program, target),
+                    groups[candidate.problem.text()],
+                )
+            )
+            measured.append(candidate)
+        if not jobs:
+            return
+        num_workers = missing[0].problem.num_workers
+        for candidate, timing in zip(measured, measurer.measure(jobs, num_workers), strict=True):
+            self.cache.put(candidate.key, timing)
+
+
+def _zero_constants(problem: Problem) -> list[npt.NDArray[Any] | None]:
+    """Zeros in the shape of each constant, without memory of their own."""
+    return [
+        np.broadcast_to(np.zeros((), NUMPY_OF_DTYPE[layout.dtype]), layout.shape)
+        if constant
+        else None
+        for layout, constant in zip(problem.inputs, problem.is_constant, strict=True)
+    ]
+
+
+def argument_sizes(
+    candidate: Candidate, program: Program, target: CpuTarget
+) -> tuple[int, ...]:
+    """Size in bytes of every argument of a program: inputs (packed), outputs, workspace."""
+    problem = candidate.problem
+    zeros = _zero_constants(problem)
+    packed = candidate.family.pack(problem, candidate.tactic, target, zeros)
+    sizes = [
+        layout.stored_bytes if array is None else array.nbytes
+        for layout, array in zip(problem.inputs, packed, strict=True)
+    ]
+    sizes += [layout.stored_bytes for layout in problem.outputs]
+    if program.workspace_bytes:
+        sizes.append(program.workspace_bytes)
+    return tuple(sizes)
