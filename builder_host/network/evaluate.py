@@ -1,0 +1,106 @@
+"""Evaluation of a network in float64 by the references of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builder_host.errors import NetworkError
+from builder_host.network import layers as kinds
+from builder_host.network.network import Layer, Network, Tensor
+from builder_host.network.pointwise_kind import as_reference, evaluate_expression
+from planformat.datatypes import DataType
+
+Array = npt.NDArray[Any]
+
+
+def evaluate_network(
+    network: Network, inputs: Mapping[str, Array], *, keep: Collection[Tensor] = ()
+) -> dict[str, Array]:
+    """Compute the outputs of a network.
+
+    Args:
+        network: in topological order.
+        inputs: one array of exactly the declared shape per network input.
+        keep: further tensors whose values are wanted.
+
+    Returns:
+        Values by tensor name of all outputs and kept tensors: float64, int64 or bool.
+
+    Raises:
+        NetworkError: an input is missing, unknown or of another shape.
+    """
+    values = _checked_inputs(network, inputs)
+    wanted = [*network.outputs, *keep]
+    last_use = {t: i for i, layer in enumerate(network.layers) for t in layer.inputs}
+    kept = set(wanted)
+    for number, layer in enumerate(network.layers):
+        for tensor, value in zip(
+            layer.outputs,
+            evaluate_layer(layer, [_value(t, values) for t in layer.inputs]),
+            strict=True,
+        ):
+            values[tensor] = value
+        for tensor in set(layer.inputs):
+            if last_use[tensor] == number and tensor not in kept:
+                values.pop(tensor, None)
+    return {t.name: _value(t, values) for t in wanted}
+
+
+def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
+    """Outputs of one layer, epilogue included, for values in their reference class.
+
+    Raises:
+        NetworkError: the reference gives another shape than was inferred.
+    """
+    own = len(layer.own_inputs)
+    with np.errstate(all="ignore"):
+        outputs = kinds.definition(layer.kind).reference(layer.params, inputs[:own])
+    if layer.epilogue is not None:
+        value = evaluate_expression(layer.epilogue.expr, [outputs[0], *inputs[own:]])
+        outputs[0] = np.broadcast_to(
+            as_reference(value, _numpy_kind(layer.outputs[0].dtype)), layer.outputs[0].shape
+        )
+    for tensor, value in zip(layer.outputs, outputs, strict=True):
+        if value.shape != tensor.shape:
+            raise NetworkError(
+                f"layer '{layer.name}': {layer.kind}: reference gave shape {value.shape}, "
+                f"inferred was {tensor.shape}"
+            )
+    return outputs
+
+
+def _checked_inputs(network: Network, inputs: Mapping[str, Array]) -> dict[Tensor, Array]:
+    names = {t.name for t in network.inputs}
+    unknown = sorted(set(inputs) - names)
+    missing = sorted(names - set(inputs))
+    if unknown or missing:
+        raise NetworkError(
+            f"network inputs are {sorted(names)}; missing {missing}, not known {unknown}"
+        )
+    values = {}
+    for tensor in network.inputs:
+        array = np.asarray(inputs[tensor.name])
+        if array.shape != tensor.shape:
+            raise NetworkError(
+                f"input '{tensor.name}' has shape {array.shape}, the network takes {tensor.shape}"
+            )
+        values[tensor] = as_reference(array, _numpy_kind(tensor.dtype))
+    return values
+
+
+def _value(tensor: Tensor, values: Mapping[Tensor, Array]) -> Array:
+    if tensor.values is not None:
+        return as_reference(tensor.values, _numpy_kind(tensor.dtype))
+    if tensor not in values:
+        raise NetworkError(f"tensor '{tensor.name}' is read before any layer produces it")
+    return values[tensor]
+
+
+def _numpy_kind(dtype: DataType) -> str:
+    if dtype is DataType.BOOL:
+        return "b"
+    return "f" if dtype.is_float else "i"
