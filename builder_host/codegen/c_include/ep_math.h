@@ -57,7 +57,7 @@ EP_INLINE EP_T EP_F(ep_log)(EP_T x) {
   return EP_SELECT(EP_MASK(x > 0.0f), above, EP_SELECT(EP_MASK(x == x), zero_or_less, x));
 }
 
-/* ln(1 + x) without loss near 0: 3 ulp. */
+/* ln(1 + x) without loss near 0: 2 ulp. */
 EP_INLINE EP_T EP_F(ep_log1p)(EP_T x) {
   const EP_T u = x + 1.0f;
   const EP_T lost = (x - (u - 1.0f)) / u;
@@ -65,7 +65,7 @@ EP_INLINE EP_T EP_F(ep_log1p)(EP_T x) {
   return EP_SELECT(EP_MASK(x == 0.0f), x, r);
 }
 
-/* e^x - 1 without loss near 0: 3 ulp. */
+/* e^x - 1 without loss near 0: 4 ulp. */
 EP_INLINE EP_T EP_F(ep_expm1)(EP_T x) {
   EP_T p = EP_C(0x1.6a4d6p-10f); /* |x| <= 0.34 */
   p = EP_FMA(p, x, EP_C(0x1.12398ep-7f));
@@ -128,6 +128,7 @@ EP_INLINE EP_T EP_F(ep_erf)(EP_T x) {
   return EP_SELECT(EP_MASK(a < 1.0f), small, EP_F(ep_copysign)(large, x));
 }
 
+/* rsqrt: 1.5 ulp; recip: 0.5 ulp. */
 EP_INLINE EP_T EP_F(ep_rsqrt)(EP_T x) { return 1.0f / EP_F(ep_sqrt)(x); }
 EP_INLINE EP_T EP_F(ep_recip)(EP_T x) { return 1.0f / x; }
 
@@ -154,7 +155,7 @@ EP_INLINE EP_T EP_F(ep_quarter_turns)(EP_T x, EP_I *quadrant) {
   const EP_D xd = EP_TO_DOUBLE(x);
   const EP_D t = xd * 0.63661977236758134 + 6755399441055744.0; /* 1.5 * 2^52 */
   const EP_D n = t - 6755399441055744.0;
-  const EP_D r = (xd - n * 0x1.921fb544p+0) - n * 0x1.0b4611a626331p-34;
+  const EP_D r = ((xd - n * 0x1.921fb50000000p+0) - n * 0x1.110b460000000p-26) - n * 0x1.1a62633145c07p-54; /* first products exact */
   const EP_T nf = EP_TO_FLOAT(n - 4.0 * ((n * 0.25 + 6755399441055744.0) - 6755399441055744.0));
   *quadrant = (EP_I)((EP_U)EP_F(ep_bits)(nf + EP_MAGIC) & 3u); /* nf is in [-2, 2] */
   return EP_TO_FLOAT(r);
@@ -294,7 +295,7 @@ EP_INLINE EP_T EP_F(ep_pow)(EP_T x, EP_T y) {
   return EP_SELECT(EP_MASK(y == 0.0f) | EP_MASK(x == 1.0f), EP_C(1.0f), r);
 }
 
-/* Inverse hyperbolic functions, in double inside: 1 ulp. */
+/* asinh: 2 ulp; acosh: 3 ulp, below 1 NaN; atanh: 3 ulp, beyond 1 NaN. */
 EP_INLINE EP_T EP_F(ep_asinh)(EP_T x) {
   const EP_T a = EP_F(ep_abs)(x);
   const EP_T b = EP_MIN_C(1e9f, a), rest = EP_SELECT(EP_MASK(a > 1e9f), a, EP_C(1e9f)) / 1e9f;
@@ -306,7 +307,8 @@ EP_INLINE EP_T EP_F(ep_asinh)(EP_T x) {
 EP_INLINE EP_T EP_F(ep_acosh)(EP_T x) {
   const EP_T b = EP_MIN_C(1e9f, x), rest = EP_SELECT(EP_MASK(x > 1e9f), x, EP_C(1e9f)) / 1e9f;
   const EP_T t = b - 1.0f;
-  return EP_F(ep_log1p)(t + EP_F(ep_sqrt)(t * (b + 1.0f))) + EP_F(ep_log)(rest);
+  const EP_T r = EP_F(ep_log1p)(t + EP_F(ep_sqrt)(t * (b + 1.0f))) + EP_F(ep_log)(rest);
+  return EP_SELECT(EP_MASK(x >= 1.0f), r, EP_C(EP_NAN));
 }
 EP_INLINE EP_T EP_F(ep_atanh)(EP_T x) {
   const EP_T a = EP_F(ep_abs)(x);
