@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from boards.spec import BoardSpecError, board_names, load_board
 from builder_host.errors import TargetError
 from planformat.datatypes import TensorFormat
-from planformat.fingerprint import DeviceFingerprint
+from planformat.errors import PlanFormatError
+from planformat.fingerprint import DeviceFingerprint, fingerprint_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,30 @@ class CpuTarget:
             8: TensorFormat.NCHW8C,
             4: TensorFormat.NCHW4C,
         }[self.vector_elems]
+
+
+def target_fingerprint(target: str) -> DeviceFingerprint | None:
+    """Fingerprint that a board name or fingerprint file states; None: probe this machine.
+
+    Raises:
+        TargetError: no such board or file, or one that cannot be read.
+    """
+    if target in board_names():
+        try:
+            spec = load_board(target)
+        except BoardSpecError as error:
+            raise TargetError(str(error)) from error
+        return None if spec.is_probed else DeviceFingerprint(spec.device_kind, spec.fingerprint)
+    path = Path(target)
+    if not path.is_file():
+        raise TargetError(
+            f"target '{target}' is neither a board ({', '.join(board_names())}) nor a fingerprint "
+            "file; write one on the device with 'edgeplan probe --json'"
+        )
+    try:
+        return fingerprint_from_json(path.read_text(encoding="utf-8"), source=target)
+    except (OSError, UnicodeDecodeError, PlanFormatError) as error:
+        raise TargetError(f"target '{target}': {error}") from error
 
 
 def cpu_target(fingerprint: DeviceFingerprint) -> CpuTarget:

@@ -1,0 +1,339 @@
+"""The build from top to bottom: Network -> passes -> layouts -> tuning -> Plan."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.toolchain_c import CToolchain
+from builder_host.emit import TunedOperation, emit_plan
+from builder_host.errors import BuilderError
+from builder_host.kernels.choice import FamilyChoice
+from builder_host.measure.local import LocalDevice, local_fingerprint
+from builder_host.network.copying import copy_network
+from builder_host.network.evaluate import evaluate_network
+from builder_host.network.network import Network
+from builder_host.passes import layout_assignment
+from builder_host.passes.pipeline import run_passes
+from builder_host.placement import Placement
+from builder_host.registry import kernel_families
+from builder_host.report import BuildReport, make_report
+from builder_host.target import cpu_target, target_fingerprint
+from builder_host.trace import TraceWriter
+from builder_host.tune.select import Tuner
+from builder_host.tune.timing_cache import (
+    Timing,
+    TimingCache,
+    TimingKey,
+    digest,
+    load_timing_cache,
+)
+from planformat.fingerprint import DeviceFingerprint, compare, fingerprint_to_json
+from planformat.plan import Canary, Plan
+from planformat.writer import plan_bytes, save_plan
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+CANARY_SEED = 1
+_CANARY_ELEMS = 4096  # per output; longer outputs are sampled
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderConfig:
+    """Options of a build, checked when made.
+
+    Attributes:
+        target: `host-cpu` or `auto` (this machine), or the path of a fingerprint file that
+            `edgeplan probe --json` wrote on the device.
+        timing_cache: file to read timings from and add new ones to, or None.
+        is_strict_cache: a timing that the cache lacks is an error instead of a measurement.
+        workspace_limit_bytes: candidates that need more shared workspace are dropped.
+        num_threads: worker threads that the plan is tuned for; None: every core of the target.
+        measure: `local` times candidates here; `none` ranks them by the cost model.
+        trace_dir: where the network is written after each pass, or None.
+        num_jobs: compilers at once; None: as many as there are cores here.
+        compiler: `zig` (from pip), `gcc`, `clang` or a path.
+        artifact_dir: store of generated code; None: the user's cache folder.
+        is_checked: compare the plan with the float64 reference before it is handed over.
+    """
+
+    target: str = "host-cpu"
+    timing_cache: str | os.PathLike[str] | None = None
+    is_strict_cache: bool = False
+    workspace_limit_bytes: int = 256 << 20
+    num_threads: int | None = None
+    measure: str = "local"
+    trace_dir: str | os.PathLike[str] | None = None
+    num_jobs: int | None = None
+    compiler: str = "zig"
+    artifact_dir: str | os.PathLike[str] | None = None
+    is_checked: bool = True
+
+    def __post_init__(self) -> None:
+        if self.measure not in ("local", "none"):
+            raise BuilderError(f"measure is '{self.measure}'; expected 'local' or 'none'")
+        for name in ("num_threads", "num_jobs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BuilderError(f"{name} is {value}; expected at least 1")
+        if self.workspace_limit_bytes < 0:
+            raise BuilderError(f"workspace_limit_bytes is {self.workspace_limit_bytes}")
+        if self.is_strict_cache and self.timing_cache is None:
+            raise BuilderError("a strict build needs a timing cache; name its file")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """A finished plan and the report of how it was made."""
+
+    plan: Plan
+    report: BuildReport = field(repr=False)
+
+    def save(
+        self, path: str | os.PathLike[str], *, signing_key: bytes | None = None
+    ) -> None:
+        """Write the plan file atomically, signed when a key is given."""
+        save_plan(self.plan, path, signing_key=signing_key)
+
+    def to_bytes(self, *, signing_key: bytes | None = None) -> bytes:
+        """The plan file's bytes."""
+        return plan_bytes(self.plan, signing_key=signing_key)
+
+
+def build(
+    network: Network, config: BuilderConfig | None = None, *, progress: Progress | None = None
+) -> BuiltPlan:
+    """Build a plan.
+
+    Args:
+        network: what an importer or the network-definition API made; it is left as it is.
+        config: options; default: this machine's CPU.
+        progress: called with a phase's name, items done and items in all.
+
+    Raises:
+        BuilderError: a subclass names what cannot be done and why.
+    """
+    config = config or BuilderConfig()
+    report_progress = progress or (lambda phase, done, total: None)
+    network = copy_network(network)
+    _check_bindings(network)
+    fingerprint, is_local = resolve_target(config.target)
+    target = cpu_target(fingerprint)
+    num_workers = config.num_threads or target.num_cores
+    if config.measure == "local" and not is_local and not config.is_strict_cache:
+        raise BuilderError(
+            f"target '{config.target}' is not this machine: its kernels cannot be timed here; "
+            "use measure 'none', or a timing cache from the device with a strict build"
+        )
+    reference = _reference(network) if config.is_checked else None
+
+    trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
+    run_passes(network, trace)
+    choice = FamilyChoice(kernel_families(), target)
+    formats = layout_assignment.run(network, choice, num_workers)
+    if trace is not None:
+        trace.layouts(network, formats)
+    placement = Placement(network, formats, choice, num_workers)
+    operations = placement.operations()
+
+    store = ArtifactStore(config.artifact_dir)
+    jobs = config.num_jobs or os.cpu_count() or 1
+    toolchain = CToolchain(target, compiler=config.compiler, store=store, jobs=jobs)
+    device = LocalDevice(toolchain, report_progress) if is_local else None
+    cache = _load_cache(config)
+    tuner = Tuner(
+        choice,
+        toolchain,
+        cache,
+        device if config.measure == "local" else None,
+        fingerprint_id=digest(fingerprint_to_json(fingerprint)),
+        is_strict=config.is_strict_cache,
+        workspace_limit_bytes=config.workspace_limit_bytes,
+        progress=report_progress,
+    )
+    selections = tuner.select(op.problem for op in operations)
+    _save_cache(config, cache)
+
+    tuned = []
+    for operation in operations:
+        selection = selections[operation.problem.text()]
+        tuned.append(TunedOperation(operation, selection, selection.candidate.program(target)))
+    report_progress("emit", 0, 1)
+    plan = emit_plan(
+        network,
+        placement,
+        tuned,
+        target=target,
+        fingerprint=fingerprint,
+        toolchain=toolchain,
+        provenance=_provenance(network, config, toolchain, selections.values()),
+    )
+    accuracy: dict[str, float] = {}
+    if device is not None:
+        outputs = device.run_canary(plan, CANARY_SEED)
+        if reference is not None:
+            accuracy = check_outputs(reference, outputs)
+        latency_us = _plan_latency(plan, device, tuner, config)
+        plan = _with_canary(plan, outputs, latency_us)
+        _save_cache(config, cache)
+    report = make_report(plan, tuned, tuner.summary, placement, accuracy)
+    report_progress("done", 1, 1)
+    return BuiltPlan(plan, report)
+
+
+def resolve_target(target: str) -> tuple[DeviceFingerprint, bool]:
+    """Fingerprint of a target, and whether that is this very machine.
+
+    Raises:
+        TargetError: unknown board, or a fingerprint file that cannot be read.
+    """
+    here = local_fingerprint()
+    stated = None if target == "auto" else target_fingerprint(target)
+    if stated is None:
+        return here, True
+    return stated, not compare(stated, here)
+
+
+def _check_bindings(network: Network) -> None:
+    if not network.outputs:
+        raise BuilderError("the network has no output; mark one")
+    for tensor in network.outputs:
+        if tensor.producer is None and not tensor.is_constant and tensor not in network.inputs:
+            raise BuilderError(f"output '{tensor.name}' is computed by no layer")
+
+
+def canary_arrays(network_inputs: Sequence[Any], seed: int) -> dict[str, npt.NDArray[Any]]:
+    """Canary inputs as arrays, by name, for tensors with `name`, `shape` and `dtype`."""
+    from builder_host.network.network import NUMPY_OF_DTYPE
+    from planformat.canary import canary_input
+
+    return {
+        tensor.name: np.frombuffer(
+            canary_input(seed, index, tensor.type.num_elems, tensor.dtype),
+            dtype=NUMPY_OF_DTYPE[tensor.dtype],
+        ).reshape(tensor.shape)
+        for index, tensor in enumerate(network_inputs)
+    }
+
+
+def _reference(network: Network) -> dict[str, npt.NDArray[Any]]:
+    return evaluate_network(network, canary_arrays(network.inputs, CANARY_SEED))
+
+
+def check_outputs(
+    reference: Mapping[str, npt.NDArray[Any]], outputs: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, float]:
+    """Relative L2 error of each output against the float64 reference.
+
+    Raises:
+        BuilderError: an error above 1e-3 (float) or more than 1 % of unequal integers: float32
+            kernels of any sensible network stay orders of magnitude below, so the plan is wrong.
+    """
+    errors: dict[str, float] = {}
+    for name, expected in reference.items():
+        actual = outputs[name]
+        if np.issubdtype(actual.dtype, np.floating):
+            wide = np.asarray(actual, dtype=np.float64)
+            finite = np.isfinite(expected)
+            if not np.array_equal(finite, np.isfinite(wide)):
+                raise BuilderError(f"output '{name}' is not finite where the reference is")
+            norm = float(np.linalg.norm(expected[finite]))
+            error = float(np.linalg.norm((wide - expected)[finite])) / max(norm, 1e-30)
+            limit = 1e-2 if actual.dtype == np.float16 else 1e-3
+        else:
+            error = float(np.mean(actual != expected)) if actual.size else 0.0
+            limit = 1e-2
+        errors[name] = error
+        if not error <= limit:
+            raise BuilderError(
+                f"output '{name}' differs from the float64 reference by {error:.3g} "
+                f"(limit {limit:g}): the plan would be wrong and is not written; "
+                "build with --trace and report the network"
+            )
+    return errors
+
+
+def _load_cache(config: BuilderConfig) -> TimingCache:
+    if config.timing_cache is None:
+        return TimingCache()
+    if not Path(config.timing_cache).exists():
+        if config.is_strict_cache:
+            raise BuilderError(f"strict build: no timing cache at {config.timing_cache}")
+        return TimingCache()
+    return load_timing_cache(config.timing_cache)
+
+
+def _save_cache(config: BuilderConfig, cache: TimingCache) -> None:
+    if config.timing_cache is not None and not config.is_strict_cache:
+        cache.save(config.timing_cache)
+
+
+def _plan_latency(
+    plan: Plan, device: LocalDevice, tuner: Tuner, config: BuilderConfig
+) -> float | None:
+    """Median latency of the whole plan: from the cache, else measured now."""
+    variant = plan.variants[0]
+    code = hashlib.sha256(variant.code_objects[0].data).hexdigest()
+    steps = digest(code, *(repr(step) for step in variant.profiles[0].steps))
+    key = TimingKey(
+        tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.toolchain.identity
+    )
+    timing = tuner.cache.get(key)
+    if timing is None and config.measure == "local" and not config.is_strict_cache:
+        timing = device.time_plan(plan, CANARY_SEED)
+        tuner.cache.put(key, timing)
+    return timing.median_us if isinstance(timing, Timing) else None
+
+
+def _with_canary(
+    plan: Plan, outputs: Mapping[str, npt.NDArray[Any]], latency_us: float | None
+) -> Plan:
+    expected: list[bytes] = []
+    strides: list[int] = []
+    largest = 0.0
+    for binding in plan.bindings:
+        if binding.is_input:
+            continue
+        flat = np.ascontiguousarray(outputs[binding.name]).reshape(-1)
+        stride = max(1, -(-flat.size // _CANARY_ELEMS))
+        strides.append(stride)
+        expected.append(flat[::stride].tobytes())
+        if np.issubdtype(flat.dtype, np.floating) and flat.size:
+            finite = np.abs(flat[np.isfinite(flat)].astype(np.float64))
+            largest = max(largest, float(finite.max(initial=0.0)))
+    canary = Canary(
+        seed=CANARY_SEED,
+        strides=tuple(strides),
+        outputs=tuple(expected),
+        absolute_tolerance=float(np.float32(1e-5 * largest)),
+        relative_tolerance=float(np.float32(1e-4)),
+        latency_us=latency_us,
+    )
+    variant = plan.variants[0]
+    profile = replace(variant.profiles[0], canary=canary)
+    return replace(plan, variants=(replace(variant, profiles=(profile,)),))
+
+
+def _provenance(
+    network: Network, config: BuilderConfig, toolchain: CToolchain, selections: Any
+) -> dict[str, str]:
+    from builder_host import __version__
+
+    predicted = sum(1 for s in selections if s.timing is None)
+    return {
+        "builder": f"edgeplan {__version__}",
+        "network": network.name,
+        "toolchain": toolchain.identity,
+        "tactics": "measured" if predicted == 0 else f"{predicted} predicted by the cost model",
+        "threads": str(config.num_threads or "all cores"),
+    }
