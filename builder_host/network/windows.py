@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Index = tuple[Any, ...]
 
 
 def pad_or_crop(x: Array, begins: Sequence[int], ends: Sequence[int], value: float = 0.0) -> Array:
@@ -24,16 +25,14 @@ def pad_or_crop(x: Array, begins: Sequence[int], ends: Sequence[int], value: flo
 
 def taps(
     window: Sequence[int], dilations: Sequence[int], strides: Sequence[int], out: Sequence[int]
-) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """For each tap of a window its index and the spatial slices it reads for all outputs."""
+) -> Iterator[tuple[Index, Index]]:
+    """For each tap its index into weights [K,C,*window] and into x [N,C,*S], for all outputs."""
     for tap in itertools.product(*(range(f) for f in window)):
-        yield (
-            tap,
-            tuple(
-                slice(t * d, t * d + (o - 1) * s + 1, s)
-                for t, d, s, o in zip(tap, dilations, strides, out, strict=True)
-            ),
+        where = (
+            slice(t * d, t * d + (o - 1) * s + 1, s)
+            for t, d, s, o in zip(tap, dilations, strides, out, strict=True)
         )
+        yield (..., *tap), (..., *where)
 
 
 def dilated(window: int, dilation: int) -> int:

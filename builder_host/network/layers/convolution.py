@@ -80,8 +80,8 @@ class Convolution:
         )
         y = np.zeros((n, groups, k // groups, int(np.prod(out))))
         for tap, where in taps(w.shape[2:], params.dilations, params.strides, out):
-            columns = x[(..., *where)].reshape(n, groups, c // groups, -1)
-            matrix = w[(..., *tap)].reshape(groups, k // groups, c // groups)
+            columns = x[where].reshape(n, groups, c // groups, -1)
+            matrix = w[tap].reshape(groups, k // groups, c // groups)
             if c == groups:
                 y += matrix * columns
             else:

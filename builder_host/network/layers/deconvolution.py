@@ -88,9 +88,9 @@ class Deconvolution:
         y = np.zeros((n, k, *full))
         columns = x.reshape(n, groups, c // groups, -1)
         for tap, where in taps(w.shape[2:], params.dilations, params.strides, extents):
-            matrix = w[(..., *tap)].reshape(groups, c // groups, k_per_group)
+            matrix = w[tap].reshape(groups, c // groups, k_per_group)
             part = np.matmul(matrix.transpose(0, 2, 1), columns)
-            y[(..., *where)] += part.reshape(n, k, *extents)
+            y[where] += part.reshape(n, k, *extents)
         y = pad_or_crop(
             y,
             (0, 0, *(-b for b in params.pads_begin)),

@@ -119,7 +119,7 @@ class Pooling:
         for _, where in taps(
             params.window, params.dilations, params.strides, params.output_spatial
         ):
-            cells = padded[(..., *where)]
+            cells = padded[where]
             y = np.maximum(y, cells) if is_max else y + cells
         if not is_max:
             y = y / divisors(params, x.shape[2:])
