@@ -17,6 +17,7 @@ import numpy.typing as npt
 from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
 from builder_host.network import layers as kinds
+from builder_host.network.rules import require_broadcastable_to
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
 
@@ -98,6 +99,11 @@ class Layer:
     outputs: list[Tensor] = field(default_factory=list)
     epilogue: Epilogue | None = None
     origin: str = ""
+
+    @property
+    def output(self) -> Tensor:
+        """The first output."""
+        return self.outputs[0]
 
     @property
     def own_inputs(self) -> list[Tensor]:
@@ -200,7 +206,7 @@ class Network:
             )
         layer_name = self.unique_name(name or kind)
         layer = Layer(kind, layer_name, params, list(inputs), [], epilogue, origin)
-        for number, output_type in enumerate(self._inferred(layer)):
+        for number, output_type in enumerate(self.inferred_types(layer)):
             wanted = output_names[number] if number < len(output_names) else layer_name
             same = not output_names and number == 0 and wanted == layer_name
             tensor_name = layer_name if same else self.unique_name(wanted)
@@ -208,11 +214,20 @@ class Network:
         self.layers.append(layer)
         return layer
 
-    def _inferred(self, layer: Layer) -> list[TensorType]:
+    def inferred_types(self, layer: Layer) -> list[TensorType]:
+        """Output types by the rules of the layer's kind and of its epilogue.
+
+        Raises:
+            NetworkError: the inputs break a rule; names the layer and its origin.
+        """
         definition = kinds.definition(layer.kind)
         where = f"layer '{layer.name}'" + (f" ({layer.origin})" if layer.origin else "")
         try:
             types = definition.infer(layer.params, [t.type for t in layer.own_inputs])
+            for tensor in layer.operands:
+                require_broadcastable_to(
+                    tensor.shape, types[0].shape, f"epilogue operand '{tensor.name}'"
+                )
         except (NetworkError, ValueError) as error:
             raise NetworkError(f"{where}: {layer.kind}: {error}") from error
         return [checked_type(layer.name, t.shape, t.dtype) for t in types]
