@@ -105,6 +105,9 @@ typedef struct {
 } step;
 
 struct edgeplan_program {
+    /* First, so that the stream of one shared object can run the program of another. */
+    void (*run_program)(edgeplan_program *, void *const *, int64_t *);
+    int64_t num_bindings;
     edgeplan_pool *pool;
     step *steps;
     int64_t num_steps;
@@ -112,7 +115,6 @@ struct edgeplan_program {
     edgeplan_patch *patches;
     int64_t *first_patch; /* num_bindings + 1 */
     void **bound;         /* addresses that args hold now */
-    int64_t num_bindings;
     char *scratch;
     int64_t scratch_stride;
     int is_shareable; /* some step has more units than one worker takes at once */
@@ -335,6 +337,7 @@ EXPORT edgeplan_program *edgeplan_program_create(edgeplan_pool *pool,
                                                  void *scratch, int64_t scratch_stride) {
     edgeplan_program *p = allocate_zeroed(sizeof *p);
     if (!p) return NULL;
+    p->run_program = edgeplan_program_run;
     p->pool = pool;
     p->num_steps = num_steps;
     p->num_bindings = num_bindings;
@@ -433,7 +436,6 @@ typedef struct {
     void (*call)(void *);
     uint64_t first_address; /* RUN: its binding addresses in the ring */
     uint64_t end_address;   /* addresses up to here are free once it is done */
-    void (*run)(edgeplan_program *, void *const *, int64_t *);
 } command;
 
 struct edgeplan_stream {
@@ -452,9 +454,10 @@ struct edgeplan_stream {
 
 static void execute(edgeplan_stream *s, command *c) {
     edgeplan_event *event = c->object;
+    edgeplan_program *program = c->object;
     switch (c->kind) {
     case RUN:
-        edgeplan_program_run(c->object, s->addresses + c->first_address % QUEUE_ADDRESSES, NULL);
+        program->run_program(program, s->addresses + c->first_address % QUEUE_ADDRESSES, NULL);
         break;
     case RECORD:
         atomic_store(&event->time_ns, now_ns());
@@ -546,8 +549,9 @@ static int64_t enqueue(edgeplan_stream *s, command c, void *const *addresses, ui
     uint64_t first = s->addresses_used;
     if (first % QUEUE_ADDRESSES + count > QUEUE_ADDRESSES) /* a block never wraps around */
         first += QUEUE_ADDRESSES - first % QUEUE_ADDRESSES;
-    if (ticket - atomic_load(&s->completed.value) > QUEUE_COMMANDS ||
-        first + count - atomic_load(&s->addresses_freed) > QUEUE_ADDRESSES) {
+    uint64_t waiting = ticket - 1 - atomic_load(&s->completed.value);
+    if (waiting >= QUEUE_COMMANDS ||
+        (waiting && first + count - atomic_load(&s->addresses_freed) > QUEUE_ADDRESSES)) {
         pthread_mutex_unlock(&s->lock);
         return 0;
     }
@@ -585,9 +589,10 @@ EXPORT int64_t edgeplan_stream_try_call(edgeplan_stream *s, void (*function)(voi
 }
 
 EXPORT void edgeplan_stream_wait_space(edgeplan_stream *s) {
-    /* Half the queue free: those who enqueue faster than the stream runs sleep in long stretches. */
-    uint64_t enqueued = atomic_load(&s->enqueued);
-    edgeplan_stream_synchronize(s, (int64_t)(enqueued - enqueued / 2 % (QUEUE_COMMANDS / 2)));
+    /* Half of what waits: who enqueues faster than the stream runs sleeps in long stretches. */
+    uint64_t completed = atomic_load(&s->completed.value);
+    uint64_t waiting = atomic_load(&s->enqueued) - completed;
+    edgeplan_stream_synchronize(s, (int64_t)(completed + (waiting + 1) / 2));
 }
 
 EXPORT void edgeplan_stream_synchronize(edgeplan_stream *s, int64_t ticket) {
