@@ -1,0 +1,1 @@
+"""One module per section kind: encode, decode and own checks."""
