@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from functools import lru_cache
+from functools import cache
 
 from planformat.datatypes import DataType
 
@@ -44,7 +44,7 @@ def canary_input(seed: int, binding_index: int, num_elems: int, dtype: DataType)
     return bytes(elements)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _byte_tables(dtype: DataType) -> tuple[bytes, ...]:
     """For each byte of an element, the table from stream byte to that byte."""
     elements = [_element(byte, dtype) for byte in range(256)]

@@ -34,6 +34,7 @@ class SectionKind(enum.IntEnum):
 
 
 FIRST_CODE_ZONE_KIND = 0x100
+_KNOWN_KINDS = frozenset(SectionKind)
 
 
 class SectionFlag(enum.IntFlag):
@@ -148,11 +149,11 @@ def parse_container(view: memoryview, source: str) -> Container:
     where = f"plan {source}: header"
     size = len(view)
     if bytes(view[: len(MAGIC)]) != MAGIC[:size]:
-        hint = ""
+        hint = "this is not a PLAN file"
         if bytes(view[:6]) == MAGIC[:6]:
-            hint = "; line ends were converted on the way: transfer it as a binary file"
+            hint = "line ends were converted on the way: transfer it as a binary file"
         raise PlanFormatError(
-            f"{where}, byte 0: magic is {bytes(view[:8]).hex()}, expected {MAGIC.hex()}{hint or '; this is not a PLAN file'}"
+            f"{where}, byte 0: magic is {bytes(view[:8]).hex()}, expected {MAGIC.hex()}; {hint}"
         )
     if size < HEADER.size:
         raise PlanFormatError(
@@ -237,7 +238,7 @@ def _parse_entry(head: bytes, at: int, index: int, source: str) -> SectionEntry:
     where = f"plan {source}: section table entry {index} ('{section_name(kind)}')"
     if flags & ~(SectionFlag.CODE_ZONE | SectionFlag.MAY_IGNORE):
         raise PlanVersionError(f"{where}, byte {at + 4}: flags {flags:#x} are not known")
-    is_known = kind in SectionKind.__members__.values()
+    is_known = kind in _KNOWN_KINDS
     if is_known and flags & SectionFlag.MAY_IGNORE:
         raise PlanFormatError(f"{where}, byte {at + 4}: this kind may not be ignored")
     if not is_known and not flags & SectionFlag.MAY_IGNORE:

@@ -68,9 +68,7 @@ _SIZE_BYTES = {
     DataType.UINT64: 8,
     DataType.BOOL: 1,
 }
-_FLOATS = frozenset(
-    {DataType.FLOAT32, DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT64}
-)
+_FLOATS = frozenset({DataType.FLOAT32, DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT64})
 
 
 class TensorFormat(enum.Enum):

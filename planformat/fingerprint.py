@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 
 from planformat.errors import FingerprintMismatchError, PlanFormatError
 
-X86_FEATURES = frozenset(
-    "sse4_2 avx avx2 fma f16c bmi1 bmi2 avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni "
-    "avx512_bf16 avx512_fp16 avx_vnni avx_vnni_int8 amx_tile amx_int8 amx_bf16".split()
-)
+_X86_FEATURES = """
+    sse4_2 avx avx2 fma f16c bmi1 bmi2 avx512f avx512bw avx512cd avx512dq avx512vl avx512_vnni
+    avx512_bf16 avx512_fp16 avx_vnni avx_vnni_int8 amx_tile amx_int8 amx_bf16
+"""
+X86_FEATURES = frozenset(_X86_FEATURES.split())
 """Names (as in /proc/cpuinfo `flags`) that may stand in `cpu.features` on x86_64."""
 
-AARCH64_FEATURES = frozenset(
-    "asimd fphp asimdhp asimddp asimdfhm i8mm bf16 sve sve2 svei8mm svebf16 sme sme2".split()
-)
+_AARCH64_FEATURES = """
+    asimd fphp asimdhp asimddp asimdfhm i8mm bf16 sve sve2 svei8mm svebf16 sme sme2
+"""
+AARCH64_FEATURES = frozenset(_AARCH64_FEATURES.split())
 """Names (as in /proc/cpuinfo `Features`) that may stand in `cpu.features` on aarch64."""
 
 

@@ -11,6 +11,8 @@ import pkgutil
 from functools import lru_cache
 from typing import Any
 
+from planformat.errors import PlanError
+
 PACKAGE = "edgeplan.plan.v1"
 
 
@@ -27,6 +29,8 @@ def _pool() -> Any:
     from google.protobuf import descriptor_pb2, descriptor_pool
 
     content = pkgutil.get_data("planformat", "manifest.binpb")
+    if content is None:
+        raise PlanError("the installed package lacks planformat/manifest.binpb; install it again")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(descriptor_pb2.FileDescriptorProto.FromString(content))
     return pool

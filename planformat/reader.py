@@ -181,9 +181,7 @@ def _read_weights(
             f"plan {source}: section 'weights' has alignment {weights.alignment}, must have at "
             f"least {limits.CHUNK_ALIGNMENT_BYTES}"
         )
-    lengths, hashes = decode_chunks(
-        _content(view, chunks), chunks.offset, weights.length, source
-    )
+    lengths, hashes = decode_chunks(_content(view, chunks), chunks.offset, weights.length, source)
     _check_hash(weights, weights_hash(hashes), source)
     content = _content(view, weights)
     check_weights(content, weights.offset, lengths, hashes, source)

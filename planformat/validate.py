@@ -1,13 +1,13 @@
-"""Rules across the parts of a plan (SPEC.md section 5): run once, before writing and after reading."""
+"""Rules across the parts of a plan (SPEC.md section 5), run before writing and after reading."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from planformat import limits
-from planformat.datatypes import DataType, TensorFormat
+from planformat.datatypes import TensorFormat
 from planformat.errors import PlanFormatError
 from planformat.plan import (
     Argument,
@@ -220,9 +220,7 @@ def _check_step(step: Step, device_kind: str, num_kernels: int) -> None:
         )
     _check_range("threads per block", math.prod(step.block), 1, limits.MAX_THREADS_PER_BLOCK)
     _check_range("blocks per cluster", math.prod(step.cluster), 1, limits.MAX_CLUSTER_BLOCKS)
-    _check_range(
-        "shared memory bytes", step.shared_memory_bytes, 0, limits.MAX_SHARED_MEMORY_BYTES
-    )
+    _check_range("shared memory bytes", step.shared_memory_bytes, 0, limits.MAX_SHARED_MEMORY_BYTES)
     _check_range(
         "scratch bytes per worker", step.scratch_bytes_per_worker, 0, limits.MAX_SCRATCH_BYTES
     )
@@ -263,7 +261,8 @@ def _check_argument(
 
 def _check_canary(canary: Canary, bindings: tuple[Binding, ...], sizes: list[int]) -> None:
     outputs = [
-        (binding, size) for binding, size in zip(bindings, sizes, strict=True)
+        (binding, size)
+        for binding, size in zip(bindings, sizes, strict=True)
         if not binding.is_input
     ]
     if not len(canary.strides) == len(canary.outputs) == len(outputs):
@@ -310,10 +309,9 @@ def _check_text(what: str, text: str, max_bytes: int, *, may_be_empty: bool = Fa
         raise _BrokenRuleError(f"{what} {text[:80]!r} holds a control character")
 
 
-def _check_mapping(what: str, mapping: object, max_count: int) -> None:
-    items = dict(mapping)  # type: ignore[call-overload]
-    _check_count(f"{what} fields", len(items), 0, max_count)
-    for key, value in items.items():
+def _check_mapping(what: str, mapping: Mapping[str, str], max_count: int) -> None:
+    _check_count(f"{what} fields", len(mapping), 0, max_count)
+    for key, value in mapping.items():
         _check_text(f"key in {what}", key, limits.MAX_NAME_BYTES)
         _check_text(f"{what} '{key}'", value, limits.MAX_TEXT_BYTES, may_be_empty=True)
 

@@ -110,7 +110,8 @@ def decode_message(
         data: the bytes; only `begin` to `end` are read.
         message: what they hold.
         build: makes the result of a message, inner ones first.
-        begin, end: byte range of the message.
+        begin: first byte of the message.
+        end: byte after its last one, None for the end of data.
 
     Returns:
         What `build` made of the outermost message.
@@ -222,8 +223,6 @@ def _delimited(data: bytes, begin: int, end: int, field: Field, build: Build) ->
         try:
             return data[begin:end].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise WireError(
-                f"{field.name} is no UTF-8 text", begin + error.start
-            ) from error
+            raise WireError(f"{field.name} is no UTF-8 text", begin + error.start) from error
     assert field.message is not None
     return decode_message(data, field.message, build, begin, end)

@@ -166,9 +166,7 @@ def _sections(plan: Plan, *, is_signed: bool) -> Iterator[_Section]:
     if is_signed:
         yield _Section(SectionKind.SIGNATURE, _SMALL_ALIGNMENT, ZERO_HASH, SECTION_BYTES, None)
     if weights:
-        yield _Section(
-            SectionKind.WEIGHTS, _PAGE_ALIGNMENT, weights_hash, len(weights), weights
-        )
+        yield _Section(SectionKind.WEIGHTS, _PAGE_ALIGNMENT, weights_hash, len(weights), weights)
     for content, digest in zip(contents, code, strict=True):
         yield _Section(SectionKind.CODE, _PAGE_ALIGNMENT, digest, len(content), content)
 

@@ -38,7 +38,8 @@ def decode_chunks(
     """Lengths and hashes of the chunks.
 
     Args:
-        section: content of the CHUNKS section; offset: its first byte in the file.
+        section: content of the CHUNKS section.
+        offset: its first byte in the file.
         weights_length: length of the WEIGHTS section in bytes.
         source: name of the plan for messages.
 

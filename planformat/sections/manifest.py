@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -134,11 +134,24 @@ class _Decoder:
         self._weights = weights
         self._chunk_lengths = chunk_lengths
         self._unused_code = set(range(len(code)))
+        self._builders: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+            "Manifest": self._manifest,
+            "KeyValue": self._key_value,
+            "Binding": self._binding,
+            "Variant": self._variant,
+            "CodeObject": self._code_object,
+            "Kernel": self._kernel,
+            "Profile": self._profile,
+            "Shape": self._shape,
+            "Step": self._step,
+            "Argument": self._argument,
+            "Canary": self._canary,
+        }
 
     def build(self, message: str, row: dict[str, Any]) -> Any:
-        return getattr(self, f"_build_{message}")(row)
+        return self._builders[message](row)
 
-    def _build_Manifest(self, row: dict[str, Any]) -> Plan:
+    def _manifest(self, row: dict[str, Any]) -> Plan:
         if self._unused_code:
             raise WireError(f"code section {min(self._unused_code)} belongs to no code object", 0)
         return Plan(
@@ -150,10 +163,10 @@ class _Decoder:
             provenance=_mapping(row, "provenance"),
         )
 
-    def _build_KeyValue(self, row: dict[str, Any]) -> tuple[str, str]:
+    def _key_value(self, row: dict[str, Any]) -> tuple[str, str]:
         return row["key"], row["value"]
 
-    def _build_Binding(self, row: dict[str, Any]) -> Binding:
+    def _binding(self, row: dict[str, Any]) -> Binding:
         return Binding(
             row["name"],
             row["is_input"],
@@ -161,7 +174,7 @@ class _Decoder:
             _member(TensorFormat, row, "format"),
         )
 
-    def _build_Variant(self, row: dict[str, Any]) -> Variant:
+    def _variant(self, row: dict[str, Any]) -> Variant:
         return Variant(
             fingerprint=DeviceFingerprint(row["device_kind"], _mapping(row, "fingerprint")),
             code_objects=tuple(row["code_objects"]),
@@ -169,7 +182,7 @@ class _Decoder:
             profiles=tuple(row["profiles"]),
         )
 
-    def _build_CodeObject(self, row: dict[str, Any]) -> CodeObject:
+    def _code_object(self, row: dict[str, Any]) -> CodeObject:
         section = row["section"]
         if section >= len(self._code):
             raise WireError(
@@ -184,10 +197,10 @@ class _Decoder:
             self._code[section],
         )
 
-    def _build_Kernel(self, row: dict[str, Any]) -> Kernel:
+    def _kernel(self, row: dict[str, Any]) -> Kernel:
         return Kernel(row["symbol"], row["code_object"])
 
-    def _build_Profile(self, row: dict[str, Any]) -> Profile:
+    def _profile(self, row: dict[str, Any]) -> Profile:
         return Profile(
             name=row["name"],
             shapes=tuple(row["shapes"]),
@@ -198,10 +211,10 @@ class _Decoder:
             canary=row["canary"],
         )
 
-    def _build_Shape(self, row: dict[str, Any]) -> tuple[int, ...]:
+    def _shape(self, row: dict[str, Any]) -> tuple[int, ...]:
         return tuple(row["dims"])
 
-    def _build_Step(self, row: dict[str, Any]) -> Step:
+    def _step(self, row: dict[str, Any]) -> Step:
         return Step(
             name=row["name"],
             kernel=row["kernel"],
@@ -218,10 +231,10 @@ class _Decoder:
             predicted_us=row["predicted_us"],
         )
 
-    def _build_Argument(self, row: dict[str, Any]) -> Argument:
+    def _argument(self, row: dict[str, Any]) -> Argument:
         return Argument(_member(ArgumentKind, row, "kind"), row["value"], row["offset_bytes"])
 
-    def _build_Canary(self, row: dict[str, Any]) -> Canary:
+    def _canary(self, row: dict[str, Any]) -> Canary:
         return Canary(
             seed=row["seed"],
             strides=tuple(row["strides"]),
@@ -276,7 +289,8 @@ def decode_manifest(
     Args:
         section: content of the MANIFEST section.
         offset: its first byte in the file.
-        weights: the weights region; chunk_lengths: from section CHUNKS.
+        weights: the weights region.
+        chunk_lengths: from section CHUNKS.
         code: content of each CODE section in table order.
         minor: of the plan's format version.
         source: name of the plan for messages.

@@ -1,4 +1,4 @@
-"""Table of the manifest's fields for `wire.decode_message`; a test compares it with manifest.proto."""
+"""The fields of manifest.proto as tables for `wire.decode_message`; a test compares the two."""
 
 from __future__ import annotations
 
@@ -96,8 +96,18 @@ VARIANT = Message(
     "Variant",
     {
         1: Field("device_kind", FieldType.STRING),
-        2: Field("fingerprint", FieldType.MESSAGE, max_count=limits.MAX_FINGERPRINT_FIELDS, message=KEY_VALUE),
-        3: Field("code_objects", FieldType.MESSAGE, max_count=limits.MAX_CODE_OBJECTS, message=CODE_OBJECT),
+        2: Field(
+            "fingerprint",
+            FieldType.MESSAGE,
+            max_count=limits.MAX_FINGERPRINT_FIELDS,
+            message=KEY_VALUE,
+        ),
+        3: Field(
+            "code_objects",
+            FieldType.MESSAGE,
+            max_count=limits.MAX_CODE_OBJECTS,
+            message=CODE_OBJECT,
+        ),
         4: Field("kernels", FieldType.MESSAGE, max_count=limits.MAX_KERNELS, message=KERNEL),
         5: Field("profiles", FieldType.MESSAGE, max_count=limits.MAX_PROFILES, message=PROFILE),
     },
@@ -108,6 +118,11 @@ MANIFEST = Message(
         1: Field("name", FieldType.STRING),
         2: Field("bindings", FieldType.MESSAGE, max_count=limits.MAX_BINDINGS, message=BINDING),
         3: Field("variants", FieldType.MESSAGE, max_count=limits.MAX_VARIANTS, message=VARIANT),
-        4: Field("provenance", FieldType.MESSAGE, max_count=limits.MAX_PROVENANCE_FIELDS, message=KEY_VALUE),
+        4: Field(
+            "provenance",
+            FieldType.MESSAGE,
+            max_count=limits.MAX_PROVENANCE_FIELDS,
+            message=KEY_VALUE,
+        ),
     },
 )
