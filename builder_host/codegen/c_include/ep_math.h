@@ -10,7 +10,9 @@
 #define EP_NAN __builtin_nanf("")
 
 /* 2^n for n in [-126, 127]. */
-EP_INLINE EP_T EP_F(ep_two_to)(EP_I n) { return EP_F(ep_from_bits)((EP_I)(((EP_U)n + 127u) << 23)); }
+EP_INLINE EP_T EP_F(ep_two_to)(EP_I n) {
+  return EP_F(ep_from_bits)((EP_I)(((EP_U)n + 127u) << 23));
+}
 
 /* e^x = 2^n * (1 + r + r^2 P(r)): 1 ulp, results below 2^-126 included. */
 EP_INLINE EP_T EP_F(ep_exp)(EP_T x) {
@@ -155,7 +157,8 @@ EP_INLINE EP_T EP_F(ep_quarter_turns)(EP_T x, EP_I *quadrant) {
   const EP_D xd = EP_TO_DOUBLE(x);
   const EP_D t = xd * 0.63661977236758134 + 6755399441055744.0; /* 1.5 * 2^52 */
   const EP_D n = t - 6755399441055744.0;
-  const EP_D r = ((xd - n * 0x1.921fb50000000p+0) - n * 0x1.110b460000000p-26) - n * 0x1.1a62633145c07p-54; /* first products exact */
+  const EP_D near = (xd - n * 0x1.921fb5p+0) - n * 0x1.110b46p-26; /* both products are exact */
+  const EP_D r = near - n * 0x1.1a62633145c07p-54;
   const EP_T nf = EP_TO_FLOAT(n - 4.0 * ((n * 0.25 + 6755399441055744.0) - 6755399441055744.0));
   *quadrant = (EP_I)((EP_U)EP_F(ep_bits)(nf + EP_MAGIC) & 3u); /* nf is in [-2, 2] */
   return EP_TO_FLOAT(r);
@@ -234,7 +237,8 @@ EP_INLINE EP_T EP_F(ep_acos)(EP_T x) {
   const EP_T t = EP_SELECT(small, a * a, EP_FMA(a, EP_C(-0.5f), EP_C(0.5f)));
   const EP_T y = EP_F(ep_asin_near)(EP_SELECT(small, a, EP_F(ep_sqrt)(t)), t);
   const EP_T near = 1.57079637f - (EP_F(ep_copysign)(y, x) + 4.37113883e-8f);
-  const EP_T far = EP_SELECT(EP_MASK(x < 0.0f), 3.14159274f - EP_FMA(EP_C(2.0f), y, EP_C(8.74227766e-8f)), 2.0f * y);
+  const EP_T obtuse = 3.14159274f - EP_FMA(EP_C(2.0f), y, EP_C(8.74227766e-8f));
+  const EP_T far = EP_SELECT(EP_MASK(x < 0.0f), obtuse, 2.0f * y);
   return EP_SELECT(small, near, far);
 }
 
@@ -282,8 +286,8 @@ EP_INLINE EP_T EP_F(ep_pow)(EP_T x, EP_T y) {
   const EP_I over = EP_MASK(lf > 90.0f), under = EP_MASK(lf < -105.0f);
   const EP_I odd_case = over | under | EP_MASK(lf != lf);
   const EP_T base = EP_SELECT(odd_case, EP_C(1.0f), a);
-  EP_T r = EP_TO_FLOAT(
-      EP_F(ep_exp_double)(EP_F(ep_log_double)(base) * EP_TO_DOUBLE(EP_SELECT(odd_case, EP_C(1.0f), yc))));
+  const EP_D exponent = EP_TO_DOUBLE(EP_SELECT(odd_case, EP_C(1.0f), yc));
+  EP_T r = EP_TO_FLOAT(EP_F(ep_exp_double)(EP_F(ep_log_double)(base) * exponent));
   r = EP_SELECT(over, EP_C(EP_INF), EP_SELECT(under, EP_C(0.0f), r));
   const EP_T half = y * 0.5f;
   const EP_I integral = EP_MASK(EP_F(ep_trunc)(y) == y);
@@ -328,7 +332,8 @@ EP_INLINE EP_T EP_F(ep_floor_div)(EP_T a, EP_T b) {
   const EP_T q = EP_F(ep_floor)(EP_TO_FLOAT(EP_TO_DOUBLE(a) / EP_TO_DOUBLE(b)));
   const EP_D rest = EP_TO_DOUBLE(a) - EP_TO_DOUBLE(q) * EP_TO_DOUBLE(b);
   const EP_T r = EP_TO_FLOAT(rest); /* the quotient may have been rounded up to an integer */
-  const EP_I high = (EP_MASK(r < 0.0f) & EP_MASK(b > 0.0f)) | (EP_MASK(r > 0.0f) & EP_MASK(b < 0.0f));
+  const EP_I high =
+      (EP_MASK(r < 0.0f) & EP_MASK(b > 0.0f)) | (EP_MASK(r > 0.0f) & EP_MASK(b < 0.0f));
   return EP_SELECT(high, q - 1.0f, q);
 }
 EP_INLINE EP_T EP_F(ep_fmod)(EP_T a, EP_T b) {

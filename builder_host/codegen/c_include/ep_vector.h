@@ -9,7 +9,10 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
+/* Kernels are freestanding but for these two, which compilers also call on their own. */
+void *memcpy(void *__restrict__ to, const void *__restrict__ from, size_t num_bytes);
+void *memset(void *to, int byte, size_t num_bytes);
 
 #if defined(EP_ISA_AVX512)
 #define EP_VL 16

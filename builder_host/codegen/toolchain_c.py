@@ -1,0 +1,409 @@
+"""Generated C to machine code: one object per source, one shared object per plan.
+
+The default compiler is the pinned `ziglang` wheel, which needs nothing else on the machine and
+cross-compiles; `gcc`, `clang` or a path select another one. Output bytes depend on the source, the
+headers, the flags and the compiler only: no paths, no times, no build ids.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.errors import CompileError
+from builder_host.target import CpuTarget
+
+GLIBC_VERSION = "2.28"  # the oldest that the oldest supported boards' Linux ships
+COMPILE_TIMEOUT_S = 300.0
+
+INCLUDE_FOLDER = Path(__file__).parent / "c_include"
+SUPPORT_FOLDER = Path(__file__).parent / "c_support"
+
+FLAGS = (
+    "-O2",
+    "-std=gnu11",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-sanitize=all",
+    "-fvisibility=hidden",
+    "-fomit-frame-pointer",
+    "-fno-asynchronous-unwind-tables",
+    "-g0",
+)
+_ISA = {
+    "avx512": ("x86_64", "x86_64_v4", "x86-64-v4", "EP_ISA_AVX512"),
+    "avx2": ("x86_64", "x86_64_v3", "x86-64-v3", "EP_ISA_AVX2"),
+    "neon": ("aarch64", "generic", "armv8-a", "EP_ISA_NEON"),
+}
+# Features beyond the base of the ISA that kernels use: LLVM's name -> gcc's spelling.
+_EXTRA_FEATURES = {
+    "x86_64": {"avx512vnni": "-mavx512vnni", "avx512bf16": "-mavx512bf16", "avxvnni": "-mavxvnni"},
+    "aarch64": {"dotprod": "+dotprod", "fullfp16": "+fp16", "bf16": "+bf16", "i8mm": "+i8mm"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledObject:
+    """A compiled source.
+
+    Attributes:
+        key: content hash of source, headers, flags and compiler.
+        path: shared object that can be loaded on its own, for timing one candidate.
+        object_path: relocatable object, for `CToolchain.link_shared`.
+    """
+
+    key: str
+    path: Path
+    object_path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CompileFailure:
+    """A source that does not compile; a result, not a crash. `error` holds command and log."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompileJob:
+    """All that a worker needs to compile one source; can be sent to another process.
+
+    Attributes:
+        source: C text.
+        command: compiler and flags; `{include}` stands for the header folder.
+        link_command: makes a shared object of `kernel.o`.
+    """
+
+    source: str
+    command: tuple[str, ...]
+    link_command: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOutcome:
+    """What a worker sends back. `object_bytes` is empty when the compiler failed."""
+
+    log: str
+    object_bytes: bytes = b""
+    shared_bytes: bytes = b""
+
+
+def compile_job(job: CompileJob) -> CompileOutcome:
+    """Compile one source in a fresh folder. Runs in the worker of any executor."""
+    with tempfile.TemporaryDirectory(prefix="edgeplan-cc-") as name:
+        folder = Path(name)
+        (folder / "kernel.c").write_text(job.source)
+        command = [part.replace("{include}", str(INCLUDE_FOLDER)) for part in job.command]
+        code, log = _run([*command, "-c", "kernel.c", "-o", "kernel.o"], folder)
+        if code != 0:
+            return CompileOutcome(log or f"the compiler ended with status {code}, no message")
+        code, more = _run([*job.link_command, "kernel.o", "-o", "kernel.so"], folder)
+        if code != 0:
+            return CompileOutcome(log + more or f"the linker ended with status {code}")
+        shared = (folder / "kernel.so").read_bytes()
+        return CompileOutcome(log + more, (folder / "kernel.o").read_bytes(), shared)
+
+
+class CToolchain:
+    """Compiles and links C for one CPU target.
+
+    Attributes:
+        identity: text with compiler versions, flags and header hash: part of the timing cache key.
+    """
+
+    def __init__(
+        self, target: CpuTarget, *, compiler: str = "zig", store: ArtifactStore, jobs: int
+    ) -> None:
+        """Choose a compiler.
+
+        Args:
+            target: the CPU that code is made for.
+            compiler: `zig`, `gcc`, `clang`, or the path of a gcc or clang.
+            store: where artifacts are kept and found again.
+            jobs: compilations at once when no executor is given.
+
+        Raises:
+            CompileError: the compiler is not installed, or cannot make code for the target.
+        """
+        self.target = target
+        self.store = store
+        self.jobs = max(1, jobs)
+        self._compiler = _resolve(compiler, target)
+        self._flags = (*FLAGS, *_target_flags(self._compiler.family, target))
+        shown = " ".join(self._flags)
+        headers = _folder_hash(INCLUDE_FOLDER)
+        self.identity = f"{self._compiler.version}; {shown}; headers {headers[:16]}"
+
+    def compile_objects(
+        self, sources: Sequence[str], executor: Executor | None = None
+    ) -> list[CompiledObject | CompileFailure]:
+        """Compile every source; equal sources and sources in the store are compiled once.
+
+        Args:
+            sources: C texts that include `ep_vector.h`.
+            executor: runs the compilations, e.g. Dask's or Ray's; own threads by default.
+
+        Returns:
+            One result per source, in order.
+        """
+        keys = [self._key(source) for source in sources]
+        found: dict[str, CompiledObject | CompileFailure] = {}
+        pending: dict[str, CompileJob] = {}
+        for key, source in zip(keys, sources, strict=True):
+            folder = self.store.get(key)
+            if folder is not None:
+                found[key] = CompiledObject(key, folder / "kernel.so", folder / "kernel.o")
+            elif key not in pending:
+                pending[key] = self._job(source)
+        if pending:
+            for (key, job), outcome in zip(
+                pending.items(), self._outcomes(list(pending.values()), executor), strict=True
+            ):
+                found[key] = self._stored(key, job, outcome)
+        return [found[key] for key in keys]
+
+    def link_shared(self, objects: Sequence[CompiledObject], *, exported: Sequence[str]) -> bytes:
+        """Link objects and the runtime support code into one shared object.
+
+        Args:
+            objects: results of `compile_objects`; duplicates are linked once.
+            exported: functions that the plan's steps call.
+
+        Returns:
+            The file's bytes; equal arguments give equal bytes on every machine and day.
+
+        Raises:
+            CompileError: the support code or the link failed, e.g. a symbol is missing.
+        """
+        unique = list({item.key: item for item in objects}.values())
+        digest = hashlib.sha256(
+            "\0".join(
+                [self.identity, _folder_hash(SUPPORT_FOLDER), *(o.key for o in unique), *exported]
+            ).encode()
+        )
+        key = digest.hexdigest()
+        folder = self.store.get(key)
+        if folder is None:
+            folder = self._link(key, unique, exported)
+        return (folder / "plan.so").read_bytes()
+
+    # --- parts ---------------------------------------------------------------------------
+
+    def _key(self, source: str) -> str:
+        return hashlib.sha256(f"{self.identity}\0{source}".encode()).hexdigest()
+
+    def _job(self, source: str) -> CompileJob:
+        command = (*self._compiler.command, *self._flags, "-I{include}")
+        return CompileJob(source, command, self._compiler.bare_link)
+
+    def _outcomes(
+        self, jobs: Sequence[CompileJob], executor: Executor | None
+    ) -> list[CompileOutcome]:
+        if executor is not None:
+            return list(executor.map(compile_job, jobs))
+        if len(jobs) == 1:
+            return [compile_job(jobs[0])]
+        with ThreadPoolExecutor(self.jobs) as threads:
+            return list(threads.map(compile_job, jobs))
+
+    def _stored(
+        self, key: str, job: CompileJob, outcome: CompileOutcome
+    ) -> CompiledObject | CompileFailure:
+        command = " ".join(job.command)
+        files: dict[str, bytes | str] = {
+            "kernel.c": job.source,
+            "command.txt": f"{command}\n{self._compiler.version}\n",
+            "log.txt": outcome.log,
+        }
+        if not outcome.object_bytes:
+            folder = self.store.put(key, files, is_failed=True)
+            return CompileFailure(
+                f"the compiler refused a generated source, kept in {folder}\n{command}\n"
+                + outcome.log
+            )
+        files |= {"kernel.o": outcome.object_bytes, "kernel.so": outcome.shared_bytes}
+        folder = self.store.put(key, files)
+        return CompiledObject(key, folder / "kernel.so", folder / "kernel.o")
+
+    def _link(self, key: str, objects: Sequence[CompiledObject], exported: Sequence[str]) -> Path:
+        names = [f"{number:05d}.o" for number in range(len(objects))]
+        supports = sorted(SUPPORT_FOLDER.glob("*.c"))
+        env = {"ZIG_GLOBAL_CACHE_DIR": str(self.store.root / "zig")}
+        with tempfile.TemporaryDirectory(prefix="edgeplan-ld-") as temporary:
+            folder = Path(temporary)
+            for item, name in zip(objects, names, strict=True):
+                shutil.copyfile(item.object_path, folder / name)
+            for path in [*supports, *SUPPORT_FOLDER.glob("*.h")]:
+                shutil.copyfile(path, folder / path.name)
+            for path in supports:
+                command = [*self._compiler.command, *self._flags, "-c", path.name]
+                self._must_run([*command, "-o", f"{path.stem}.o"], folder, env)
+            script = "".join(f"    {name};\n" for name in sorted({*exported, "edgeplan_*"}))
+            (folder / "exported.map").write_text(f"{{\n  global:\n{script}  local:\n    *;\n}};\n")
+            command = [
+                *self._compiler.command,
+                *_target_flags(self._compiler.family, self.target),
+                *self._compiler.plan_link,
+                "-Wl,--version-script=exported.map",
+                *(f"{path.stem}.o" for path in supports),
+                *names,
+            ]
+            log = self._must_run([*command, "-o", "plan.so"], folder, env)
+            data = (folder / "plan.so").read_bytes()
+        missing = [name for name in exported if name.encode() + b"\0" not in data]
+        if missing:
+            raise CompileError(
+                f"no object defines {missing[0]} ({len(missing)} of {len(exported)} exported "
+                "functions are missing): a family's launches and source do not agree"
+            )
+        text = " ".join(command) + "\n"
+        files: dict[str, bytes | str] = {"plan.so": data, "command.txt": text, "log.txt": log}
+        return self.store.put(key, files)
+
+    def _must_run(self, command: Sequence[str], folder: Path, env: dict[str, str]) -> str:
+        code, log = _run(command, folder, env)
+        if code != 0:
+            raise CompileError(f"linking the plan's code failed: {' '.join(command)}\n{log}")
+        return log
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """A compiler that was found.
+
+    Attributes:
+        family: `zig`, `clang` or `gcc`.
+        command: how to call it as a driver.
+        bare_link: how to make a shared object without the C library.
+        plan_link: flags that make a reproducible, stripped shared object with the C library.
+        version: for the identity.
+    """
+
+    family: str
+    command: tuple[str, ...]
+    bare_link: tuple[str, ...]
+    plan_link: tuple[str, ...]
+    version: str
+
+
+_REPRODUCIBLE = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,-z,now", "-Wl,-z,defs", "-nostdlib")
+
+
+def _resolve(compiler: str, target: CpuTarget) -> _Compiler:
+    if target.isa not in _ISA or _ISA[target.isa][0] != target.architecture:
+        raise CompileError(
+            f"no vector code for ISA '{target.isa}' on {target.architecture}; "
+            f"known: {', '.join(f'{isa} ({row[0]})' for isa, row in _ISA.items())}"
+        )
+    if compiler == "zig":
+        zig = _zig_binary()
+        triple = f"{target.architecture}-linux-gnu.{GLIBC_VERSION}"
+        return _Compiler(
+            "zig",
+            (zig, "cc", "-target", triple),
+            (zig, "ld.lld", "-shared", "-s", "--build-id=none", "-z", "now"),
+            (*_REPRODUCIBLE, "-lc"),
+            f"zig {_version(zig, 'version')}, {_version(zig, 'cc', '--version')}, {triple}",
+        )
+    path = shutil.which(_cross_name(compiler, target))
+    if path is None:
+        raise CompileError(
+            f"compiler '{_cross_name(compiler, target)}' is not installed; "
+            "install it, or use the default '--cc zig' (pip install 'edgeplan[builder]')"
+        )
+    version = _version(path, "--version")
+    family = "clang" if "clang" in version.lower() else "gcc"
+    command: tuple[str, ...] = (path,)
+    if family == "clang":
+        command += (f"--target={target.architecture}-linux-gnu",)
+    libraries = ("-Wl,--as-needed", "-lpthread", "-lc")
+    bare = (*command, "-shared", "-s", "-nostdlib", "-Wl,--build-id=none", "-Wl,-z,now")
+    return _Compiler(family, command, bare, (*_REPRODUCIBLE, *libraries), version)
+
+
+def _cross_name(compiler: str, target: CpuTarget) -> str:
+    if compiler == "gcc" and platform.machine() != target.architecture:
+        return f"{target.architecture}-linux-gnu-gcc"
+    return compiler
+
+
+def _zig_binary() -> str:
+    spec = importlib.util.find_spec("ziglang")
+    if spec is None or spec.origin is None:
+        raise CompileError(
+            "the ziglang wheel is not installed; run: pip install 'edgeplan[builder]', "
+            "or select another compiler with --cc gcc"
+        )
+    return str(Path(spec.origin).parent / "zig")
+
+
+@functools.cache
+def _version(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise CompileError(f"'{' '.join(command)}' failed: {error}") from error
+    return done.stdout.strip().splitlines()[0]
+
+
+def _target_flags(family: str, target: CpuTarget) -> tuple[str, ...]:
+    architecture, zig_cpu, march, define = _ISA[target.isa]
+    extras = [f for f in sorted(_EXTRA_FEATURES[architecture]) if f in target.features]
+    spelled = [_EXTRA_FEATURES[architecture][feature] for feature in extras]
+    flags: list[str] = [f"-D{define}"]
+    if family == "zig":
+        flags.append("-mcpu=" + "+".join([zig_cpu, *extras]))
+    elif architecture == "aarch64":
+        flags.append(f"-march={march}{''.join(spelled)}")
+    else:
+        flags += [f"-march={march}", *spelled]
+    if architecture == "aarch64":
+        flags.append("-mno-outline-atomics")  # they live in libgcc, which is not linked
+    if target.isa == "avx512":
+        flags.append("-mprefer-vector-width=512")
+    if family == "gcc":
+        flags.append("-Wno-psabi")
+    return tuple(flags)
+
+
+@functools.cache
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.h"), *folder.glob("*.c")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _run(
+    command: Sequence[str], folder: Path, env: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Exit status and messages. Zig's own cache lives in `folder` unless `env` says otherwise."""
+    zig = str(folder / "zig")
+    cache = {"ZIG_LOCAL_CACHE_DIR": zig, "ZIG_GLOBAL_CACHE_DIR": zig}
+    try:
+        done = subprocess.run(
+            list(command),
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0", **cache, **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"stopped after {COMPILE_TIMEOUT_S:.0f} s"
+    return done.returncode, done.stdout + done.stderr
