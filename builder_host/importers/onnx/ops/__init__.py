@@ -1,1 +1,1 @@
-"""ops."""
+"""Translation rules, one operator or one tight family per module; `registry.py` finds them."""

@@ -1,0 +1,352 @@
+"""The walk over a model's nodes: what the outputs need, in order, each by its rule.
+
+A node that cannot be translated leaves one or more problems; nodes that depend on it are still
+checked for support but not translated, so that one report names everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnx.defs
+
+from builder_host.errors import NetworkError
+from builder_host.expressions import Input
+from builder_host.importers.onnx.functions import bound_nodes, schema_body
+from builder_host.importers.onnx.node import Node
+from builder_host.importers.onnx.scope import Scope, names_read, node_title, schedule
+from builder_host.importers.onnx.shapes import InputType
+from builder_host.importers.onnx.support import (
+    Support,
+    domain_of,
+    node_support,
+    opset_versions,
+)
+from builder_host.importers.onnx.weights import Array, sparse_values, tensor_values
+from builder_host.network.layers.pointwise import PointwiseParams
+from builder_host.network.network import Network, Tensor
+
+_LOGGER = logging.getLogger(__name__)
+_MAX_DEPTH = 32
+_EXPECTED = (ArithmeticError, LookupError, ValueError, TypeError, MemoryError)
+_LOOPS = ("Loop", "Scan", "SequenceMap")
+
+
+class GraphImporter:
+    """Translates one model into one network; problems are collected in the caller's list."""
+
+    def __init__(
+        self, model: onnx.ModelProto, network: Network, folder: Path | None, problems: list[str]
+    ) -> None:
+        """Remember the model; `run` does the work."""
+        self._graph = model.graph
+        self._network = network
+        self._folder = folder
+        self._problems = problems
+        self._opsets = opset_versions(model.opset_import)
+        self._functions = {(domain_of(f.domain), f.name, f.overload): f for f in model.functions}
+        self._value_names = {n for node in self._graph.node for n in [*node.input, *node.output]}
+        self._value_names |= {v.name for v in [*self._graph.input, *self._graph.output]}
+        self._value_names |= {t.name for t in self._graph.initializer}
+        self._created: set[int] = set()  # ids of tensors that may still be renamed
+        self._kept: list[Tensor] = []  # keeps those ids valid
+
+    def run(
+        self, bound: Sequence[InputType], inputs: Sequence[str], outputs: Sequence[str] | None
+    ) -> None:
+        """Translate everything that the outputs need.
+
+        Args:
+            bound: inputs whose type is known.
+            inputs: names of all inputs that are no initialisers.
+            outputs: values to make outputs; None for the graph's own.
+        """
+        newest = onnx.defs.onnx_opset_version()
+        if self._opsets.get("", 0) > newest:
+            self._problems.append(
+                f"the model uses opset {self._opsets['']} of ai.onnx; the installed onnx package "
+                f"{onnx.__version__} knows up to {newest}: upgrade it or export with a lower opset"
+            )
+            return
+        scope = Scope(self._opsets, self._initializers(self._graph))
+        types = {i.name: i for i in bound}
+        wanted = [o.name for o in self._graph.output] if outputs is None else list(outputs)
+        plan = schedule(self._graph.node, wanted, scope_with(scope, inputs))
+        for name in inputs:
+            scope.values[name] = None
+            if name in types and (outputs is None or name in plan.read):
+                try:
+                    scope.values[name] = self._network.add_input(
+                        name, types[name].shape, types[name].dtype
+                    )
+                except NetworkError as error:
+                    self._problems.append(str(error))
+        self._problems += plan.problems
+        for index in plan.order:
+            self._import_node(index, self._graph.node[index], scope, plan.read)
+        self._mark_outputs(wanted, scope)
+
+    # --- values --------------------------------------------------------------------------
+
+    def _initializers(
+        self, graph: onnx.GraphProto
+    ) -> dict[str, onnx.TensorProto | onnx.SparseTensorProto]:
+        found: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
+        for name, tensor in [
+            *((t.name, t) for t in graph.initializer),
+            *((t.values.name, t) for t in graph.sparse_initializer),
+        ]:
+            if name in found:
+                self._problems.append(f"initialiser '{name}' is stored twice; export again")
+            found[name] = tensor
+        return found
+
+    def _lookup(self, name: str, scope: Scope) -> Tensor | None:
+        """The translated value, or None when it could not be translated."""
+        if name in scope.values:
+            return scope.values[name]
+        if name in scope.initializers:
+            tensor: Tensor | None = None
+            try:
+                values = self._stored(scope.initializers[name], f"initialiser '{name}'")
+                wish = name if scope.parent is None and not scope.depth else self._scratch(name)
+                tensor = self._network.add_constant(values, wish)
+            except (NetworkError, *_EXPECTED) as error:
+                self._problems.append(_reason(error))
+            scope.values[name] = tensor
+            return tensor
+        return None if scope.parent is None else self._lookup(name, scope.parent)
+
+    def _stored(self, stored: onnx.TensorProto | onnx.SparseTensorProto, what: str) -> Array:
+        if isinstance(stored, onnx.TensorProto):
+            return tensor_values(stored, self._folder, what)
+        return sparse_values(stored, self._folder, what)
+
+    def _scratch(self, wanted: str) -> str:
+        while wanted in self._value_names:
+            wanted += "_"
+        return wanted
+
+    # --- nodes ---------------------------------------------------------------------------
+
+    def _import_node(
+        self, index: int, node: onnx.NodeProto, scope: Scope, read: frozenset[str]
+    ) -> None:
+        where = scope.where + node_title(index, node)
+        results: Sequence[Tensor | None] = ()
+        function = self._functions.get((domain_of(node.domain), node.op_type, node.overload))
+        is_if = node.op_type == "If" and not domain_of(node.domain)
+        support = Support(0, None, None, ())
+        if function is None:
+            support = _loop_support(node, scope.opsets) or node_support(node, scope.opsets)
+        self._problems += [f"{where}: {p}" for p in support.problems]
+        inputs = [self._lookup(n, scope) if n else None for n in node.input]
+        complete = all(t is not None or not n for t, n in zip(inputs, node.input, strict=True))
+        if complete and not support.problems and self._captures_known(node, scope):
+            try:
+                wanted = tuple(bool(n) and n in read for n in node.output)
+                if is_if:
+                    results = self._import_if(node, inputs, scope, where)
+                elif support.rule is not None:
+                    results = self._translate(node, support, inputs, wanted, where)
+                else:
+                    results = self._expand(node, function, support, inputs, scope, where)
+            except (NetworkError, *_EXPECTED) as error:
+                _LOGGER.debug("%s", where, exc_info=error)
+                text = _reason(error)
+                self._problems.append(text if where in text else f"{where}: {text}")
+                results = ()
+            else:
+                for number, is_read in enumerate(wanted):
+                    if is_read and (number >= len(results) or results[number] is None):
+                        if is_if or support.rule is None:
+                            continue  # the reason was reported from inside
+                        self._problems.append(
+                            f"{where}: output {number} ('{node.output[number]}') is not supported; "
+                            "leave it out"
+                        )
+        for number, name in enumerate(node.output):
+            if name:
+                tensor = results[number] if number < len(results) else None
+                scope.values[name] = tensor
+                if tensor is not None and not scope.depth:
+                    self._rename(tensor, name)
+
+    def _captures_known(self, node: onnx.NodeProto, scope: Scope) -> bool:
+        return all(self._lookup(name, scope) is not None for name in names_read(node))
+
+    def _translate(
+        self,
+        node: onnx.NodeProto,
+        support: Support,
+        inputs: list[Tensor | None],
+        wanted: tuple[bool, ...],
+        where: str,
+    ) -> Sequence[Tensor | None]:
+        if support.rule is None:
+            raise NetworkError("no rule")
+        view = Node(
+            node, support.version, where, inputs, self._network, self._folder, self._scratch, wanted
+        )
+        found = support.rule.translate(view)
+        if view.unread:
+            raise NetworkError(f"attribute {', '.join(sorted(view.unread))} is not supported here")
+        self._kept += view.created
+        self._created |= {id(t) for t in view.created}
+        return [found] if isinstance(found, Tensor) else found
+
+    def _rename(self, tensor: Tensor, name: str) -> None:
+        if id(tensor) not in self._created:
+            return
+        self._created.discard(id(tensor))
+        tensor.name = self._network.unique_name(name)
+        if tensor.producer is not None and tensor.producer.outputs[0] is tensor:
+            tensor.producer.name = tensor.name
+
+    def _import_if(
+        self, node: onnx.NodeProto, inputs: list[Tensor | None], scope: Scope, where: str
+    ) -> list[Tensor | None]:
+        condition = inputs[0] if inputs else None
+        if condition is None or condition.values is None or condition.values.size != 1:
+            raise NetworkError(
+                "the condition must be one value known at build time; it depends on the network's "
+                "inputs: export the wanted branch alone"
+            )
+        wanted = "then_branch" if bool(condition.values.ravel()[0]) else "else_branch"
+        branches = [a.g for a in node.attribute if a.name == wanted and a.HasField("g")]
+        if not branches:
+            raise NetworkError(f"attribute '{wanted}' holds no graph")
+        inner = self._inner(scope, where, scope.opsets, self._initializers(branches[0]), scope)
+        names = [output.name for output in branches[0].output]
+        return self._import_body(branches[0].node, names, inner)
+
+    def _expand(
+        self,
+        node: onnx.NodeProto,
+        function: onnx.FunctionProto | None,
+        support: Support,
+        inputs: list[Tensor | None],
+        scope: Scope,
+        where: str,
+    ) -> list[Tensor | None]:
+        attributes = list(node.attribute)
+        if function is None:
+            schema = support.schema
+            if schema is None:
+                raise NetworkError("no rule and no function body")
+            opset = scope.opsets.get(domain_of(node.domain), 0)
+            function = schema_body(node, schema, opset, inputs)
+            attributes += [
+                a.default_value
+                for a in schema.attributes.values()
+                if a.default_value.name and a.name not in {n.name for n in node.attribute}
+            ]
+        opsets = {**scope.opsets, **opset_versions(function.opset_import)}
+        inner = self._inner(scope, where, opsets, {}, None)
+        for number, name in enumerate(function.input):
+            tensor = inputs[number] if number < len(inputs) else None
+            if tensor is not None:
+                inner.values[name] = tensor
+        nodes = bound_nodes(function, attributes)
+        absent = set(function.input) - set(inner.values)
+        for body_node in nodes:  # an input left out is left out inside, too
+            for number, name in enumerate(body_node.input):
+                if name in absent:
+                    body_node.input[number] = ""
+        wanted = list(function.output)[: len(node.output)]
+        return self._import_body(nodes, wanted, inner)
+
+    def _inner(
+        self,
+        scope: Scope,
+        where: str,
+        opsets: Mapping[str, int],
+        initializers: Mapping[str, onnx.TensorProto | onnx.SparseTensorProto],
+        parent: Scope | None,
+    ) -> Scope:
+        if scope.depth + 1 > _MAX_DEPTH:
+            raise NetworkError(f"functions or branches nest deeper than {_MAX_DEPTH} levels")
+        return Scope(opsets, initializers, f"{where} > ", parent, scope.depth + 1)
+
+    def _import_body(
+        self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], scope: Scope
+    ) -> list[Tensor | None]:
+        plan = schedule(nodes, wanted, scope)
+        self._problems += plan.problems
+        for index in plan.order:
+            self._import_node(index, nodes[index], scope, plan.read)
+        return [self._lookup(name, scope) for name in wanted]
+
+    # --- outputs -------------------------------------------------------------------------
+
+    def _mark_outputs(self, wanted: Sequence[str], scope: Scope) -> None:
+        if not wanted:
+            self._problems.append("the graph has no outputs; name some with --outputs")
+        for name in dict.fromkeys(wanted):
+            if not scope.knows(name):
+                known = sorted(n for node in self._graph.node for n in node.output if n)
+                self._problems.append(
+                    f"output '{name}' is no value of the graph; the last ones are: "
+                    + (", ".join(known[-8:]) or "none")
+                )
+                continue
+            tensor = self._lookup(name, scope)
+            if tensor is None:
+                continue  # its own problem has been reported
+            try:
+                self._mark(tensor, name, wanted)
+            except NetworkError as error:
+                self._problems.append(f"output '{name}': {error}")
+
+    def _mark(self, tensor: Tensor, name: str, wanted: Sequence[str]) -> None:
+        network = self._network
+        if tensor in network.inputs and tensor.name == name:
+            raise NetworkError("it is an input as well; a network must compute its outputs")
+        if tensor.producer is None or tensor in network.outputs:
+            free = tensor.name != name
+            layer = network.add_layer(
+                "pointwise",
+                PointwiseParams(Input(0)),
+                [tensor],
+                name if free else f"{name}:copy",
+                origin=f"ONNX output '{name}'",
+            )
+            tensor = layer.outputs[0]
+            if not free:
+                tensor.name = name  # the constant's own name is used by nothing else
+        elif tensor.name != name and tensor.name in wanted:
+            layer = network.add_layer(
+                "pointwise", PointwiseParams(Input(0)), [tensor], name, origin=f"ONNX output '{name}'"
+            )
+            tensor = layer.outputs[0]
+        network.mark_output(tensor, name)
+
+
+def scope_with(scope: Scope, names: Sequence[str]) -> Scope:
+    """A scope that also knows the given names; used before their tensors exist."""
+    return Scope(scope.opsets, scope.initializers, values=dict.fromkeys(names))
+
+
+def _loop_support(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Support | None:
+    domain = domain_of(node.domain)
+    if domain:
+        return None
+    if node.op_type == "If":
+        return Support(0, None, None, ())
+    if node.op_type in _LOOPS:
+        text = (
+            f"operator ai.onnx.{node.op_type} (opset {opsets.get(domain, 0)}) is not supported; "
+            "a plan has a fixed list of steps: unroll the loop when exporting"
+        )
+        return Support(0, None, None, (text,))
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NetworkError):
+        return str(error)
+    return f"it cannot be translated ({type(error).__name__}: {error}); the node is malformed"
+

@@ -1,0 +1,88 @@
+"""The door of the ONNX importer: file, bytes or ModelProto in, Network out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from builder_host.errors import ImportModelError
+from builder_host.importers.onnx.graph import GraphImporter
+from builder_host.importers.onnx.shapes import bind_inputs
+from builder_host.network.network import Network
+
+
+def import_onnx(
+    path_or_model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+) -> Network:
+    """Import an ONNX model.
+
+    Shapes become static, everything that the weights alone decide is computed now, and tensors keep
+    the names of the ONNX values.
+
+    Args:
+        path_or_model: model file, its bytes, or a ModelProto. External data is read only for a file.
+        shapes: shape by input name, batch included, for inputs with unknown dimensions.
+        outputs: values to make outputs instead of the graph's own; what they do not need is left out.
+
+    Returns:
+        The network; input and output names and order are those of the graph.
+
+    Raises:
+        ImportModelError: holds every problem found in the model.
+    """
+    if isinstance(path_or_model, onnx.ModelProto):
+        label, model, folder = "ONNX model", path_or_model, None
+    elif isinstance(path_or_model, bytes):
+        label, folder = "ONNX model", None
+        model = _decoded(label, path_or_model)
+    else:
+        path = Path(path_or_model)
+        label, folder = str(path), path.parent
+        try:
+            model = _decoded(label, path.read_bytes())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ImportModelError(label, [f"the file cannot be read: {reason}"]) from error
+    return _imported(label, model, folder, shapes or {}, outputs)
+
+
+def _decoded(label: str, data: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        text = f"the {len(data):,} bytes are no ONNX model ({error}); it was cut short or is another format"
+        raise ImportModelError(label, [text]) from error
+    if not model.HasField("graph") or not model.opset_import:
+        text = (
+            f"the {len(data):,} bytes hold no ONNX graph with an opset; the file was cut short or "
+            "is another format"
+        )
+        raise ImportModelError(label, [text])
+    return model
+
+
+def _imported(
+    label: str,
+    model: onnx.ModelProto,
+    folder: Path | None,
+    shapes: Mapping[str, Sequence[int]],
+    outputs: Sequence[str] | None,
+) -> Network:
+    initialized = {t.name for t in model.graph.initializer}
+    initialized |= {t.values.name for t in model.graph.sparse_initializer}
+    free = [i for i in model.graph.input if i.name not in initialized]
+    bound, problems = bind_inputs(free, shapes)
+    network = Network(model.graph.name or "onnx")
+    importer = GraphImporter(model, network, folder, problems)
+    importer.run(bound, [i.name for i in free], outputs)
+    if problems:
+        raise ImportModelError(label, problems)
+    return network

@@ -1,0 +1,108 @@
+"""Operators that only make constants."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from builder_host.importers.onnx.folding import check_constant_size
+from builder_host.importers.onnx.node import Node
+from builder_host.importers.onnx.registry import operator
+from builder_host.importers.onnx.weights import element_type, numpy_type, sparse_values
+from builder_host.network.network import DTYPE_OF_NUMPY, Tensor
+from builder_host.network.tensor_type import TensorType
+from planformat.datatypes import DataType
+
+
+@operator("Constant", since=(1, 9, 11, 12, 13, 19, 21, 23, 24, 25))
+def constant(node: Node) -> Tensor:
+    """Exactly one of the value attributes."""
+    stated = [a.name for a in node.proto.attribute]
+    if len(stated) != 1:
+        node.fail(f"exactly one value is needed, got: {', '.join(stated) or 'none'}")
+    name = stated[0]
+    if name == "value":
+        values = node.attr_array("value")
+        if values is not None:
+            return node.const(values)
+    if name == "value_float":
+        return node.const(np.asarray(node.attr_float(name, 0.0), np.float32))
+    if name == "value_floats":
+        return node.const(np.asarray(node.attr_floats(name), np.float32))
+    if name == "value_int":
+        return node.const(np.asarray(node.attr_int(name, 0), np.int64))
+    if name == "value_ints":
+        return node.const(np.asarray(node.attr_ints(name), np.int64))
+    if name == "sparse_value":
+        node.skip_attrs(name)
+        sparse = node.attributes[name].sparse_tensor
+        return node.const(sparse_values(sparse, node.folder, "attribute 'sparse_value'"))
+    node.fail(f"attribute '{name}' is not supported; tensors here hold numbers or booleans")
+
+
+@operator("ConstantOfShape", since=(9, 20, 21, 23, 24, 25))
+def constant_of_shape(node: Node) -> Tensor:
+    """One value everywhere, float zero by default."""
+    shape = node.constant_ints(0, "shape")
+    value = node.attr_array("value")
+    value = np.zeros(1, np.float32) if value is None else value
+    if value.size != 1 or min(shape, default=0) < 0:
+        node.fail(f"shape {shape} must not be negative and the value single, got {value.size}")
+    check_constant_size(TensorType(shape, DTYPE_OF_NUMPY[value.dtype.name]))
+    return node.const(np.full(shape, value.ravel()[0]))
+
+
+@operator("Range", since=(11,))
+def range_(node: Node) -> Tensor:
+    """Start, limit (left out), step."""
+    start, limit, delta = (
+        node.constant(i, what).reshape(-1) for i, what in enumerate(("start", "limit", "delta"))
+    )
+    if not start.size == limit.size == delta.size == 1 or not delta[0]:
+        node.fail(f"start {start}, limit {limit} and step {delta} must be single, the step not 0")
+    is_float = start.dtype.kind == "f"
+    first, last, step = (float(v[0]) if is_float else int(v[0]) for v in (start, limit, delta))
+    count = max(math.ceil((last - first) / step), 0)
+    check_constant_size(TensorType((count,), DTYPE_OF_NUMPY[start.dtype.name]))
+    return node.const((first + np.arange(count) * step).astype(start.dtype))
+
+
+@operator("EyeLike", since=(9, 22))
+def eye_like(node: Node) -> Tensor:
+    """Ones on one diagonal."""
+    x = node.input(0)
+    if x.type.rank != 2:
+        node.fail(f"a matrix is needed, got {x.type}")
+    values = np.eye(*x.shape, k=node.attr_int("k", 0))
+    if node.has_attr("dtype"):
+        return node.const(values, element_type(node.attr_int("dtype", 0), "attribute 'dtype'"))
+    return node.const(values, x.dtype)
+
+
+@operator("NonZero", since=(9, 13))
+def non_zero(node: Node) -> Tensor:
+    """Of known values only: the result's shape depends on them."""
+    values = np.atleast_1d(node.constant(0, "X"))
+    return node.const(np.stack(np.nonzero(values)).astype(np.int64))
+
+
+@operator("HannWindow", "HammingWindow", "BlackmanWindow", since=(17,))
+def window(node: Node) -> Tensor:
+    """Window functions of a known length."""
+    code = node.attr_int("output_datatype", int(onnx.TensorProto.FLOAT))
+    numpy_type(code, "attribute 'output_datatype'")
+    size = node.constant_ints(0, "size")
+    if len(size) != 1 or size[0] < 0:
+        node.fail(f"the size must be one number of at least 0, got {size}")
+    check_constant_size(TensorType(size, DataType.FLOAT64))
+    points = size[0] - (0 if node.attr_int("periodic", 1) else 1)
+    angle = 2 * math.pi * np.arange(size[0]) / max(points, 1)
+    terms = {
+        "HannWindow": (0.5, 0.5, 0.0),
+        "HammingWindow": (25 / 46, 21 / 46, 0.0),
+        "BlackmanWindow": (0.42, 0.5, 0.08),
+    }[node.op_type]
+    values = terms[0] - terms[1] * np.cos(angle) + terms[2] * np.cos(2 * angle)
+    return node.const(values, element_type(code, "attribute 'output_datatype'"))

@@ -1,0 +1,145 @@
+"""Resize and its forerunner Upsample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from builder_host.importers.onnx.node import Node
+from builder_host.importers.onnx.registry import operator
+from builder_host.network.layers.resize import ResizeParams
+from builder_host.network.network import Tensor
+
+_COORDINATES = {
+    11: (
+        "half_pixel",
+        "pytorch_half_pixel",
+        "align_corners",
+        "asymmetric",
+        "tf_half_pixel_for_nn",
+        "tf_crop_and_resize",
+    ),
+    13: ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize"),
+    19: (
+        "half_pixel",
+        "half_pixel_symmetric",
+        "pytorch_half_pixel",
+        "align_corners",
+        "asymmetric",
+        "tf_crop_and_resize",
+    ),
+}
+_COORDINATES[18] = _COORDINATES[13]
+_NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@operator("Upsample", since=(7, 9))
+def upsample(node: Node) -> Tensor:
+    """Scales as attribute (7) or as input (9)."""
+    if node.version < 9:
+        scales: Sequence[float] = node.attr_floats("scales") or ()
+    else:
+        scales = [float(v) for v in node.constant(1, "scales").ravel()]
+    return _asymmetric(node, scales)
+
+
+@operator("Resize", since=(10,))
+def resize_10(node: Node) -> Tensor:
+    """The first Resize is Upsample that may shrink."""
+    return _asymmetric(node, [float(v) for v in node.constant(1, "scales").ravel()])
+
+
+@operator("Resize", since=(11, 13, 18, 19))
+def resize(node: Node) -> Tensor:
+    """All modes but antialiasing."""
+    x = node.input(0)
+    rank = x.type.rank
+    mode = node.choice("mode", "nearest", ("nearest", "linear", "cubic"))
+    coordinates = node.choice(
+        "coordinate_transformation_mode", "half_pixel", _COORDINATES[node.version]
+    )
+    nearest = node.choice("nearest_mode", "round_prefer_floor", _NEAREST)
+    if node.attr_int("antialias", 0):
+        node.fail("attribute antialias=1 is not supported; export without it")
+    stated = node.attr_ints("axes")
+    axes = tuple(range(rank)) if stated is None else tuple(node.axis(a, rank) for a in stated)
+    scales, sizes = _scales_and_sizes(node, x, axes)
+    return node.add(
+        "resize",
+        ResizeParams(
+            output_shape=sizes,
+            mode=mode,  # type: ignore[arg-type]
+            coordinate_mode=coordinates,
+            nearest_mode=nearest,
+            scales=scales,
+            cubic_coefficient=node.attr_float("cubic_coeff_a", -0.75),
+            exclude_outside=bool(node.attr_int("exclude_outside", 0)),
+            extrapolation_value=node.attr_float("extrapolation_value", 0.0),
+            roi=_roi(node, axes) if coordinates == "tf_crop_and_resize" else (),
+        ),
+        x,
+    )
+
+
+def _asymmetric(node: Node, scales: Sequence[float]) -> Tensor:
+    x = node.input(0)
+    mode = node.choice("mode", "nearest", ("nearest", "linear", "bilinear"))
+    checked = _checked_scales(node, scales, x.type.rank)
+    params = ResizeParams(
+        output_shape=_extents(x.shape, checked),
+        mode="nearest" if mode == "nearest" else "linear",
+        coordinate_mode="asymmetric",
+        nearest_mode="floor",
+        scales=checked,
+    )
+    return node.add("resize", params, x)
+
+
+def _checked_scales(node: Node, scales: Sequence[float], count: int) -> tuple[float, ...]:
+    if len(scales) != count or not all(0 < s < math.inf for s in scales):
+        node.fail(f"scales are {tuple(scales)}; {count} positive numbers are needed")
+    return tuple(scales)
+
+
+def _extents(shape: Sequence[int], scales: Sequence[float]) -> tuple[int, ...]:
+    return tuple(math.floor(d * s) for d, s in zip(shape, scales, strict=True))
+
+
+def _scales_and_sizes(
+    node: Node, x: Tensor, axes: tuple[int, ...]
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Scale and output extent per dimension of x."""
+    policy = node.choice(
+        "keep_aspect_ratio_policy", "stretch", ("stretch", "not_larger", "not_smaller")
+    )
+    scales, sizes = [1.0] * x.type.rank, list(x.shape)
+    given = node.optional(2)
+    if given is not None and given.type.num_elems:
+        if node.optional(3) is not None and node.input(3).type.num_elems:
+            node.fail("both scales and sizes are given; keep one")
+        stated = [float(v) for v in node.constant(2, "scales").ravel()]
+        for axis, scale in zip(axes, _checked_scales(node, stated, len(axes)), strict=True):
+            scales[axis], sizes[axis] = scale, math.floor(x.shape[axis] * scale)
+        return tuple(scales), tuple(sizes)
+    wanted = node.constant_ints(3, "sizes")
+    if len(wanted) != len(axes) or min(wanted, default=1) < 1:
+        node.fail(f"sizes are {wanted}; {len(axes)} positive extents are needed")
+    ratios = [size / x.shape[axis] for axis, size in zip(axes, wanted, strict=True)]
+    if policy != "stretch" and ratios:
+        ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        ratios = [ratio] * len(axes)
+        wanted = tuple(math.floor(x.shape[axis] * ratio + 0.5) for axis in axes)
+    for axis, size, ratio in zip(axes, wanted, ratios, strict=True):
+        scales[axis], sizes[axis] = ratio, size
+    return tuple(scales), tuple(sizes)
+
+
+def _roi(node: Node, axes: tuple[int, ...]) -> tuple[float, ...]:
+    rank = node.input(0).type.rank
+    stated = [float(v) for v in node.constant(1, "roi").ravel()]
+    if len(stated) != 2 * len(axes):
+        node.fail(f"roi has {len(stated)} values, {len(axes)} dimensions need {2 * len(axes)}")
+    starts, ends = [0.0] * rank, [1.0] * rank
+    for place, axis in enumerate(axes):
+        starts[axis], ends[axis] = stated[place], stated[place + len(axes)]
+    return (*starts, *ends)
