@@ -260,6 +260,7 @@ class CToolchain:
                 "-Wl,--version-script=exported.map",
                 *(f"{path.stem}.o" for path in supports),
                 *names,
+                *self._compiler.libraries,
             ]
             log = self._must_run([*command, "-o", "plan.so"], folder, env)
             data = (folder / "plan.so").read_bytes()
@@ -288,7 +289,8 @@ class _Compiler:
         family: `zig`, `clang` or `gcc`.
         command: how to call it as a driver.
         bare_link: how to make a shared object without the C library.
-        plan_link: flags that make a reproducible, stripped shared object with the C library.
+        plan_link: flags that make a reproducible, stripped shared object.
+        libraries: the C library's flags, to stand behind the objects.
         version: for the identity.
     """
 
@@ -296,6 +298,7 @@ class _Compiler:
     command: tuple[str, ...]
     bare_link: tuple[str, ...]
     plan_link: tuple[str, ...]
+    libraries: tuple[str, ...]
     version: str
 
 
@@ -315,7 +318,8 @@ def _resolve(compiler: str, target: CpuTarget) -> _Compiler:
             "zig",
             (zig, "cc", "-target", triple),
             (zig, "ld.lld", "-shared", "-s", "--build-id=none", "-z", "now"),
-            (*_REPRODUCIBLE, "-lc"),
+            _REPRODUCIBLE,
+            ("-lc",),
             f"zig {_version(zig, 'version')}, {_version(zig, 'cc', '--version')}, {triple}",
         )
     path = shutil.which(_cross_name(compiler, target))
@@ -329,9 +333,9 @@ def _resolve(compiler: str, target: CpuTarget) -> _Compiler:
     command: tuple[str, ...] = (path,)
     if family == "clang":
         command += (f"--target={target.architecture}-linux-gnu",)
-    libraries = ("-Wl,--as-needed", "-lpthread", "-lc")
     bare = (*command, "-shared", "-s", "-nostdlib", "-Wl,--build-id=none", "-Wl,-z,now")
-    return _Compiler(family, command, bare, (*_REPRODUCIBLE, *libraries), version)
+    libraries = ("-Wl,--as-needed", "-lpthread", "-lc")
+    return _Compiler(family, command, bare, _REPRODUCIBLE, libraries, version)
 
 
 def _cross_name(compiler: str, target: CpuTarget) -> str:
