@@ -1,12 +1,18 @@
-"""Inputs of the canary inference: the same bytes on every machine (SPEC.md section 9)."""
+"""The canary inference: inputs that are the same on every machine, and the check of its outputs.
+
+SPEC.md section 9. Works on bytes alone, without numpy.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
+from dataclasses import dataclass
 from functools import cache
 
 from planformat.datatypes import DataType
+from planformat.plan import Buffer
 
 _CONTEXT = b"edgeplan canary 1\0"
 _INTEGERS = {
@@ -42,6 +48,74 @@ def canary_input(seed: int, binding_index: int, num_elems: int, dtype: DataType)
         if any(table):
             elements[position :: len(tables)] = stream.translate(table)
     return bytes(elements)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryDifference:
+    """The first sampled element that misses its tolerance; `index` counts sampled elements."""
+
+    index: int
+    expected: float
+    actual: float
+
+
+def sample_output(output: Buffer, stride: int, dtype: DataType) -> bytes:
+    """Elements 0, stride, 2 * stride, ... of an output in memory order.
+
+    Args:
+        output: all little-endian elements of the output.
+        stride: at least 1.
+        dtype: element type.
+    """
+    view = memoryview(output).cast("B")
+    return view.cast(_UNSIGNED[dtype.size_bytes])[::stride].tobytes()
+
+
+def compare_output(
+    expected: bytes,
+    actual: bytes,
+    dtype: DataType,
+    *,
+    absolute_tolerance: float,
+    relative_tolerance: float,
+) -> CanaryDifference | None:
+    """First sampled element that is not |actual - expected| <= absolute + relative * |expected|.
+
+    A NaN equals only a NaN, an infinity only itself.
+
+    Args:
+        expected: from `Canary.outputs`.
+        actual: from `sample_output`, as long as expected.
+        dtype: element type of both.
+        absolute_tolerance: from the canary.
+        relative_tolerance: from the canary.
+    """
+    if expected == actual:
+        return None
+    pairs = zip(_values(expected, dtype), _values(actual, dtype), strict=True)
+    for index, (wanted, value) in enumerate(pairs):
+        if wanted == value or (wanted != wanted and value != value):
+            continue
+        tolerance = absolute_tolerance + relative_tolerance * abs(wanted)
+        if math.isfinite(wanted) and abs(value - wanted) <= tolerance:
+            continue
+        return CanaryDifference(index, float(wanted), float(value))
+    return None
+
+
+_UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def _values(data: bytes, dtype: DataType) -> tuple[float, ...]:
+    if dtype is DataType.BFLOAT16:
+        padded = bytearray(2 * len(data))
+        padded[2::4], padded[3::4] = data[0::2], data[1::2]
+        data, code = bytes(padded), "f"
+    elif dtype is DataType.BOOL:
+        code = "?"
+    else:
+        code = (_FLOATS.get(dtype) or _INTEGERS[dtype])[1]
+    return struct.unpack(f"<{len(data) // struct.calcsize('<' + code)}{code}", data)
 
 
 @cache
