@@ -1,0 +1,122 @@
+"""Blobs by writer: in-place layers overwrite a name, so each write is a version of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from builder_host.importers.caffe.problem import LayerProblem, nearest
+from builder_host.importers.caffe.prototxt import UnknownField
+from builder_host.importers.caffe.sources import TRAINING_TYPES, is_source
+
+
+@dataclass(eq=False, slots=True)
+class Version:
+    """One write of a blob: the state of `blob` after layer `writer` (top number `top`)."""
+
+    blob: str
+    writer: Node
+    top: int
+    is_last: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One layer of the net, or one net-level input (then `message` is an Input layer).
+
+    Attributes:
+        bottoms: versions that it reads; None where the name is unknown.
+        tops: versions that it writes.
+    """
+
+    message: Any
+    origin: str
+    unknown: list[UnknownField]
+    bottoms: list[Version | None] = field(default_factory=list)
+    tops: list[Version] = field(default_factory=list)
+    is_needed: bool = False
+
+    @property
+    def is_source(self) -> bool:
+        """Whether its tops are network inputs."""
+        return is_source(self.message)
+
+
+class Graph:
+    """Nodes with their blobs resolved."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        """Resolve names in file order."""
+        self.nodes = list(nodes)
+        self.problems: list[str] = []
+        self._last: dict[str, Version] = {}
+        for node in self.nodes:
+            for name in node.message.bottom:
+                found = self._last.get(name)
+                if found is None:
+                    self.problems.append(
+                        f"{node.origin}: bottom '{name}' is made by no layer above"
+                        f"{nearest(name, self._last)}; correct the name or move the layer"
+                    )
+                node.bottoms.append(found)
+            for top, name in enumerate(node.message.top):
+                before = self._last.get(name)
+                if before is not None:
+                    before.is_last = False
+                    if name not in node.message.bottom:
+                        self.problems.append(
+                            f"{node.origin}: top '{name}' is already made by "
+                            f"{before.writer.origin}, and this layer does not read it; "
+                            "rename one of the two"
+                        )
+                version = Version(name, node, top)
+                self._last[name] = version
+                node.tops.append(version)
+
+    def default_outputs(self) -> list[tuple[str, Version]]:
+        """Blobs that no layer reads, apart from inputs and the measures of training."""
+        read = {
+            version
+            for node in self.nodes
+            if node.message.type not in TRAINING_TYPES
+            for version in node.bottoms
+        }
+        return [
+            (version.blob, version)
+            for node in self.nodes
+            if not node.is_source and node.message.type not in TRAINING_TYPES
+            for version in node.tops
+            if version not in read
+        ]
+
+    def find_output(self, name: str) -> Version:
+        """The last state of a blob; `blob@layer` is its state after that layer.
+
+        A name that no blob has may be that of a layer: its first top as that layer leaves it.
+
+        Raises:
+            LayerProblem: nothing has that name.
+        """
+        if name in self._last:
+            return self._last[name]
+        blob, _, layer = name.rpartition("@")
+        for node in self.nodes:
+            if node.message.name == name and node.tops:
+                return node.tops[0]
+            for version in node.tops:
+                if blob and version.blob == blob and node.message.name == layer:
+                    return version
+        raise LayerProblem(f"output '{name}' is made by no layer{nearest(name, self._last)}")
+
+    def mark_needed(self, outputs: Sequence[Version]) -> None:
+        """Set `is_needed` on every node that an output depends on."""
+        stack = [version.writer for version in outputs]
+        while stack:
+            node = stack.pop()
+            if not node.is_needed:
+                node.is_needed = True
+                bottoms = node.bottoms
+                if node.message.type == "SoftmaxWithLoss":
+                    bottoms = bottoms[:1]  # without the labels
+                stack += [v.writer for v in bottoms if v is not None]
