@@ -9,14 +9,18 @@ An operand is either *full* (the output's shape and format, own strides: a resid
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from builder_host.codegen.c_expression import print_c
+from builder_host.expressions import Binary, Input, substitute
 from builder_host.kernels.family import Problem
-from builder_host.layouts import Layout
+from builder_host.layouts import Layout, dense_layout
+from builder_host.network.network import Epilogue
+from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType, TensorFormat
 
 Array = npt.NDArray[Any]
@@ -148,3 +152,24 @@ def pack_layout(values: Array, layout: Layout) -> Array:
     )
     view[...] = logical
     return flat
+
+
+def with_bias_as_operand(problem: Problem, num_own: int, axis: int) -> Problem:
+    """The same problem with an optional last own input, the bias, as first epilogue operand.
+
+    Args:
+        problem: a layer whose own inputs are `num_own`, or those and a bias of shape [K].
+        num_own: own inputs without the bias.
+        axis: the output's channel axis, which the bias belongs to.
+    """
+    if problem.num_own_inputs == num_own:
+        return problem
+    count = problem.epilogue.num_operands if problem.epilogue else 0
+    biased = Binary("add", Input(0), Input(1))
+    expr = problem.epilogue.expr if problem.epilogue else Input(0)
+    expr = substitute(expr, [biased, *(Input(i + 2) for i in range(count))])
+    bias = problem.inputs[num_own]
+    trailing = (1,) * (len(problem.outputs[0].shape) - 1 - axis)
+    aligned = dense_layout(TensorType((*bias.shape, *trailing), bias.dtype))
+    inputs = (*problem.inputs[:num_own], aligned, *problem.inputs[num_own + 1 :])
+    return replace(problem, inputs=inputs, epilogue=Epilogue(expr, count + 1))
