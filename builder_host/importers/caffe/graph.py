@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,19 +46,17 @@ class Node:
 class Graph:
     """Nodes with their blobs resolved."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        """Resolve names in file order."""
+    def __init__(self, nodes: Sequence[Node], left_out: Mapping[str, str]) -> None:
+        """Resolve names in file order; `left_out` tells who would make the blobs not in the net."""
         self.nodes = list(nodes)
+        self._left_out = left_out
         self.problems: list[str] = []
         self._last: dict[str, Version] = {}
         for node in self.nodes:
             for name in node.message.bottom:
                 found = self._last.get(name)
                 if found is None:
-                    self.problems.append(
-                        f"{node.origin}: bottom '{name}' is made by no layer above"
-                        f"{nearest(name, self._last)}; correct the name or move the layer"
-                    )
+                    self.problems.append(f"{node.origin}: {self._no_maker(name)}")
                 node.bottoms.append(found)
             for top, name in enumerate(node.message.top):
                 before = self._last.get(name)
@@ -73,6 +71,17 @@ class Graph:
                 version = Version(name, node, top)
                 self._last[name] = version
                 node.tops.append(version)
+
+    def _no_maker(self, name: str) -> str:
+        if name in self._left_out:
+            return (
+                f"bottom '{name}' is made by {self._left_out[name]}, which its include or "
+                "exclude rules leave out; state another phase, stages or level"
+            )
+        return (
+            f"bottom '{name}' is made by no layer above{nearest(name, self._last)}; "
+            "correct the name or move the layer"
+        )
 
     def default_outputs(self) -> list[tuple[str, Version]]:
         """Blobs that no layer reads, apart from inputs and the measures of training."""

@@ -53,7 +53,9 @@ def import_caffe(
             that no output depends on are left out. A blob stands for its last state (in-place
             layers overwrite); `blob@layer` is its state after that layer, and the name of a
             layer is its first top.
-        phase, stages, level: NetState against which include and exclude rules are held.
+        phase: TRAIN or TEST, for the include and exclude rules of layers.
+        stages: for the same rules; added to those of the file.
+        level: for the same rules; 0 takes that of the file.
         random_seed: of the weights when there is no caffemodel.
 
     Returns:
@@ -82,7 +84,9 @@ class _Import:
         self._problems: list[str] = [f"{text.file}:{u.line}: {u}" for u in text.unknown]
         self._tensors: dict[Version, Tensor | None] = {}  # None: its maker had a problem
         self._network = Network(text.net.name or Path(text.file).stem)
-        self._graph = Graph([*self._net_inputs(), *self._layers(state)])
+        self._left_out: dict[str, str] = {}  # blob: origin of a layer that the rules exclude
+        nodes = [*self._net_inputs(), *self._layers(state)]
+        self._graph = Graph(nodes, self._left_out)
 
     def run(
         self, caffemodel: str | Path | None, outputs: Sequence[str] | None, random_seed: int
@@ -115,8 +119,10 @@ class _Import:
         elif dims:
             shapes = [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
         if len(shapes) != len(names) or len(dims) % 4:
-            what = f"{len(net.input_shape)} input_shape" if net.input_shape else (
-                f"{len(dims)} input_dim (four for each input)"
+            what = (
+                f"{len(net.input_shape)} input_shape"
+                if net.input_shape
+                else (f"{len(dims)} input_dim (four for each input)")
             )
             line = self._text.input_lines[0] if self._text.input_lines else 1
             self._problems.append(
@@ -149,6 +155,8 @@ class _Import:
                 nodes.append(Node(message, origin, entry.unknown))
                 if message.type in TRAINING_TYPES:
                     _log.info("%s: left out, it serves training only", origin)
+            else:
+                self._left_out.update(dict.fromkeys(message.top, origin))
         return nodes
 
     def _read_weights(self, caffemodel: str | Path | None) -> Any:
@@ -215,8 +223,8 @@ class _Import:
         except LayerProblem as problem:
             self._problems.append(f"{node.origin}: {problem}")
         except NetworkError as error:
-            text = str(error)
-            self._problems.append(f"{node.origin}: {text.partition(f'({node.origin}): ')[2] or text}")
+            rule = str(error).partition(f"({node.origin}): ")[2]
+            self._problems.append(f"{node.origin}: {rule or error}")
         else:
             self._take_tops(node, layer)
 
@@ -283,7 +291,10 @@ class _Import:
             if tensor.producer is None or tensor in self._network.outputs:
                 # An input, a constant, or an output already: it needs a tensor of its own.
                 tensor = self._network.add_layer(
-                    "pointwise", identity_params(), [tensor], f"{name}/copy",
+                    "pointwise",
+                    identity_params(),
+                    [tensor],
+                    f"{name}/copy",
                     origin=version.writer.origin,
                 ).outputs[0]
                 holders[tensor.name] = tensor

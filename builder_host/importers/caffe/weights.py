@@ -24,6 +24,7 @@ _BLOB_LEGACY = (1, 2, 3, 4)  # num, channels, height, width
 _BLOB_DATA, _BLOB_SHAPE, _BLOB_DOUBLE_DATA = 5, 7, 8
 _BLOB_RAW_TYPE, _BLOB_RAW_DATA = 10, 12
 _SHAPE_DIM = 1
+_HDF5_MAGIC = b"\x89HDF"
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}  # enum Type
 _MAX_DIMENSIONS = 32
 
@@ -49,6 +50,14 @@ def read_caffemodel(path: str | Path) -> CaffeModel:
         ImportModelError: unreadable or damaged; byte, layer and blob are named.
     """
     data = _mapped(Path(path))
+    if bytes(data[:4]) == _HDF5_MAGIC:
+        raise ImportModelError(
+            str(path),
+            [
+                "is HDF5, not protobuf; load it in Caffe and save it as .caffemodel "
+                "(net.save), then import that"
+            ],
+        )
     blobs: dict[str, tuple[Array, ...]] = {}
     try:
         for field in wire.fields(data, 0, len(data)):
@@ -57,8 +66,12 @@ def read_caffemodel(path: str | Path) -> CaffeModel:
             if field.wire_type != wire.LENGTH:
                 raise wire.WireError(f"byte {field.start}: a layer is no message")
             is_v1 = field.number == _NET_LAYERS_V1
-            name, found = _layer(data, field, _V1_NAME if is_v1 else _LAYER_NAME,
-                                 _V1_BLOBS if is_v1 else _LAYER_BLOBS)
+            name, found = _layer(
+                data,
+                field,
+                _V1_NAME if is_v1 else _LAYER_NAME,
+                _V1_BLOBS if is_v1 else _LAYER_BLOBS,
+            )
             if found:
                 blobs[name] = found
     except wire.WireError as error:

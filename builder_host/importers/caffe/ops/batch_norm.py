@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from builder_host.expressions import Binary, Const, Input, Unary
 from builder_host.importers.caffe.layer import CaffeLayer, shape_text
@@ -11,6 +14,9 @@ from builder_host.importers.caffe.weight_source import BlobSpec
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.layers.reduce import ReduceParams
 from builder_host.network.layers.scale import ScaleParams
+from builder_host.network.network import Tensor
+
+Array = npt.NDArray[Any]
 
 TYPES = ("BatchNorm",)
 _NUM_BLOBS_BVLC, _NUM_BLOBS_NVCAFFE = 3, 5
@@ -58,15 +64,13 @@ def convert(layer: CaffeLayer) -> None:
     layer.emit("scale", ScaleParams(has_shift=True, has_scale=True, has_power=False), inputs)
 
 
-def _per_channel(layer: CaffeLayer, values: np.ndarray, role: str):  # type: ignore[no-untyped-def]
+def _per_channel(layer: CaffeLayer, values: Array, role: str) -> Tensor:
     rank = len(layer.bottom.shape)
     shape = (1, values.size) + (1,) * (rank - 2) if rank > 1 else (1,)
     return layer.constant(values.reshape(shape), role)
 
 
-def _batch_statistics(
-    layer: CaffeLayer, eps: float, gain: np.ndarray, offset: np.ndarray
-) -> None:
+def _batch_statistics(layer: CaffeLayer, eps: float, gain: Array, offset: Array) -> None:
     """`use_global_stats: false`: mean and variance of each channel over the batch itself."""
     bottom = layer.bottom
     axes = tuple(a for a in range(len(bottom.shape)) if a != 1)
@@ -78,9 +82,7 @@ def _batch_statistics(
         "pointwise", PointwiseParams(Binary("mul", Input(0), Input(0))), [centred], "square"
     )
     variance = layer.add("reduce", ReduceParams("mean", axes), [square], "variance")
-    unit = Binary(
-        "mul", Input(0), Unary("rsqrt", Binary("add", Input(1), Const(eps)))
-    )
+    unit = Binary("mul", Input(0), Unary("rsqrt", Binary("add", Input(1), Const(eps))))
     expr = Binary("add", Binary("mul", unit, Input(2)), Input(3))
     operands = [_per_channel(layer, gain, "scale"), _per_channel(layer, offset, "shift")]
     layer.emit("pointwise", PointwiseParams(expr), [centred, variance, *operands])

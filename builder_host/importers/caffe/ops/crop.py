@@ -23,9 +23,7 @@ def convert(layer: CaffeLayer) -> None:
     if len(offsets) != cropped:
         raise LayerProblem(f"{len(offsets)} offsets for the {cropped} axes from {axis} on")
     if len(like.shape) != rank:
-        raise LayerProblem(
-            f"bottoms {shape_text(bottom)} and {shape_text(like)} differ in rank"
-        )
+        raise LayerProblem(f"bottoms {shape_text(bottom)} and {shape_text(like)} differ in rank")
     starts = (0,) * axis + tuple(offsets)
     sizes = bottom.shape[:axis] + like.shape[axis:]
     for index in range(axis, rank):

@@ -35,12 +35,18 @@ def convert(layer: CaffeLayer) -> None:
         confidence_threshold=(
             param.confidence_threshold if param.HasField("confidence_threshold") else -math.inf
         ),
-        code_type=_CODE_TYPES[type(param).DESCRIPTOR.fields_by_name["code_type"]
-                              .enum_type.values_by_number[param.code_type].name],
+        code_type=_CODE_TYPES[
+            type(param)
+            .DESCRIPTOR.fields_by_name["code_type"]
+            .enum_type.values_by_number[param.code_type]
+            .name
+        ],
         variance_encoded_in_target=param.variance_encoded_in_target,
         eta=nms.eta,
     )
     loc, conf, prior = layer.bottoms
-    rows = [layer.reshaped(t, (t.shape[0], math.prod(t.shape[1:])), part)
-            for t, part in ((loc, "locations"), (conf, "confidences"))]
+    rows = [
+        layer.reshaped(t, (t.shape[0], math.prod(t.shape[1:])), part)
+        for t, part in ((loc, "locations"), (conf, "confidences"))
+    ]
     layer.emit("detection_output", params, [*rows, prior])

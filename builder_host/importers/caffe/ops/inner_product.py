@@ -28,8 +28,9 @@ def convert(layer: CaffeLayer) -> None:
     if param.bias_term:
         specs.append(BlobSpec("bias", (maps,), "bias"))
     weights, *bias = layer.weights(specs)
-    operands = [layer.constant(np.ascontiguousarray(weights.T) if param.transpose else weights,
-                               "weights")]
+    operands = [
+        layer.constant(np.ascontiguousarray(weights.T) if param.transpose else weights, "weights")
+    ]
     operands += [layer.constant(b, "bias") for b in bias]
     if axis == 1:
         layer.emit("fully_connected", FullyConnectedParams(), [bottom, *operands])

@@ -72,9 +72,7 @@ def _windows(param: Any, bottom: Tensor) -> tuple[Pair, Pair, Pair]:
     return kernel, strides, pads
 
 
-def _extent(
-    bottom: Tensor, axis: int, kernel: int, stride: int, pad: int, is_floor: bool
-) -> int:
+def _extent(bottom: Tensor, axis: int, kernel: int, stride: int, pad: int, is_floor: bool) -> int:
     extent = bottom.shape[2 + axis]
     room = extent + 2 * pad - kernel
     if room < 0:

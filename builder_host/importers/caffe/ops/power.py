@@ -10,7 +10,7 @@ TYPES = ("Power",)
 
 
 def affine(scale: float, shift: float) -> Expr:
-    """scale * x + shift without factors of one and terms of zero."""
+    """Scale * x + shift without factors of one and terms of zero."""
     value: Expr = Input(0)
     if scale != 1.0:
         value = Binary("mul", value, Const(scale))

@@ -34,9 +34,7 @@ def convert(layer: CaffeLayer) -> None:
     layer.emit_reshape(bottom, shape)
 
 
-def _dimensions(
-    wanted: list[int], copied: tuple[int, ...], covered: tuple[int, ...]
-) -> list[int]:
+def _dimensions(wanted: list[int], copied: tuple[int, ...], covered: tuple[int, ...]) -> list[int]:
     """`wanted` with 0 and -1 resolved."""
     shape: list[int] = []
     for index, dim in enumerate(wanted):

@@ -1,7 +1,6 @@
-"""Scale and Bias: a factor, an offset, or both, along some axes; learned or from a second bottom."""
+"""Scale and Bias: a factor, an offset, or both along some axes; learned or a second bottom."""
 
 from __future__ import annotations
-
 
 import numpy as np
 
@@ -24,7 +23,7 @@ def convert(layer: CaffeLayer) -> None:
     if len(layer.bottoms) == 2:
         shape = layer.bottoms[1].shape
     else:
-        shape = _covered(layer, bottom, axis, param.num_axes)
+        shape = _covered(bottom, axis, param.num_axes)
     if bottom.shape[axis : axis + len(shape)] != shape:
         raise LayerProblem(
             f"the second bottom {shape_text(layer.bottoms[1])} does not match "
@@ -33,8 +32,9 @@ def convert(layer: CaffeLayer) -> None:
     has_shift = param.bias_term if is_scale else True
     learned = []
     if len(layer.bottoms) == 1:
-        learned.append(BlobSpec("scale", shape, "scale") if is_scale else
-                       BlobSpec("bias", shape, "bias"))
+        learned.append(
+            BlobSpec("scale", shape, "scale") if is_scale else BlobSpec("bias", shape, "bias")
+        )
     if is_scale and has_shift:
         learned.append(BlobSpec("bias", shape, "bias"))
     arrays = layer.weights(learned) if learned else []
@@ -44,9 +44,7 @@ def convert(layer: CaffeLayer) -> None:
         for spec, values in zip(learned, arrays, strict=True)
     }
     if len(layer.bottoms) == 2:
-        parts["scale" if is_scale else "bias"] = layer.reshaped(
-            layer.bottoms[1], full, "broadcast"
-        )
+        parts["scale" if is_scale else "bias"] = layer.reshaped(layer.bottoms[1], full, "broadcast")
     operands = [parts[role] for role in ("bias", "scale") if role in parts]
     layer.emit(
         "scale",
@@ -55,9 +53,7 @@ def convert(layer: CaffeLayer) -> None:
     )
 
 
-def _covered(
-    layer: CaffeLayer, bottom: Tensor, axis: int, num_axes: int
-) -> tuple[int, ...]:
+def _covered(bottom: Tensor, axis: int, num_axes: int) -> tuple[int, ...]:
     """Shape of the learned blob: `num_axes` dimensions from `axis` on; -1 is all the rest."""
     if num_axes < -1:
         raise LayerProblem(f"num_axes is {num_axes}, must be -1 or more")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from builder_host.importers.caffe.layer import CaffeLayer, shape_text
 from builder_host.importers.caffe.problem import LayerProblem
 from builder_host.network.layers.slice import SliceParams
@@ -29,7 +31,7 @@ def convert(layer: CaffeLayer) -> None:
                 f"axis {axis} of {shape_text(bottom)} does not divide into {count} equal tops"
             )
         bounds = [extent // count * i for i in range(count + 1)]
-    if any(low >= high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(bounds)):
         raise LayerProblem(f"slice points {points} do not rise within 0 .. {extent}")
     if count == 1:
         layer.alias(bottom)
