@@ -92,9 +92,16 @@ def _checked_inputs(network: Network, inputs: Mapping[str, Array]) -> dict[Tenso
     return values
 
 
+def constant_value(tensor: Tensor) -> Array:
+    """Values of a constant in their reference class: float64, int64 or bool."""
+    if tensor.values is None:
+        raise NetworkError(f"tensor '{tensor.name}' is not a constant")
+    return as_reference(tensor.values, _numpy_kind(tensor.dtype))
+
+
 def _value(tensor: Tensor, values: Mapping[Tensor, Array]) -> Array:
     if tensor.values is not None:
-        return as_reference(tensor.values, _numpy_kind(tensor.dtype))
+        return constant_value(tensor)
     if tensor not in values:
         raise NetworkError(f"tensor '{tensor.name}' is read before any layer produces it")
     return values[tensor]

@@ -6,11 +6,58 @@ from collections.abc import Callable
 
 from builder_host.network.editing import check_network
 from builder_host.network.network import Network
+from builder_host.passes import (
+    fold_batch_norm_scale,
+    fold_constants,
+    fold_padding,
+    fuse_epilogue,
+    fuse_fully_connected,
+    fuse_pointwise,
+    merge_sibling_convolutions,
+    reduce_to_pooling,
+    remove_dead_layers,
+    remove_identities,
+    to_pointwise,
+    widen_half,
+    widen_rank3,
+)
 
 Pass = Callable[[Network], int]
 Observer = Callable[[int, str, Network], None]
 
-PASSES: tuple[tuple[str, Pass], ...] = ()
+# Forced orders, each with its reason:
+#  fold_constants first: shapes, weights and scales that the model computes become constants, which
+#    every later pattern looks for.
+#  widen_half before anything that makes constants: all of them are then float32.
+#  fuse_fully_connected, reduce_to_pooling before to_pointwise .. fuse_epilogue: they make the hot
+#    layers that the rest folds into.
+#  to_pointwise before widen_rank3, folding and fusing: those know one pointwise kind only.
+#  widen_rank3 before remove_identities: the reshapes that it leaves between layers cancel there.
+#  fold_padding after remove_identities: nothing stands between pad and its reader any more.
+#  fold_batch_norm_scale before fuse_pointwise: a scale fused with an activation is not affine;
+#    after fold_padding: a shift before a convolution is folded only where nothing is padded.
+#  fuse_pointwise before fuse_epilogue: one fused layer is moved instead of a chain whose middle
+#    might not qualify.
+#  merge_sibling_convolutions after fuse_epilogue: siblings must agree in their whole epilogue.
+#  fold_constants, remove_dead_layers last: what the others left over.
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("remove_dead_layers", remove_dead_layers.run),
+    ("fold_constants", fold_constants.run),
+    ("widen_half", widen_half.run),
+    ("fuse_fully_connected", fuse_fully_connected.run),
+    ("reduce_to_pooling", reduce_to_pooling.run),
+    ("to_pointwise", to_pointwise.run),
+    ("widen_rank3", widen_rank3.run),
+    ("remove_identities", remove_identities.run),
+    ("fold_padding", fold_padding.run),
+    ("fold_batch_norm_scale", fold_batch_norm_scale.run),
+    ("fuse_pointwise", fuse_pointwise.run),
+    ("fuse_epilogue", fuse_epilogue.run),
+    ("merge_sibling_convolutions", merge_sibling_convolutions.run),
+    ("remove_identities", remove_identities.run),
+    ("fold_constants", fold_constants.run),
+    ("remove_dead_layers", remove_dead_layers.run),
+)
 
 
 def run_passes(network: Network, observer: Observer | None = None) -> dict[str, int]:

@@ -1,0 +1,84 @@
+"""pointwise -> pointwise with one consumer -> one pointwise."""
+
+from __future__ import annotations
+
+from builder_host.expressions import Expr, Input, num_operations, substitute
+from builder_host.network.editing import remove_layer, update_layer
+from builder_host.network.layers.pointwise import PointwiseParams
+from builder_host.network.network import Layer, Network, Tensor
+from builder_host.network.pointwise_kind import is_boolean
+from builder_host.passes.expression_rewrite import compact, simplify
+from planformat.datatypes import DataType
+
+MAX_OPERATIONS = 64
+MAX_INPUTS = 8
+
+
+def run(network: Network) -> int:
+    """Fuse chains and trees, consumers later in order last; returns the number of fusions.
+
+    A producer is fused when nobody else reads it, it has the shape of its consumer's output (so
+    that nothing is computed twice), both work on one element type, and the result stays within
+    64 operations and 8 inputs.
+    """
+    fusions = 0
+    for layer in list(network.layers):
+        if layer.kind == "pointwise" and layer.epilogue is None:
+            while _fuse_one(network, layer):
+                fusions += 1
+    return fusions
+
+
+def _fuse_one(network: Network, layer: Layer) -> bool:
+    """Fuse one producer into a layer."""
+    consumers = network.consumers()
+    for tensor in layer.inputs:
+        producer = tensor.producer
+        if (
+            producer is None
+            or producer.kind != "pointwise"
+            or producer.epilogue is not None
+            or tensor.shape != layer.output.shape
+            or tensor in network.outputs
+            or consumers[tensor] != [layer]
+            or not _types_agree(producer, layer)
+        ):
+            continue
+        fused = fused_expression(producer, layer, tensor)
+        if fused is None:
+            continue
+        expr, inputs = fused
+        params = PointwiseParams(expr, layer.output.dtype)
+        update_layer(network, layer, params=params, inputs=inputs)
+        remove_layer(network, producer)
+        return True
+    return False
+
+
+def fused_expression(
+    producer: Layer, layer: Layer, tensor: Tensor
+) -> tuple[Expr, list[Tensor]] | None:
+    """Expression and inputs of both layers in one, or None when it grows too large."""
+    inputs = [*layer.inputs, *producer.inputs]
+    shifted = substitute(
+        producer.params.expr, [Input(len(layer.inputs) + i) for i in range(len(producer.inputs))]
+    )
+    places: list[Expr] = [shifted if t is tensor else Input(i) for i, t in enumerate(layer.inputs)]
+    expr = substitute(layer.params.expr, places)
+    if num_operations(expr) > MAX_OPERATIONS:
+        return None
+    if all(t.dtype.is_float for t in inputs):
+        expr = simplify(expr)
+    # the fused tensor is no longer read; the producer's inputs give its shape
+    inputs[inputs.index(tensor)] = inputs[len(layer.inputs)]
+    expr, kept = compact(expr, inputs, layer.output.shape)
+    return (expr, kept) if len(kept) <= MAX_INPUTS else None
+
+
+def _types_agree(producer: Layer, layer: Layer) -> bool:
+    """One element type besides BOOL, and BOOL results come from comparisons or logic."""
+    tensors = [*producer.inputs, *layer.inputs, producer.output, layer.output]
+    others = {t.dtype for t in tensors if t.dtype is not DataType.BOOL}
+    if len(others) > 1:
+        return False
+    return producer.output.dtype is not DataType.BOOL or is_boolean(producer.params.expr)
