@@ -1,0 +1,239 @@
+"""Direct convolution on blocked tensors: any kernel, stride, dilation, padding and grouping.
+
+A tile of rows x pixels x output blocks stays in registers; there are no halos and no copies.
+Groups whose channels fill whole blocks run like separate convolutions; groups that share blocks
+run dense within a block with zero weights between groups (a NaN or infinity in a channel then
+reaches the other groups of its block).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import (
+    EPILOGUE_SOURCE,
+    epilogue_parameters,
+    pack_rest,
+    with_epilogue,
+)
+from builder_host.kernels.conv_direct.geometry import (
+    Convolution,
+    balanced,
+    convolution_of,
+    divisors,
+    row_tiles,
+)
+from builder_host.kernels.conv_direct.weights import (
+    blocked_weights,
+    mixed_rows,
+    packed_mixed,
+    packed_sets,
+)
+from builder_host.kernels.family import (
+    Array,
+    Launch,
+    Problem,
+    Program,
+    Tactic,
+    symbol_for,
+    template_hash,
+)
+from builder_host.target import CpuTarget
+
+_TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+_GENERATOR = Path(__file__).read_text()
+
+# Registers that a tile needs: sums, one weight vector per block, one broadcast value.
+_TILES_32 = ((1, 14, 2), (1, 6, 4), (1, 9, 3), (1, 28, 1), (2, 7, 2), (1, 7, 3), (4, 7, 1))
+_TILES_16 = ((1, 6, 2), (1, 4, 3), (1, 13, 1), (2, 3, 2), (2, 6, 1))
+_UNITS_PER_WORKER = 4
+_PREFETCH_BYTES = 2048
+
+
+class ConvDirect:
+    """Family `conv_direct`.
+
+    Tactic parameters: pixels, oc_blocks, rows: register tile. order: `sets` (weights of one set
+    stay in the cache while all rows pass) or `rows` (rows stay while all sets pass). prefetch:
+    bytes that weights are prefetched ahead, 0 for none.
+    """
+
+    name = "conv_direct"
+    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+
+    def applies(self, problem: Problem, target: Any) -> bool:
+        """Any two-dimensional convolution with blocked x and y and operands it can read."""
+        conv = convolution_of(problem, target)
+        return conv is not None and conv.x_is_blocked
+
+    def estimate_us(self, problem: Problem, target: Any) -> float:
+        """Work including padded lanes at 85 % of peak, or memory traffic, whichever is longer."""
+        conv = _require(problem, target)
+        lanes = conv.lanes
+        channels = float(conv.group_channels)
+        if _is_mixed(conv):
+            rows = mixed_rows(conv.filters, conv.channels, conv.groups, lanes)
+            channels = sum(end - begin for begin, end, _ in rows) / len(rows)
+        pixels = conv.batch * conv.out_h * conv.out_w
+        flops = 2.0 * pixels * conv.out_blocks * lanes * channels * conv.num_taps
+        weights = 4.0 * conv.out_blocks * lanes * channels * conv.num_taps
+        image = 4.0 * conv.batch * conv.channels * conv.in_h * conv.in_w
+        moved = weights + image + 4.0 * pixels * conv.filters * (1 + len(conv.operand_strides))
+        compute_us = flops / (0.85e3 * target.fma_gflops_per_core)
+        return float(max(compute_us, moved / (1e3 * target.memory_gbps))) + 1.0
+
+    def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
+        """Tiles that fit the registers and the image, each in the order that suits its size."""
+        conv = _require(problem, target)
+        sizes = _TILES_16 if target.num_vector_registers == 16 else _TILES_32
+        blocks = 1 if _is_mixed(conv) else -(-conv.group_filters // conv.lanes)
+        tiles: dict[tuple[int, int, int], None] = {}
+        for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: _tile_cost(conv, blocks, t)):
+            widest = min(pixels, _merged(conv, pixels).out_w)
+            if rows <= max(conv.out_h // 2, 1) and (rows == 1 or widest * rows >= pixels):
+                tiles[(rows, widest, min(oc_blocks, blocks))] = None
+        found: list[Tactic] = []
+        weight_bytes = 4 * conv.group_channels * conv.num_taps * conv.lanes * blocks
+        for number, (rows, pixels, oc_blocks) in enumerate(list(tiles)[:4]):
+            order = "rows" if weight_bytes <= target.l2_bytes // 2 else "sets"
+            orders = (
+                (order, "sets" if order == "rows" else "rows") if blocks > oc_blocks else (order,)
+            )
+            for choice in orders[: 2 if number < 2 else 1]:
+                for prefetch in (0, _PREFETCH_BYTES) if number < 2 else (0,):
+                    values = (
+                        ("oc_blocks", oc_blocks),
+                        ("order", choice),
+                        ("pixels", pixels),
+                        ("prefetch", prefetch),
+                        ("rows", rows),
+                    )
+                    found.append(Tactic(self.name, values))
+        return found[:12]
+
+    def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
+        """One launch; a unit is a chunk of output sets, one image, a chunk of rows."""
+        conv = _require(problem, target)
+        values = tactic.values
+        pixels, rows = int(values["pixels"]), int(values["rows"])
+        image = _merged(conv, pixels) if rows == 1 else conv
+        mixed = _is_mixed(conv)
+        groups = 1 if mixed else conv.groups
+        out_blocks = -(-conv.filters // groups // conv.lanes)
+        sets = [1] * out_blocks if mixed else balanced(out_blocks, int(values["oc_blocks"]))
+        in_blocks = -(-conv.group_channels // conv.lanes)
+        tail = conv.group_channels - (in_blocks - 1) * conv.lanes
+        sets_per_unit, rows_per_unit = _unit(
+            image, groups * len(sets), str(values["order"]), rows, problem.num_workers, target
+        )
+        tiles, columns = row_tiles(image, pixels)
+        table = mixed_rows(conv.filters, conv.channels, conv.groups, conv.lanes) if mixed else []
+        parameters: dict[str, int | str] = {
+            **image.parameters_of(_TEMPLATE),
+            **epilogue_parameters(problem, image),
+            "GROUPS": groups,
+            "IN_BLOCKS": in_blocks,
+            "IN_TAIL": tail,
+            "OUT_BLOCKS": out_blocks,
+            "SET_BLOCKS": sets[0],
+            "WIDE_SETS": sets.count(sets[0]),
+            "NARROW_SETS": len(sets) - sets.count(sets[0]),
+            "SETS_PER_UNIT": sets_per_unit,
+            "ROWS_PER_UNIT": rows_per_unit,
+            "TILE_ROWS": rows,
+            "TILE_PIXELS": pixels,
+            "ROW_TILES": tiles,
+            "KERNEL_COLUMNS": columns,
+            "LANES_UNROLLED": 1 if mixed else math.gcd(4, tail),
+            "PREFETCH_BYTES": values["prefetch"],
+            "MIXED_GROUPS": int(mixed),
+            "MIXED_TABLE": ", ".join(f"{{{a}, {b}, {c}}}" for a, b, c in table) or "{0, 0, 0}",
+        }
+        stem = (
+            f"conv_direct_f32_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
+            f"_{rows}x{pixels}x{sets[0]}_{target.isa}"
+        )
+        symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
+        source = fill(with_epilogue(_TEMPLATE), {**parameters, "SYMBOL": symbol})
+        set_chunks = -(-groups * len(sets) // sets_per_unit)
+        row_chunks = -(-image.out_h // rows_per_unit)
+        return Program(source, (Launch(symbol, set_chunks * conv.batch * row_chunks),))
+
+    def pack(
+        self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
+    ) -> list[Array | None]:
+        """Weights in order of use; bias and epilogue constants padded to whole blocks."""
+        conv = _require(problem, target)
+        weights = constants[1]
+        if weights is None:
+            raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
+        if _is_mixed(conv):
+            packed = packed_mixed(weights, conv.groups, conv.lanes)
+        else:
+            out_blocks = -(-conv.group_filters // conv.lanes)
+            sets = balanced(out_blocks, int(tactic.values["oc_blocks"])) * conv.groups
+            packed = packed_sets(blocked_weights(weights, conv.groups, conv.lanes), sets)
+        return [None, packed, *pack_rest(problem, conv, constants)]
+
+
+def _require(problem: Problem, target: Any) -> Convolution:
+    conv = convolution_of(problem, target)
+    if conv is None:
+        raise ValueError(f"conv_direct does not apply to {problem.text()}")
+    return conv
+
+
+def _is_mixed(conv: Convolution) -> bool:
+    """Whether blocks hold channels of more than one group."""
+    whole = conv.group_channels % conv.lanes == 0 and conv.group_filters % conv.lanes == 0
+    return conv.groups > 1 and not whole
+
+
+def _merged(conv: Convolution, pixels: int) -> Convolution:
+    """Rows of a small pointwise image joined until they cut well into tiles of `pixels`."""
+    if not conv.can_merge_rows or conv.out_w % pixels == 0:
+        return conv
+
+    def waste(rows: int) -> tuple[float, int]:
+        width = conv.out_w * rows
+        return (round(-(-width // pixels) * pixels / width, 3), rows)
+
+    return conv.merged_rows(min(divisors(conv.out_h), key=waste))
+
+
+def _tile_cost(conv: Convolution, blocks: int, tile: tuple[int, int, int]) -> float:
+    """Loads and multiplications per useful multiplication, with tiles that do not come out even."""
+    rows, pixels, oc_blocks = tile
+    image = _merged(conv, pixels) if rows == 1 else conv
+    widths = balanced(image.out_w, pixels)
+    cost = 0.0
+    for width in widths:
+        for size in balanced(blocks, oc_blocks):
+            sums = rows * width * size
+            cost += max(sums, 10) + 0.5 * (rows * width + size)
+    return cost / (rows * sum(widths) * blocks)
+
+
+def _unit(
+    image: Convolution, num_sets: int, order: str, rows: int, workers: int, target: CpuTarget
+) -> tuple[int, int]:
+    """Sets and rows of one unit."""
+    wanted = workers * _UNITS_PER_WORKER if workers > 1 else 1
+    if order == "sets":
+        chunks = -(-wanted // (num_sets * image.batch))
+        per_unit = -(-image.out_h // chunks)
+        return 1, max(rows, -(-per_unit // rows) * rows)
+    row_bytes = 4 * image.group_channels * image.groups * image.in_w * image.stride_h
+    fitting = max(1, (target.l2_bytes // 4) // row_bytes)
+    chunks = max(-(-image.out_h // fitting), -(-wanted // image.batch))
+    per_unit = -(-image.out_h // min(chunks, image.out_h))
+    rows_per_unit = max(rows, -(-per_unit // rows) * rows)
+    row_units = -(-image.out_h // rows_per_unit) * image.batch
+    return -(-num_sets // min(num_sets, -(-wanted // row_units))), rows_per_unit
+
+
+FAMILY = ConvDirect()

@@ -1,0 +1,86 @@
+"""Packing of convolution weights in the order in which the direct kernels read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from builder_host.kernels.family import Array
+
+
+def blocked_weights(weights: Array, groups: int, lanes: int) -> Array:
+    """Weights with channels padded to whole blocks, group by group.
+
+    Args:
+        weights: float32 [K, C/G, KH, KW].
+        groups: G; with more than one, K/G fills whole blocks.
+        lanes: channels per block.
+
+    Returns:
+        [output block, input block, kh, kw, input lane, output lane].
+    """
+    filters, channels, kernel_h, kernel_w = weights.shape
+    out_blocks = groups * -(-(filters // groups) // lanes)
+    in_blocks = -(-channels // lanes)
+    padded = np.zeros((out_blocks * lanes, in_blocks * lanes, kernel_h, kernel_w), np.float32)
+    padded[:filters, :channels] = weights
+    split = padded.reshape(out_blocks, lanes, in_blocks, lanes, kernel_h, kernel_w)
+    return split.transpose(0, 2, 4, 5, 3, 1)
+
+
+def packed_sets(blocked: Array, sets: Sequence[int]) -> Array:
+    """Concatenate [input block, kh, kw, input lane, block of set, output lane] of each set.
+
+    Args:
+        blocked: from `blocked_weights`.
+        sets: number of output blocks in each set, in order.
+    """
+    parts, first = [], 0
+    for size in sets:
+        part = blocked[first : first + size]
+        parts.append(np.ascontiguousarray(part.transpose(1, 2, 3, 4, 0, 5)).reshape(-1))
+        first += size
+    return np.concatenate(parts)
+
+
+def mixed_rows(filters: int, channels: int, groups: int, lanes: int) -> list[tuple[int, int, int]]:
+    """For each output block: first and end input channel of its groups, input blocks before it.
+
+    A block whose channels belong to several groups reads the channels of all of them.
+    """
+    rows, before = [], 0
+    for first in range(0, filters, lanes):
+        last = min(first + lanes, filters) - 1
+        begin = first // (filters // groups) * (channels // groups)
+        end = (last // (filters // groups) + 1) * (channels // groups)
+        rows.append((begin, end, before))
+        before += -(-end // lanes) - begin // lanes
+    return rows
+
+
+def packed_mixed(weights: Array, groups: int, lanes: int) -> Array:
+    """Weights of groups that share blocks: dense within a block, zero between its groups.
+
+    Args:
+        weights: float32 [K, C/G, KH, KW].
+        groups: G.
+        lanes: channels per block.
+
+    Returns:
+        Flat; for each row of `mixed_rows` [input block, kh, kw, input lane, output lane].
+    """
+    filters, group_channels, kernel_h, kernel_w = weights.shape
+    group_filters, parts = filters // groups, []
+    for index, (begin, end, _) in enumerate(
+        mixed_rows(filters, group_channels * groups, groups, lanes)
+    ):
+        base = begin // lanes * lanes
+        in_blocks = -(-end // lanes) - begin // lanes
+        dense = np.zeros((lanes, in_blocks * lanes, kernel_h, kernel_w), np.float32)
+        for lane, k in enumerate(range(index * lanes, min((index + 1) * lanes, filters))):
+            column = k // group_filters * group_channels - base
+            dense[lane, column : column + group_channels] = weights[k]
+        split = dense.reshape(lanes, in_blocks, lanes, kernel_h, kernel_w)
+        parts.append(np.ascontiguousarray(split.transpose(1, 3, 4, 2, 0)).reshape(-1))
+    return np.concatenate(parts)
