@@ -17,6 +17,8 @@ import numpy.typing as npt
 from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
 from builder_host.network import layers as kinds
+from builder_host.network.api_compute import ComputeMethods
+from builder_host.network.api_shape import ShapeMethods
 from builder_host.network.rules import require_broadcastable_to
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
@@ -117,7 +119,7 @@ class Layer:
         return self.inputs[len(self.own_inputs) :]
 
 
-class Network:
+class Network(ComputeMethods, ShapeMethods):
     """Layers in a topological order, network inputs and marked outputs."""
 
     def __init__(self, name: str = "network") -> None:
