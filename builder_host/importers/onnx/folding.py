@@ -26,7 +26,8 @@ def numpy_dtype(dtype: DataType) -> np.dtype[Any]:
     if dtype is DataType.BFLOAT16:
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
     return np.dtype(_NUMPY_NAME[dtype])
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import onnx
-import onnx.defs
 
 from builder_host.errors import NetworkError
-from builder_host.network.network import DTYPE_OF_NUMPY, Tensor
+from builder_host.network.network import Tensor
+from planformat.datatypes import DataType
 
 _CODE = {
-    dtype: onnx.helper.np_dtype_to_tensor_dtype(onnx.helper.np.dtype(name))
-    for name, dtype in DTYPE_OF_NUMPY.items()
-    if name != "bfloat16"
+    dtype: onnx.TensorProto.DataType.Value(
+        {"FLOAT32": "FLOAT", "FLOAT64": "DOUBLE"}.get(dtype.name, dtype.name)
+    )
+    for dtype in DataType
 }
 
 
 def schema_body(
     node: onnx.NodeProto,
-    schema: onnx.defs.OpSchema,
+    schema: Any,
     opset: int,
     inputs: Sequence[Tensor | None],
 ) -> onnx.FunctionProto:
@@ -45,8 +47,6 @@ def schema_body(
 def _type_proto(tensor: Tensor | None) -> onnx.TypeProto:
     if tensor is None:
         return onnx.TypeProto()
-    if tensor.dtype not in _CODE:
-        raise NetworkError(f"'{tensor.name}' of type {tensor.type} cannot enter a function body")
     return onnx.helper.make_tensor_type_proto(_CODE[tensor.dtype], tensor.shape)
 
 

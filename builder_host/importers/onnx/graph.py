@@ -51,6 +51,7 @@ class GraphImporter:
         self._value_names = {n for node in self._graph.node for n in [*node.input, *node.output]}
         self._value_names |= {v.name for v in [*self._graph.input, *self._graph.output]}
         self._value_names |= {t.name for t in self._graph.initializer}
+        self._refused: dict[str, list[str]] = {}  # problem of an operator -> nodes that have it
         self._created: set[int] = set()  # ids of tensors that may still be renamed
         self._kept: list[Tensor] = []  # keeps those ids valid
 
@@ -87,6 +88,10 @@ class GraphImporter:
         self._problems += plan.problems
         for index in plan.order:
             self._import_node(index, self._graph.node[index], scope, plan.read)
+        done = set(plan.order)
+        stuck = {n for i, y in enumerate(self._graph.node) if i not in done for n in y.output}
+        scope.values.update({n: None for n in stuck & plan.read if n not in scope.values})
+        self._problems += [f"{_titles(nodes)}: {text}" for text, nodes in self._refused.items()]
         self._mark_outputs(wanted, scope)
 
     # --- values --------------------------------------------------------------------------
@@ -95,13 +100,12 @@ class GraphImporter:
         self, graph: onnx.GraphProto
     ) -> dict[str, onnx.TensorProto | onnx.SparseTensorProto]:
         found: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = {}
-        for name, tensor in [
-            *((t.name, t) for t in graph.initializer),
-            *((t.values.name, t) for t in graph.sparse_initializer),
-        ]:
-            if name in found:
-                self._problems.append(f"initialiser '{name}' is stored twice; export again")
-            found[name] = tensor
+        for dense in graph.initializer:
+            found[dense.name] = dense
+        for sparse in graph.sparse_initializer:
+            found[sparse.values.name] = sparse
+        if len(found) < len(graph.initializer) + len(graph.sparse_initializer):
+            self._problems.append("two initialisers have one name; export the model again")
         return found
 
     def _lookup(self, name: str, scope: Scope) -> Tensor | None:
@@ -142,7 +146,8 @@ class GraphImporter:
         support = Support(0, None, None, ())
         if function is None:
             support = _loop_support(node, scope.opsets) or node_support(node, scope.opsets)
-        self._problems += [f"{where}: {p}" for p in support.problems]
+        for text in support.problems:
+            self._refused.setdefault(text, []).append(where)
         inputs = [self._lookup(n, scope) if n else None for n in node.input]
         complete = all(t is not None or not n for t, n in zip(inputs, node.input, strict=True))
         if complete and not support.problems and self._captures_known(node, scope):
@@ -305,29 +310,34 @@ class GraphImporter:
         network = self._network
         if tensor in network.inputs and tensor.name == name:
             raise NetworkError("it is an input as well; a network must compute its outputs")
-        if tensor.producer is None or tensor in network.outputs:
-            free = tensor.name != name
-            layer = network.add_layer(
-                "pointwise",
-                PointwiseParams(Input(0)),
-                [tensor],
-                name if free else f"{name}:copy",
-                origin=f"ONNX output '{name}'",
-            )
-            tensor = layer.outputs[0]
-            if not free:
-                tensor.name = name  # the constant's own name is used by nothing else
-        elif tensor.name != name and tensor.name in wanted:
-            layer = network.add_layer(
-                "pointwise", PointwiseParams(Input(0)), [tensor], name, origin=f"ONNX output '{name}'"
-            )
-            tensor = layer.outputs[0]
+        is_own = tensor.producer is not None and tensor not in network.outputs
+        if tensor.name == name:
+            if tensor.producer is None:  # a constant: the output takes its name
+                tensor.name = network.unique_name(f"{name}:value")
+                tensor = self._copy(tensor, f"{name}:copy")
+                tensor.name = name
+        elif not is_own or tensor.name in wanted:
+            tensor = self._copy(tensor, name)
         network.mark_output(tensor, name)
+
+    def _copy(self, tensor: Tensor, name: str) -> Tensor:
+        layer = self._network.add_layer(
+            "pointwise", PointwiseParams(Input(0)), [tensor], name, origin=f"ONNX output '{name}'"
+        )
+        return layer.outputs[0]
 
 
 def scope_with(scope: Scope, names: Sequence[str]) -> Scope:
     """A scope that also knows the given names; used before their tensors exist."""
     return Scope(scope.opsets, scope.initializers, values=dict.fromkeys(names))
+
+
+def _titles(nodes: Sequence[str]) -> str:
+    """The first of some nodes, and the next few of the others."""
+    if len(nodes) == 1:
+        return nodes[0]
+    others = ", ".join(nodes[1:6]) + (" ..." if len(nodes) > 6 else "")
+    return f"{nodes[0]} ({len(nodes)} nodes; also {others})"
 
 
 def _loop_support(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Support | None:
@@ -349,4 +359,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, NetworkError):
         return str(error)
     return f"it cannot be translated ({type(error).__name__}: {error}); the node is malformed"
-

@@ -27,9 +27,9 @@ def import_onnx(
     the names of the ONNX values.
 
     Args:
-        path_or_model: model file, its bytes, or a ModelProto. External data is read only for a file.
+        path_or_model: model file, its bytes, or a ModelProto; external data needs a file.
         shapes: shape by input name, batch included, for inputs with unknown dimensions.
-        outputs: values to make outputs instead of the graph's own; what they do not need is left out.
+        outputs: values to make outputs instead of the graph's own; the rest is left out.
 
     Returns:
         The network; input and output names and order are those of the graph.
@@ -58,7 +58,10 @@ def _decoded(label: str, data: bytes) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        text = f"the {len(data):,} bytes are no ONNX model ({error}); it was cut short or is another format"
+        text = (
+            f"the {len(data):,} bytes are no ONNX model ({error}); the file was cut short or is "
+            "another format"
+        )
         raise ImportModelError(label, [text]) from error
     if not model.HasField("graph") or not model.opset_import:
         text = (

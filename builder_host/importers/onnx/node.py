@@ -31,7 +31,7 @@ from builder_host.network.network import Network, Tensor
 from planformat.datatypes import DataType
 
 _KIND = onnx.AttributeProto
-_TYPE_NAMES = {
+_TYPE_NAMES: dict[int, str] = {
     _KIND.INT: "an integer",
     _KIND.FLOAT: "a number",
     _KIND.STRING: "a text",
@@ -222,7 +222,8 @@ class Node:
         if dtype is not None:
             with np.errstate(all="ignore"):
                 array = array.astype(numpy_dtype(dtype))
-        tensor = self.network.add_constant(array, self.scratch_name(f"{self.proto.output[0]}:const"))
+        name = self.scratch_name(f"{self.proto.output[0] if self.proto.output else ''}:const")
+        tensor = self.network.add_constant(array, name)
         self.created.append(tensor)
         return tensor
 

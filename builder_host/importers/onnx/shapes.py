@@ -60,7 +60,8 @@ def bind_inputs(
     bound: list[InputType] = []
     for info in inputs:
         dims = stated.get(info.name, [])
-        unknown = [f"{i} ('{d}')" if d else str(i) for i, d in enumerate(dims) if isinstance(d, str)]
+        named = [(i, d) for i, d in enumerate(dims) if isinstance(d, str)]
+        unknown = [f"{i} ('{d}')" if d else str(i) for i, d in named]
         if unknown:
             example = "x".join("N" if isinstance(d, str) else str(d) for d in dims)
             problems.append(
@@ -132,7 +133,9 @@ def _bind_stated(
 
 
 def _default_batch(stated: dict[str, list[int | str]]) -> None:
-    unknown = [(n, i, d) for n, dims in stated.items() for i, d in enumerate(dims) if isinstance(d, str)]
+    unknown = [
+        (n, i, d) for n, dims in stated.items() for i, d in enumerate(dims) if isinstance(d, str)
+    ]
     lone = len({d for _, _, d in unknown}) == 1 and all(
         i == 0 and len(stated[n]) > 1 for n, i, _ in unknown
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -24,21 +25,22 @@ def domain_of(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def opset_versions(entries: object) -> dict[str, int]:
+def opset_versions(entries: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Opset version by domain."""
-    return {domain_of(e.domain): int(e.version) for e in entries}  # type: ignore[attr-defined]
+    return {domain_of(e.domain): int(e.version) for e in entries}
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
     """A node's schema version and rule.
 
-    A node without a rule may have a schema whose function body can be expanded instead.
+    `schema` is an onnx.defs.OpSchema (untyped in the stubs) or None. A node without a rule may have
+    a schema whose function body can be expanded instead.
     """
 
     version: int
     rule: OperatorRule | None
-    schema: onnx.defs.OpSchema | None
+    schema: Any
     problems: tuple[str, ...]
 
 
@@ -51,7 +53,7 @@ def node_support(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Support:
         text = f"operator {shown}: the model imports no opset of domain '{domain or 'ai.onnx'}'"
         return Support(0, None, None, (f"{text}; export it again",))
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, domain)
+        schema: Any = onnx.defs.get_schema(node.op_type, opset, domain)
     except onnx.defs.SchemaError:
         return _without_schema(node, domain, opset, shown)
     version = int(schema.since_version)
@@ -84,9 +86,7 @@ def _unsupported(
     return f"operator {shown} (opset {opset}) is not supported; {hint}; {_OVERRIDE}"
 
 
-def _schema_problems(
-    node: onnx.NodeProto, schema: onnx.defs.OpSchema, shown: str
-) -> list[str]:
+def _schema_problems(node: onnx.NodeProto, schema: Any, shown: str) -> list[str]:
     problems = []
     stated = [a.name for a in node.attribute]
     for name in dict.fromkeys(stated):

@@ -87,8 +87,10 @@ def sparse_values(sparse: onnx.SparseTensorProto, folder: Path | None, what: str
             f"{what}: sparse shape {dims} needs {size:,} bytes, the limit is {MAX_CONSTANT_BYTES:,}"
         )
     flat = np.ravel_multi_index(tuple(places.T), dims) if places.ndim == 2 else places
-    if flat.shape != values.shape or (flat.size and not 0 <= flat.min() <= flat.max() < size):
-        raise NetworkError(f"{what}: sparse indices do not fit {len(values)} values of shape {dims}")
+    if flat.shape != values.shape or (
+        flat.size and not 0 <= flat.min() <= flat.max() < math.prod(dims)
+    ):
+        raise NetworkError(f"{what}: sparse indices do not fit {values.size} values of {dims}")
     dense = np.zeros(math.prod(dims), values.dtype)
     dense[flat] = values
     return dense.reshape(dims)
@@ -138,5 +140,5 @@ def _external_path(location: str, folder: Path | None, what: str) -> Path:
             "keep weights beside the model"
         )
     if not path.is_file():
-        raise NetworkError(f"{what}: external data file '{path}' is missing; copy it beside the model")
+        raise NetworkError(f"{what}: external data file '{path}' is missing; copy it there")
     return path

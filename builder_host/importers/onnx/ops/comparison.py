@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builder_host.importers.onnx.broadcasting import broadcast_operands
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.network.network import Tensor
@@ -18,7 +19,7 @@ _OPS = {
 }
 
 
-@operator(*_OPS, since=(7, 9, 11, 12, 13, 16, 19))
+@operator(*_OPS, since=(1, 7, 9, 11, 12, 13, 16, 19))
 def comparison(node: Node) -> Tensor:
     """One elementwise layer."""
-    return node.binary(_OPS[node.op_type], node.input(0), node.input(1))
+    return node.binary(_OPS[node.op_type], *broadcast_operands(node))

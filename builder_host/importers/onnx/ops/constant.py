@@ -54,9 +54,10 @@ def constant_of_shape(node: Node) -> Tensor:
     return node.const(np.full(shape, value.ravel()[0]))
 
 
-@operator("Range", since=(11,))
+@operator("Range", since=(11, 27))
 def range_(node: Node) -> Tensor:
-    """Start, limit (left out), step."""
+    """Start, limit (left out), step; computed in float64, so `stash_type` changes nothing."""
+    node.skip_attrs("stash_type")
     start, limit, delta = (
         node.constant(i, what).reshape(-1) for i, what in enumerate(("start", "limit", "delta"))
     )
@@ -75,7 +76,7 @@ def eye_like(node: Node) -> Tensor:
     x = node.input(0)
     if x.type.rank != 2:
         node.fail(f"a matrix is needed, got {x.type}")
-    values = np.eye(*x.shape, k=node.attr_int("k", 0))
+    values = np.eye(x.shape[0], x.shape[1], k=node.attr_int("k", 0))
     if node.has_attr("dtype"):
         return node.const(values, element_type(node.attr_int("dtype", 0), "attribute 'dtype'"))
     return node.const(values, x.dtype)

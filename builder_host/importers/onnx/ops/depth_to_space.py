@@ -15,7 +15,7 @@ def _block(node: Node) -> tuple[int, tuple[int, ...]]:
     return block, x.shape
 
 
-@operator("DepthToSpace", since=(1, 11, 13))
+@operator("DepthToSpace", since=(1, 11, 13, 28))
 def depth_to_space(node: Node) -> Tensor:
     """Blocks outermost in the channels (DCR) or innermost (CRD)."""
     b, (n, c, h, w) = _block(node)
@@ -31,11 +31,13 @@ def depth_to_space(node: Node) -> Tensor:
     return node.reshape(moved, (n, inner, h * b, w * b))
 
 
-@operator("SpaceToDepth", since=(1, 13))
+@operator("SpaceToDepth", since=(1, 13, 28))
 def space_to_depth(node: Node) -> Tensor:
-    """The inverse of DepthToSpace in DCR mode."""
+    """The inverse of DepthToSpace in the same mode."""
     b, (n, c, h, w) = _block(node)
     if h % b or w % b:
         node.fail(f"space {h}x{w} does not divide by blocksize {b}")
     split = node.reshape(node.input(0), (n, c, h // b, b, w // b, b))
-    return node.reshape(node.transpose(split, (0, 3, 5, 1, 2, 4)), (n, c * b * b, h // b, w // b))
+    mode = node.choice("mode", "DCR", ("DCR", "CRD"))
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    return node.reshape(node.transpose(split, order), (n, c * b * b, h // b, w // b))

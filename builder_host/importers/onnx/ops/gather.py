@@ -38,9 +38,12 @@ def gather_elements(node: Node) -> Tensor:
     places = _checked(node, node.constant(1, "indices"), x.shape[axis], axis)
     if places.ndim != x.type.rank:
         node.fail(f"indices of rank {places.ndim} do not fit {x.type}")
-    grid = list(np.indices(places.shape, dtype=np.int64))
+    grid: list[Array] = list(np.indices(places.shape, dtype=np.int64))
     grid[axis] = places
-    return _flat_gather(node, x, np.ravel_multi_index(tuple(grid), x.shape), places.shape)
+    flat = np.asarray(np.ravel_multi_index(tuple(grid), x.shape), np.int64)
+    values = node.reshape(x, (x.type.num_elems,))
+    y = node.add("gather", GatherParams(0), values, node.const(flat.ravel()))
+    return node.reshape(y, places.shape)
 
 
 @operator("GatherND", since=(11, 12, 13))
@@ -54,18 +57,12 @@ def gather_nd(node: Node) -> Tensor:
     depth = batch + indices.shape[-1]
     if depth > x.type.rank or indices.shape[:batch] != x.shape[:batch]:
         node.fail(f"indices of shape {indices.shape} do not fit {x.type}")
-    grid = list(np.indices(indices.shape[:-1], dtype=np.int64)[:batch])
+    grid: list[Array] = list(np.indices(indices.shape[:-1], dtype=np.int64)[:batch])
     for place in range(indices.shape[-1]):
         grid.append(_checked(node, indices[..., place], x.shape[batch + place], batch + place))
     rows = np.ravel_multi_index(tuple(grid), x.shape[:depth]) if grid else np.zeros((), np.int64)
     data = node.reshape(x, (math.prod(x.shape[:depth]), *x.shape[depth:]))
     return node.add("gather", GatherParams(0), data, node.const(np.asarray(rows, np.int64)))
-
-
-def _flat_gather(node: Node, x: Tensor, places: Array, shape: tuple[int, ...]) -> Tensor:
-    flat = node.reshape(x, (x.type.num_elems,))
-    y = node.add("gather", GatherParams(0), flat, node.const(places.astype(np.int64).ravel()))
-    return node.reshape(y, shape)
 
 
 def _checked(node: Node, indices: Array, extent: int, axis: int) -> Array:
@@ -75,7 +72,8 @@ def _checked(node: Node, indices: Array, extent: int, axis: int) -> Array:
     places = indices.astype(np.int64)
     if places.size and not -extent <= places.min() <= places.max() < extent:
         node.fail(
-            f"indices from {places.min()} to {places.max()} leave dimension {axis} of extent {extent}"
+            f"indices from {places.min()} to {places.max()} leave dimension {axis}, "
+            f"whose extent is {extent}"
         )
     return np.where(places < 0, places + extent, places)
 

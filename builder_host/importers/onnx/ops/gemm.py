@@ -11,9 +11,10 @@ from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
 from builder_host.network.network import Tensor
 
 
-@operator("Gemm", since=(7, 9, 11, 13))
+@operator("Gemm", since=(6, 7, 9, 11, 13))
 def gemm(node: Node) -> Tensor:
     """Fully connected when B is constant; else a product, a scale and a sum."""
+    node.skip_attrs("broadcast")  # up to version 6; numpy rules include it
     a, b, c = node.input(0), node.input(1), node.optional(2)
     alpha, beta = node.attr_float("alpha", 1.0), node.attr_float("beta", 1.0)
     transpose_a, transpose_b = bool(node.attr_int("transA", 0)), bool(node.attr_int("transB", 0))

@@ -8,6 +8,7 @@ import numpy as np
 
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
+from builder_host.importers.onnx.weights import Array
 from builder_host.network.network import Tensor
 
 
@@ -17,10 +18,10 @@ def identity(node: Node) -> Tensor:
     return node.input(0)
 
 
-@operator("Dropout", since=(7, 10, 12, 13, 22))
+@operator("Dropout", since=(6, 7, 10, 12, 13, 22))
 def dropout(node: Node) -> Sequence[Tensor]:
     """An alias; the mask keeps everything."""
-    node.skip_attrs("ratio", "seed")
+    node.skip_attrs("ratio", "seed", "is_test")
     if node.optional(2) is not None and node.constant(2, "training_mode").any():
         ratio = node.constant(1, "ratio") if node.optional(1) is not None else np.asarray(0.5)
         if float(ratio.item()) != 0.0:
@@ -28,5 +29,5 @@ def dropout(node: Node) -> Sequence[Tensor]:
     x = node.input(0)
     if len(node.wanted) < 2 or not node.wanted[1]:
         return [x]
-    ones = np.ones(x.shape, np.bool_ if node.version >= 10 else np.float32)
+    ones: Array = np.ones(x.shape, np.bool_ if node.version >= 10 else np.float32)
     return [x, node.const(ones, None if node.version >= 10 else x.dtype)]

@@ -11,7 +11,7 @@ from builder_host.network.network import Tensor
 from planformat.datatypes import DataType
 
 
-@operator("OneHot", since=(9, 11))
+@operator("OneHot", since=(9, 11, 28))
 def one_hot(node: Node) -> Tensor:
     """Indices from -depth to depth-1; others give the off value everywhere."""
     indices = node.input(0)

@@ -18,7 +18,7 @@ def max_pool(node: Node) -> Tensor:
     return _pool(node, "max", count_include_pad=False)
 
 
-@operator("AveragePool", since=(7, 10, 11, 19, 22))
+@operator("AveragePool", since=(1, 7, 10, 11, 19, 22))
 def average_pool(node: Node) -> Tensor:
     """With or without the padding in the divisor."""
     return _pool(node, "average", count_include_pad=bool(node.attr_int("count_include_pad", 0)))
@@ -43,9 +43,7 @@ def global_pool(node: Node) -> Tensor:
     return node.add("pooling", params, x)
 
 
-def _pool(
-    node: Node, mode: Literal["max", "average"], *, count_include_pad: bool
-) -> Tensor:
+def _pool(node: Node, mode: Literal["max", "average"], *, count_include_pad: bool) -> Tensor:
     x = node.input(0)
     window = read_window(node, node.attr_ints("kernel_shape") or ())
     rule = rounding(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builder_host.expressions import Binary, Const, Input, Unary, clip
+from builder_host.expressions import Binary, Input, Unary, clip
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.importers.onnx.weights import element_type
@@ -17,7 +17,7 @@ _RANGES = {
 }
 
 
-@operator("QuantizeLinear", since=(10, 13, 19, 21, 23, 24, 25))
+@operator("QuantizeLinear", since=(10, 13, 19, 21, 23, 24, 25, 28))
 def quantize_linear(node: Node) -> Tensor:
     """round(x / scale) half to even, plus the zero point, saturated."""
     node.skip_attrs("saturate", "precision")
@@ -39,7 +39,7 @@ def quantize_linear(node: Node) -> Tensor:
     return node.pointwise(clip(shifted, *_RANGES[dtype]), *inputs, dtype=dtype)
 
 
-@operator("DequantizeLinear", since=(10, 13, 19, 21, 23, 24, 25))
+@operator("DequantizeLinear", since=(10, 13, 19, 21, 23, 24, 25, 28))
 def dequantize_linear(node: Node) -> Tensor:
     """(x - zero point) * scale in the type of the scale."""
     x = node.input(0)

@@ -22,7 +22,7 @@ _OPS = {
 _EACH_ALONE = ("l1", "l2", "sum_square", "log_sum")  # not the identity on one element
 
 
-@operator(*_OPS, since=(1, 11, 12, 13, 18, 20))
+@operator(*_OPS, since=(1, 11, 12, 13, 18, 20, 28))
 def reduce(node: Node) -> Tensor:
     """Without axes all dimensions, or none with noop_with_empty_axes."""
     x = node.input(0)

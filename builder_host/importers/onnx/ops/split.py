@@ -13,10 +13,7 @@ def split(node: Node) -> list[Tensor]:
     x = node.input(0)
     axis = node.axis(node.attr_int("axis", 0), x.type.rank)
     extent, count = x.shape[axis], len(node.proto.output)
-    if node.version < 13:
-        sizes = node.attr_ints("split")
-    else:
-        sizes = node.optional_ints(1, "split")
+    sizes = node.attr_ints("split") if node.version < 13 else node.optional_ints(1, "split")
     if node.version >= 18 and node.has_attr("num_outputs"):
         stated = node.attr_int("num_outputs", count)
         if stated != count:
