@@ -10,6 +10,7 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from planformat.datatypes import DataType
 from planformat.plan import Buffer
@@ -103,7 +104,7 @@ def compare_output(
     return None
 
 
-_UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_UNSIGNED: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 def _values(data: bytes, dtype: DataType) -> tuple[float, ...]:

@@ -44,6 +44,9 @@ class SectionFlag(enum.IntFlag):
     MAY_IGNORE = 2
 
 
+_KNOWN_FLAGS = 3  # a plain int: ~ of an IntFlag keeps to its members
+
+
 @dataclass(frozen=True, slots=True)
 class SectionEntry:
     """One row of the section table. offset and length are bytes of the file."""
@@ -236,7 +239,7 @@ def parse_container(view: memoryview, source: str) -> Container:
 def _parse_entry(head: bytes, at: int, index: int, source: str) -> SectionEntry:
     kind, flags, offset, length, alignment, reserved, sha256 = ENTRY.unpack_from(head, at)
     where = f"plan {source}: section table entry {index} ('{section_name(kind)}')"
-    if flags & ~(SectionFlag.CODE_ZONE | SectionFlag.MAY_IGNORE):
+    if flags & ~_KNOWN_FLAGS:
         raise PlanVersionError(f"{where}, byte {at + 4}: flags {flags:#x} are not known")
     is_known = kind in _KNOWN_KINDS
     if is_known and flags & SectionFlag.MAY_IGNORE:
@@ -300,7 +303,7 @@ def _check_layout(
         end, last_kind = entry.end, entry.kind
     if end != len(view):
         raise PlanFormatError(
-            f"plan {source}: the last section ends at byte {end:,} but the file has "
+            f"plan {source}: section '{entries[-1].name}' is the last and ends at byte {end:,} but the file has "
             f"{len(view):,} bytes"
         )
     code = [entry.offset for entry in entries if entry.flags & SectionFlag.CODE_ZONE]

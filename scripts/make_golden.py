@@ -1,0 +1,37 @@
+"""Write the golden plan of the present format version to tests/golden/.
+
+Run once per released format version: python scripts/make_golden.py
+A golden file that exists is compared and never overwritten: it is what released writers made.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from support.plans import GOLDEN_KEY, sample_plan  # noqa: E402
+
+from planformat.version import VERSION_MAJOR, VERSION_MINOR  # noqa: E402
+from planformat.writer import plan_bytes  # noqa: E402
+
+
+def main() -> int:
+    """Write or compare the golden plan; 1 when it differs."""
+    path = ROOT / "tests" / "golden" / f"sample_v{VERSION_MAJOR}.{VERSION_MINOR}.plan"
+    content = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
+    if not path.exists():
+        path.write_bytes(content)
+        print(f"{path.relative_to(ROOT)}: written, {len(content)} bytes")
+        return 0
+    is_equal = path.read_bytes() == content
+    print(
+        f"{path.relative_to(ROOT)}: {'equal' if is_equal else 'DIFFERS from what is written now'}"
+    )
+    return 0 if is_equal else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
