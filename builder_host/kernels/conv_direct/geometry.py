@@ -260,33 +260,33 @@ def row_tiles(conv: Convolution, pixels: int) -> tuple[str, str]:
         last = (column + width - 1) * conv.stride_w - conv.pad_left
         return first < 0 or last + (conv.kernel_w - 1) * conv.dilation_w >= conv.in_w
 
-    tiles: list[tuple[int, int]] = []
-    for width in balanced(conv.out_w, pixels):
-        tiles.append((tiles[-1][0] + tiles[-1][1] if tiles else 0, width))
-    num_edges = sum(is_edge(*tile) for tile in tiles)
-    if num_edges > MAX_EDGE_TILES or conv.kernel_w > MAX_UNROLLED_COLUMNS:
+    widths = balanced(conv.out_w, pixels)
+    columns = [sum(widths[:i]) for i in range(len(widths))]
+    edges = [is_edge(column, width) for column, width in zip(columns, widths, strict=True)]
+    if sum(edges) > MAX_EDGE_TILES or conv.kernel_w > MAX_UNROLLED_COLUMNS:
         return _clipped_tiles(conv, pixels), ""
     calls: list[str] = []
-    run: list[tuple[int, int]] = []  # inner tiles not yet written
-    for column, width in tiles:
-        if is_edge(column, width):
-            calls += [*_inner_tiles(run), f"EDGE({column}, {width})"]
-            run = []
-        else:
-            run.append((column, width))
-    calls += _inner_tiles(run)
-    columns = " ".join(f"COLUMN({kw})" for kw in range(conv.kernel_w)) if num_edges else ""
-    return " ".join(calls), columns
+    begin = 0  # first tile not yet written
+    for i, edge in enumerate(edges):
+        if edge:
+            calls += inner_tiles(columns[begin], widths[begin:i])
+            calls.append(f"EDGE({columns[i]}, {widths[i]})")
+            begin = i + 1
+    if begin < len(widths):
+        calls += inner_tiles(columns[begin], widths[begin:])
+    taps = " ".join(f"COLUMN({kw})" for kw in range(conv.kernel_w)) if any(edges) else ""
+    return " ".join(calls), taps
 
 
-def _inner_tiles(tiles: Sequence[tuple[int, int]]) -> list[str]:
-    """INNER calls for neighbouring tiles, one call per run of equal widths."""
+def inner_tiles(column: int, widths: Sequence[int]) -> list[str]:
+    """INNER calls for neighbouring tiles from `column` on, one call per run of equal widths."""
     runs: list[tuple[int, int, int]] = []
-    for column, width in tiles:
+    for width in widths:
         if runs and runs[-1][1] == width:
             runs[-1] = (runs[-1][0], width, runs[-1][2] + 1)
         else:
             runs.append((column, width, 1))
+        column += width
     return ["INNER({}, {}, {})".format(*run) for run in runs]
 
 
@@ -296,10 +296,9 @@ def _clipped_tiles(conv: Convolution, pixels: int) -> str:
     begin = min(-(-max(conv.pad_left, 0) // conv.stride_w), conv.out_w)
     end = (conv.in_w - 1 - reach + conv.pad_left) // conv.stride_w + 1
     end = max(begin, min(end, conv.out_w))
-    inner: list[tuple[int, int]] = []
-    for width in balanced(end - begin, pixels) if end > begin else []:
-        inner.append((sum(inner[-1]) if inner else begin, width))
     calls = [f"CLIPPED(0, {begin})"] if begin else []
-    calls += _inner_tiles(inner)
-    calls += [f"CLIPPED({end}, {conv.out_w - end})"] if end < conv.out_w else []
+    if end > begin:
+        calls += inner_tiles(begin, balanced(end - begin, pixels))
+    if end < conv.out_w:
+        calls.append(f"CLIPPED({end}, {conv.out_w - end})")
     return " ".join(calls)

@@ -1,0 +1,1 @@
+"""Convolution of a row-major network input."""
