@@ -303,8 +303,8 @@ def _check_layout(
         end, last_kind = entry.end, entry.kind
     if end != len(view):
         raise PlanFormatError(
-            f"plan {source}: section '{entries[-1].name}' is the last and ends at byte {end:,} but the file has "
-            f"{len(view):,} bytes"
+            f"plan {source}: section '{entries[-1].name}' is the last and ends at byte "
+            f"{end:,} but the file has {len(view):,} bytes"
         )
     code = [entry.offset for entry in entries if entry.flags & SectionFlag.CODE_ZONE]
     expected_zone = code[0] if code else len(view)

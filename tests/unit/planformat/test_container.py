@@ -220,7 +220,7 @@ def test_section_of_an_unknown_kind():
     needed = joined([*rows[:3], (SectionEntry(0x50, 0, 0, 0, 8, digest), content), *rows[3:]])
     with pytest.raises(PlanVersionError, match=r"entry 3 \('kind 0x50'\).* update edgeplan"):
         read_plan(needed)
-    with pytest.raises(PlanFormatError, match="section 'kind 0x50'.* SHA-256"):
+    with pytest.raises(PlanFormatError, match=r"section 'kind 0x50'.* SHA-256"):
         read_plan(with_new.replace(content, b"from the patches"[:15], 1))
     in_code_zone = SectionEntry(0x50, 3, 0, 0, 8, digest)
     with pytest.raises(PlanFormatError, match="wrong zone"):
