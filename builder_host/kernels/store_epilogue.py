@@ -173,3 +173,17 @@ def with_bias_as_operand(problem: Problem, num_own: int, axis: int) -> Problem:
     aligned = dense_layout(TensorType((*bias.shape, *trailing), bias.dtype))
     inputs = (*problem.inputs[:num_own], aligned, *problem.inputs[num_own + 1 :])
     return replace(problem, inputs=inputs, epilogue=Epilogue(expr, count + 1))
+
+
+def stride_parameters(prefix: str, layout: Layout) -> dict[str, int | str]:
+    """Template parameters `<prefix>_STRIDE_N`, `_C` (channel block), `_H`, `_W` in elements."""
+    return {
+        f"{prefix}_STRIDE_{axis}": stride
+        for axis, stride in zip("NCHW", layout.strides, strict=True)
+    }
+
+
+def pixel_offset(layout: Layout) -> str:
+    """C expression of a blocked operand's offset at `n`, `cb`, `oh`, `ow` (all int64_t)."""
+    n, c, h, w = layout.strides
+    return f"n * {n} + cb * {c} + oh * {h} + ow * {w}"

@@ -23,6 +23,8 @@ from builder_host.kernels.store_epilogue import (
     epilogue_parameters,
     operands_apply,
     pack_operands,
+    pixel_offset,
+    stride_parameters,
 )
 from builder_host.layouts import Layout
 from builder_host.target import CpuTarget
@@ -122,15 +124,15 @@ class PoolingFamily:
             "INNER_END": end if tile else 0,
             "TILE": tile,
             "ROWS_PER_UNIT": rows,
-            **strides("INPUT", x),
-            **strides("OUTPUT", y),
+            **stride_parameters("INPUT", x),
+            **stride_parameters("OUTPUT", y),
             "OUTPUT_IS_BLOCKED": int(blocked),
             "OUTPUT_ARG": len(problem.inputs),
             **epilogue_parameters(
                 problem,
                 1,
                 channel="cb * EP_VL",
-                full_offset=_pixel_offset if blocked else _vector_offset,
+                full_offset=pixel_offset if blocked else _vector_offset,
                 count=None if blocked else "CHANNELS - cb * EP_VL",
             ),
         }
@@ -146,19 +148,6 @@ class PoolingFamily:
 
 
 FAMILY = PoolingFamily()
-
-
-def strides(prefix: str, layout: Layout) -> dict[str, int | str]:
-    """Template parameters `<prefix>_STRIDE_N`, `_C` (channel block), `_H`, `_W` in elements."""
-    return {
-        f"{prefix}_STRIDE_{axis}": stride
-        for axis, stride in zip("NCHW", layout.strides, strict=True)
-    }
-
-
-def _pixel_offset(layout: Layout) -> str:
-    n, c, h, w = layout.strides
-    return f"n * {n} + cb * {c} + oh * {h} + ow * {w}"
 
 
 def _vector_offset(layout: Layout) -> str:
