@@ -149,7 +149,10 @@ def build(
     store = ArtifactStore(config.artifact_dir)
     jobs = config.num_jobs or os.cpu_count() or 1
     toolchain = CToolchain(target, compiler=config.compiler, store=store, jobs=jobs)
-    device = LocalDevice(toolchain, report_progress) if is_local else None
+    flush_bytes = 2 * target.l2_bytes
+    device = (
+        LocalDevice(toolchain, report_progress, flush_bytes=flush_bytes) if is_local else None
+    )
     cache = _load_cache(config)
     tuner = Tuner(
         choice,
