@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from builder_host.builder import BuilderConfig, BuiltPlan, build
     from builder_host.errors import BuilderError
-    from builder_host.importers.caffe.model import import_caffe, read_binaryproto
+    from builder_host.importers.caffe.model import import_caffe
+    from builder_host.importers.caffe.weights import read_binaryproto
     from builder_host.importers.onnx.model import import_onnx
     from builder_host.network.network import Network
 
@@ -31,7 +32,7 @@ _HOMES = {
     "build": "builder_host.builder",
     "BuilderError": "builder_host.errors",
     "import_caffe": "builder_host.importers.caffe.model",
-    "read_binaryproto": "builder_host.importers.caffe.model",
+    "read_binaryproto": "builder_host.importers.caffe.weights",
     "import_onnx": "builder_host.importers.onnx.model",
     "Network": "builder_host.network.network",
 }

@@ -124,7 +124,7 @@ def build(
         BuilderError: a subclass names what cannot be done and why.
     """
     config = config or BuilderConfig()
-    report_progress = progress or (lambda phase, done, total: None)
+    report_progress = progress or _no_progress
     network = copy_network(network)
     _check_bindings(network)
     fingerprint, is_local = resolve_target(config.target)
@@ -192,6 +192,10 @@ def build(
     report = make_report(plan, tuned, tuner.summary, placement, accuracy)
     report_progress("done", 1, 1)
     return BuiltPlan(plan, report)
+
+
+def _no_progress(_phase: str, _done: int, _total: int) -> None:
+    pass
 
 
 def resolve_target(target: str) -> tuple[DeviceFingerprint, bool]:

@@ -124,7 +124,7 @@ def emit_plan(
             for index, tensor in enumerate(bindings)
         ),
         variants=(variant,),
-        weights=memoryview(weights),
+        weights=weights.data,
         chunk_lengths=chunk_lengths,
         provenance=dict(sorted(provenance.items())),
     )

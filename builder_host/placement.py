@@ -110,13 +110,15 @@ class Placement:
         for layer in self.network.layers:
             if layer.kind == "concatenation":
                 found.extend(self._concatenation_copies(layer))
-            elif layer.kind == "reshape" and self._shares_memory(layer):
-                continue
-            elif layer.kind == "slice" and layer.outputs[0] in self._links and self._is_view(layer):
-                continue
-            else:
+            elif not self._is_elided(layer):
                 found.append(self._operation(layer))
         return found
+
+    def _is_elided(self, layer: Layer) -> bool:
+        if layer.kind == "reshape":
+            return self._shares_memory(layer)
+        link = self._links.get(layer.outputs[0])
+        return layer.kind == "slice" and link is not None and link.parent is layer.inputs[0]
 
     def _operation(self, layer: Layer) -> Operation:
         return Operation(
@@ -217,9 +219,6 @@ class Placement:
         if block == 1:
             strides = tuple(a * b for a, b in zip(strides, params.strides, strict=True))
         return _Link(source, offset, Layout(layout.format, result.shape, result.dtype, strides))
-
-    def _is_view(self, layer: Layer) -> bool:
-        return self._links[layer.outputs[0]].parent is layer.inputs[0]
 
     def _elide_reshape(self, layer: Layer) -> None:
         source, result = layer.inputs[0], layer.outputs[0]

@@ -7,6 +7,7 @@ the chunks of every constant whose packing did not change; small ones share chun
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class WeightsRegion:
     def add(self, array: npt.NDArray[Any]) -> bytes:
         """Take an array's bytes; equal bytes are stored once. Returns the key for `finish`."""
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = hashlib.sha256(flat).digest()
+        key = hashlib.sha256(flat.data).digest()
         self._pieces.setdefault(key, flat)
         return key
 
@@ -62,7 +63,7 @@ class WeightsRegion:
         for key, piece in self._pieces.items():
             data[offsets[key] : offsets[key] + piece.nbytes] = piece
         edges = [0, *dict.fromkeys(cut for cut in cuts if cut > 0)]
-        lengths = tuple(b - a for a, b in zip(edges, edges[1:], strict=False))
+        lengths = tuple(b - a for a, b in itertools.pairwise(edges))
         return data, lengths, offsets
 
 

@@ -41,7 +41,7 @@ DTYPE_OF_NUMPY: dict[str, DataType] = {
     "bfloat16": DataType.BFLOAT16,
 }
 
-NUMPY_OF_DTYPE = {
+NUMPY_OF_DTYPE: dict[DataType, str] = {
     dtype: name for name, dtype in DTYPE_OF_NUMPY.items() if dtype is not DataType.BFLOAT16
 }
 

@@ -1,0 +1,142 @@
+"""Import a model, tune it for a target and write a plan.
+
+MODEL is an ONNX file, or a Caffe prototxt with its caffemodel as WEIGHTS (without WEIGHTS a Caffe
+network gets random ones, for timing).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder_host.errors import BuilderError
+from builder_host.network.network import Network
+
+_SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `edgeplan build`."""
+    parser.add_argument("model", metavar="MODEL", help="model.onnx or deploy.prototxt")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="caffemodel")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT.plan", help="plan to write")
+    parser.add_argument(
+        "--target",
+        default="host-cpu",
+        help="board name, fingerprint file of 'edgeplan probe --json', or auto (default: host-cpu)",
+    )
+    parser.add_argument("--outputs", metavar="A,B", help="tensors to mark as outputs")
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        default=[],
+        type=shape_argument,
+        metavar="NAME:1x3x224x224",
+        help="shape of an input; may be repeated",
+    )
+    parser.add_argument("--timing-cache", metavar="F", help="file of timings to read and extend")
+    parser.add_argument(
+        "--strict-cache", action="store_true", help="a timing that the cache lacks is an error"
+    )
+    parser.add_argument(
+        "--workspace-mib", type=positive, default=256, metavar="N", help="limit (default: 256)"
+    )
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="workers to tune for (default: all cores)"
+    )
+    parser.add_argument(
+        "--measure",
+        choices=("local", "none"),
+        help="time candidates here, or rank them by the cost model (default: local)",
+    )
+    parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
+    parser.add_argument("--report", metavar="R.json", help="write the build report")
+    parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="compilers at once")
+    parser.add_argument("--cc", default="zig", help="zig (default), gcc, clang or a path")
+    parser.add_argument(
+        "--no-check", action="store_true", help="skip the comparison with the float64 reference"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the plan. Returns the exit status."""
+    from builder_host.builder import BuilderConfig, build
+    from builder_host.cli.progress import progress_display
+
+    config = BuilderConfig(
+        target=args.target,
+        timing_cache=args.timing_cache,
+        is_strict_cache=args.strict_cache,
+        workspace_limit_bytes=args.workspace_mib << 20,
+        num_threads=args.threads,
+        measure=args.measure or "local",
+        trace_dir=args.trace,
+        num_jobs=args.jobs,
+        compiler=args.cc,
+        is_checked=not args.no_check,
+    )
+    signing_key = None
+    if args.sign is not None:
+        from planformat.signing import read_signing_key
+
+        signing_key = read_signing_key(args.sign)
+    outputs = args.outputs.split(",") if args.outputs else None
+    with progress_display(sys.stderr) as progress:
+        progress("import", 0, 1)
+        network = import_model(args.model, args.weights, dict(args.shapes), outputs)
+        built = build(network, config, progress=progress)
+        built.save(args.output, signing_key=signing_key)
+    if args.report is not None:
+        Path(args.report).write_text(built.report.to_json(), encoding="utf-8")
+    if args.json:
+        report = json.loads(built.report.to_json())
+        print(json.dumps({"plan": args.output, **report}, indent=2))
+    else:
+        print(built.report.text())
+        print(f"wrote {args.output} ({Path(args.output).stat().st_size:,} B)")
+    return 0
+
+
+def import_model(
+    model: str,
+    weights: str | None,
+    shapes: dict[str, tuple[int, ...]],
+    outputs: Sequence[str] | None,
+) -> Network:
+    """Choose the importer by the file's ending. Raises BuilderError."""
+    path = Path(model)
+    for one in (path, *((Path(weights),) if weights else ())):
+        if not one.is_file():
+            raise BuilderError(f"{one}: no such file")
+    if path.suffix == ".onnx":
+        if weights is not None:
+            raise BuilderError(f"{weights}: an ONNX model holds its weights; give one file")
+        from builder_host.importers.onnx.model import import_onnx
+
+        return import_onnx(path, shapes=shapes, outputs=outputs)
+    if path.suffix == ".prototxt":
+        from builder_host.importers.caffe.model import import_caffe
+
+        return import_caffe(path, weights, shapes=shapes, outputs=outputs)
+    raise BuilderError(f"{model}: unknown kind of model '{path.suffix}'; expected .onnx, .prototxt")
+
+
+def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
+    """`name:1x3x224x224` -> name and dimensions."""
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME:1x3x224x224")
+    return match["name"], tuple(int(d) for d in match["dims"].split("x"))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
