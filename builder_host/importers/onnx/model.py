@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from builder_host.errors import ImportModelError
 from builder_host.importers.onnx.graph import GraphImporter
 from builder_host.importers.onnx.shapes import bind_inputs
 from builder_host.network.network import Network
+
+_FREE_TEXT = ("doc_string", "metadata_props", "producer_name", "producer_version")
 
 
 def import_onnx(
@@ -69,7 +71,28 @@ def _decoded(label: str, data: bytes) -> onnx.ModelProto:
             "is another format"
         )
         raise ImportModelError(label, [text])
+    damaged = _damaged_text(model)
+    if damaged:
+        text = f"field '{damaged}' holds no UTF-8 text; the file is damaged: fetch it again"
+        raise ImportModelError(label, [text])
     return model
+
+
+def _damaged_text(message: Message) -> str | None:
+    """Name of a text field that holds other bytes, anywhere inside; protobuf 2 allows them."""
+    for field, value in message.ListFields():
+        if field.name in _FREE_TEXT:
+            continue
+        values = [value] if isinstance(value, str | bytes | Message) else value
+        if field.type == field.TYPE_STRING:
+            if any(isinstance(v, bytes) for v in values):
+                return str(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in values:
+                found = _damaged_text(inner)
+                if found:
+                    return f"{field.name}.{found}"
+    return None
 
 
 def _imported(

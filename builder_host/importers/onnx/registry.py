@@ -87,7 +87,13 @@ def supported_operators() -> tuple[str, ...]:
 
 
 def nearest_operators(op_type: str) -> tuple[str, ...]:
-    """Up to three supported operators with similar names, best first."""
+    """Up to three supported operators with similar names, best first.
+
+    Names that begin alike over their whole shorter length come first, then those close by letters.
+    """
+    wanted = op_type.lower()
     by_lower = {name.lower(): name for name in supported_operators()}
-    close = difflib.get_close_matches(op_type.lower(), by_lower, n=3, cutoff=0.5)
-    return tuple(by_lower[name] for name in close)
+    alike = [n for n in by_lower if len(n) > 2 and (wanted.startswith(n) or n.startswith(wanted))]
+    alike.sort(key=lambda n: abs(len(n) - len(wanted)))
+    close = difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.65)
+    return tuple(by_lower[name] for name in dict.fromkeys([*alike, *close]))[:3]

@@ -132,8 +132,8 @@ def _external_path(location: str, folder: Path | None, what: str) -> Path:
             "file; pass the path of the model"
         )
     base = folder.resolve()
-    path = (base / location).resolve()
-    inside = bool(location) and not Path(location).is_absolute() and base in path.parents
+    path = (base / location.replace("\0", "")).resolve()
+    inside = not Path(location).is_absolute() and base in path.parents
     if not inside or "\0" in location:
         raise NetworkError(
             f"{what}: external data location '{location}' leaves the model's folder; "
