@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     )
     signing_key = None
     if args.sign is not None:
-        from planformat.signing import read_signing_key
+        from planformat.signing import load_private_key
 
-        signing_key = read_signing_key(args.sign)
+        signing_key = load_private_key(args.sign)
     outputs = args.outputs.split(",") if args.outputs else None
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)

@@ -1,0 +1,9 @@
+.PHONY: check test nightly test-gpu bench golden
+PYTHON ?= .venv/bin/python
+
+check: ; .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+test: ; scripts/test
+nightly: ; scripts/nightly
+test-gpu: ; $(PYTHON) -m pytest -m gpu
+bench: ; $(PYTHON) benchmarks/bench_cpu.py
+golden: ; $(PYTHON) scripts/make_golden.py
