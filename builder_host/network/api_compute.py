@@ -273,7 +273,7 @@ class ComputeMethods(NetworkDoor):
             x: input.
             mode: the coefficients are one value, one per channel, or shaped like x (batch of 1
                 allowed).
-            shift: array with so many elements, or a tensor that broadcasts to x.
+            shift: array with so many elements or one, or a tensor that broadcasts to x.
             scale: as shift.
             power: as shift.
             channel_axis: axis of the channels.
@@ -297,6 +297,8 @@ class ComputeMethods(NetworkDoor):
                 }.get(mode)
                 if shape is None:
                     raise NetworkError(f"mode '{mode}' is none of uniform, channel, elementwise")
+                if array.size == 1:
+                    shape = (1,) * rank
                 inputs.append(self._operand(array, x, label, shape))
             else:
                 inputs.append(self._operand(value, x, label))
