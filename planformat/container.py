@@ -296,7 +296,7 @@ def _check_layout(
                 f"{where}: ends at byte {entry.end:,} (length {entry.length:,}) but the file has "
                 f"{len(view):,} bytes"
             )
-        if any(view[end : entry.offset]):
+        if view[end : entry.offset] != bytes(entry.offset - end):
             raise PlanFormatError(
                 f"{where}: the padding before it, bytes {end:,} to {entry.offset:,}, is not zero"
             )
