@@ -1,0 +1,130 @@
+"""Depthwise convolution: one filter per channel, on blocked tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import (
+    EPILOGUE_SOURCE,
+    epilogue_parameters,
+    pack_rest,
+    with_epilogue,
+)
+from builder_host.kernels.conv_direct.geometry import Convolution, convolution_of, row_tiles
+from builder_host.kernels.family import (
+    Array,
+    Launch,
+    Problem,
+    Program,
+    Tactic,
+    symbol_for,
+    template_hash,
+)
+
+_TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+_GENERATOR = Path(__file__).read_text()
+
+_TILES_32 = ((1, 14), (2, 7), (1, 7), (2, 9), (1, 20))
+_TILES_16 = ((1, 8), (2, 3), (1, 4), (1, 11))
+_MAX_SHARED_TAPS = 25
+_MAX_SHARED_COLUMNS = 48
+_UNITS_PER_WORKER = 4
+
+
+class ConvDepthwise:
+    """Family `conv_depthwise`. Tactic parameters: rows, pixels: register tile."""
+
+    name = "conv_depthwise"
+    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+
+    def applies(self, problem: Problem, target: Any) -> bool:
+        """Blocked x and y, as many groups as input channels and as output channels."""
+        conv = convolution_of(problem, target)
+        return conv is not None and _fits(conv)
+
+    def estimate_us(self, problem: Problem, target: Any) -> float:
+        """Work including padded lanes at 50 % of peak, or memory traffic, whichever is longer."""
+        conv = _require(problem, target)
+        padded = conv.out_blocks * conv.lanes
+        pixels = conv.batch * (conv.in_h * conv.in_w + conv.out_h * conv.out_w)
+        compute_us = conv.flops * padded / conv.filters / (0.5e3 * target.fma_gflops_per_core)
+        return float(max(compute_us, 4.0 * padded * pixels / (1e3 * target.memory_gbps))) + 1.0
+
+    def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
+        """Tiles that fit the registers, without those that the row or the kernel forbids."""
+        conv = _require(problem, target)
+        sizes = _TILES_16 if target.num_vector_registers == 16 else _TILES_32
+        tiles: dict[tuple[int, int], None] = {}
+        for rows, pixels in sizes:
+            if rows == 1 or (_shares_columns(conv, pixels) and conv.num_taps <= 9):
+                tiles[(min(rows, conv.out_h), min(pixels, conv.out_w))] = None
+        return [Tactic(self.name, (("pixels", pixels), ("rows", rows))) for rows, pixels in tiles]
+
+    def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
+        """One launch; a unit is one image, one channel block and a chunk of rows."""
+        conv = _require(problem, target)
+        values = tactic.values
+        pixels, rows = int(values["pixels"]), int(values["rows"])
+        tiles, _ = row_tiles(conv, pixels)
+        wanted = problem.num_workers * _UNITS_PER_WORKER if problem.num_workers > 1 else 1
+        chunks = min(conv.out_h, -(-wanted // (conv.batch * conv.out_blocks)))
+        rows_per_unit = -(-(-(-conv.out_h // chunks)) // rows) * rows
+        stem = (
+            f"conv_depthwise_f32_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
+            f"_{rows}x{pixels}_{target.isa}"
+        )
+        symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
+        parameters: dict[str, int | str] = {
+            **conv.parameters_of(_TEMPLATE),
+            **epilogue_parameters(problem, conv),
+            "SYMBOL": symbol,
+            "BLOCKS": conv.out_blocks,
+            "ROWS_PER_UNIT": rows_per_unit,
+            "TILE_ROWS": rows,
+            "TILE_PIXELS": pixels,
+            "ROW_TILES": tiles,
+            "SHARE_COLUMNS": int(_shares_columns(conv, pixels) and "CLIPPED" not in tiles),
+        }
+        source = fill(with_epilogue(_TEMPLATE), parameters)
+        units = conv.batch * conv.out_blocks * -(-conv.out_h // rows_per_unit)
+        return Program(source, (Launch(symbol, units),))
+
+    def pack(
+        self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
+    ) -> list[Array | None]:
+        """Weights [block][kh][kw][lane]; bias and epilogue constants padded to whole blocks."""
+        del tactic
+        conv = _require(problem, target)
+        weights = constants[1]
+        if weights is None:
+            raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
+        padded = np.zeros((conv.out_blocks * conv.lanes, conv.num_taps), np.float32)
+        padded[: conv.filters] = weights.reshape(conv.filters, conv.num_taps)
+        blocked = padded.reshape(conv.out_blocks, conv.lanes, conv.num_taps).transpose(0, 2, 1)
+        return [None, np.ascontiguousarray(blocked), *pack_rest(problem, conv, constants)]
+
+
+def _require(problem: Problem, target: Any) -> Convolution:
+    conv = convolution_of(problem, target)
+    if conv is None or not _fits(conv):
+        raise ValueError(f"conv_depthwise does not apply to {problem.text()}")
+    return conv
+
+
+def _fits(conv: Convolution) -> bool:
+    return conv.x_is_blocked and conv.groups == conv.channels == conv.filters
+
+
+def _shares_columns(conv: Convolution, pixels: int) -> bool:
+    """Whether a row of input is short enough to be loaded once for all taps."""
+    columns = (pixels - 1) * conv.stride_w + (conv.kernel_w - 1) * conv.dilation_w + 1
+    rows = (conv.kernel_h - 1) * conv.dilation_h + 1
+    return conv.num_taps <= _MAX_SHARED_TAPS and columns <= _MAX_SHARED_COLUMNS and rows <= 7
+
+
+FAMILY = ConvDepthwise()
