@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,14 @@ class _Import:
         if not self._problems:
             self._finish(wanted)
         if self._problems:
-            raise ImportModelError(self._path, list(dict.fromkeys(self._problems)))
+            report = sorted(dict.fromkeys(self._problems), key=self._line)
+            raise ImportModelError(self._path, report)
         return self._network
+
+    def _line(self, problem: str) -> int:
+        """Line that a problem names; 0 for those of the whole file."""
+        found = re.match(rf"{re.escape(self._text.file)}:(\d+)", problem)
+        return int(found.group(1)) if found else 0
 
     # --- what the file holds -------------------------------------------------------------
 

@@ -15,5 +15,5 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     by_lower: dict[str, str] = {}
     for candidate in known:
         by_lower.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.6)
     return f"; nearest: {', '.join(by_lower[key] for key in found)}" if found else ""
