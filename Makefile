@@ -5,5 +5,5 @@ check: ; .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/
 test: ; scripts/test
 nightly: ; scripts/nightly
 test-gpu: ; $(PYTHON) -m pytest -m gpu
-bench: ; $(PYTHON) benchmarks/bench_cpu.py
+bench: ; $(PYTHON) -m benchmarks.bench_cpu
 golden: ; $(PYTHON) scripts/make_golden.py

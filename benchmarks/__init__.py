@@ -1,0 +1,1 @@
+"""Benchmarks: every script prints a table, and JSON on request."""

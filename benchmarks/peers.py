@@ -1,0 +1,72 @@
+"""Other runtimes to compare with, and a fair way to time several functions in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnxruntime
+
+_BLOCK = 4  # calls of one side in a row; the first, which finds the other's caches, is dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Times of one side in microseconds."""
+
+    median_us: float
+    p20_us: float
+    p80_us: float
+    min_us: float
+    num_calls: int
+
+
+def ort_session(model: bytes, num_threads: int) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime's CPU provider with all optimisations and default spinning."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def interleaved(
+    functions: Sequence[Callable[[], object]], *, seconds: float, min_blocks: int = 5
+) -> list[Latency]:
+    """Time functions in alternating blocks of calls within one run.
+
+    Args:
+        functions: each is one whole call, inputs and outputs included.
+        seconds: roughly how long all of it may take.
+        min_blocks: fewest blocks per function.
+    """
+    for function in functions:
+        function()
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    end = time.perf_counter() + seconds
+    block = 0
+    while block < min_blocks or time.perf_counter() < end:
+        for row, function in zip(times, functions, strict=True):
+            for call in range(_BLOCK):
+                start = time.perf_counter_ns()
+                function()
+                if call:
+                    row.append((time.perf_counter_ns() - start) / 1000)
+            time.sleep(0.002)  # the other side's spinning threads go to sleep
+        block += 1
+    return [_latency(row) for row in times]
+
+
+def _latency(times_us: Sequence[float]) -> Latency:
+    ordered = sorted(times_us)
+    last = len(ordered) - 1
+    return Latency(
+        statistics.median(ordered),
+        ordered[round(0.2 * last)],
+        ordered[round(0.8 * last)],
+        ordered[0],
+        len(ordered),
+    )
