@@ -1,1 +1,153 @@
-"""cli."""
+"""The `edgeplan` command: finds its sub-commands in this folder and in the builder's, lazily.
+
+A sub-command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`, which
+returns the exit status. Every command takes `--json` and `--verbose`. What the user did wrong is one
+message on stderr and exit status 1; wrong usage is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+_PACKAGES = ("runtime_edge.cli", "builder_host.cli")
+_BUILDER_COMMANDS = ("build", "tune", "diff", "compare", "deploy")
+_OWN_PACKAGES = ("planformat", "runtime_edge", "builder_host", "boards")
+
+
+class CommandError(Exception):
+    """What the user asked for cannot be done; the text is shown as it is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        Exit status: 0 done, 1 the command failed, 2 wrong usage.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands = find_commands()
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(commands))
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"edgeplan {_version()}")
+        return 0
+    name = arguments[0]
+    if name not in commands:
+        print(_unknown(name, commands), file=sys.stderr)
+        return 2
+    try:
+        return _run(name, commands[name], arguments[1:])
+    except SystemExit as error:  # argparse: --help and wrong usage
+        return error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:
+        print(f"edgeplan {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        print(f"edgeplan {name}: {error}", file=sys.stderr)
+        return 1
+
+
+def find_commands() -> dict[str, str]:
+    """Module of each command that is installed, by name; nothing of them is imported."""
+    commands = {}
+    for package in _PACKAGES:
+        top, _, rest = package.partition(".")
+        spec = importlib.util.find_spec(top)  # importing `builder_host` would cost NumPy
+        for location in (spec.submodule_search_locations or ()) if spec else ():
+            for module in pkgutil.iter_modules([os.path.join(location, rest)]):
+                if not module.name.startswith("_"):
+                    commands[module.name.replace("_", "-")] = f"{package}.{module.name}"
+    return commands
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Whether an error tells the user something, instead of revealing a defect of this program."""
+    if isinstance(error, (CommandError, OSError)):
+        return True
+    return any(
+        base.__module__.partition(".")[0] in _OWN_PACKAGES and base.__module__.endswith(".errors")
+        for base in type(error).__mro__
+    )
+
+
+def _run(name: str, module_name: str, arguments: Sequence[str]) -> int:
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(
+        prog=f"edgeplan {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    status: int = module.run(args)
+    return status
+
+
+def _overview(commands: dict[str, str]) -> str:
+    lines = ["usage: edgeplan COMMAND ...", "", "commands:"]
+    width = max(map(len, commands))
+    lines += [f"  {name:{width}}  {_summary(commands[name])}" for name in sorted(commands)]
+    lines += ["", "edgeplan COMMAND --help explains a command; edgeplan --version prints the version"]
+    return "\n".join(lines)
+
+
+def _summary(module_name: str) -> str:
+    """First line of a module's docstring, read without importing it."""
+    import ast
+
+    top, _, rest = module_name.partition(".")
+    spec = importlib.util.find_spec(top)
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        path = os.path.join(location, *rest.split(".")) + ".py"
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                text = ast.get_docstring(ast.parse(file.read())) or ""
+            return text.partition("\n")[0]
+    return ""
+
+
+def _unknown(name: str, commands: dict[str, str]) -> str:
+    import difflib
+
+    if name in _BUILDER_COMMANDS:
+        return (
+            f"edgeplan: the command '{name}' belongs to the builder, which is not installed here; "
+            "install it with: pip install 'edgeplan[builder]'"
+        )
+    near = difflib.get_close_matches(name, commands)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"edgeplan: there is no command '{name}'{hint} Commands: {', '.join(sorted(commands))}"
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("edgeplan")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

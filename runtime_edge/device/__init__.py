@@ -1,1 +1,1 @@
-"""device."""
+"""Devices: what an engine needs from the hardware, one module per kind."""

@@ -1,0 +1,51 @@
+"""Sign a plan with a private key, in place or into another file."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+
+from planformat.signing import key_id, load_private_key, public_key_of
+from planformat.writer import sign_plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("plan", metavar="PLAN", help="PLAN file")
+    parser.add_argument("--key", metavar="KEY", required=True, help="private key file")
+    parser.add_argument("-o", "--output", metavar="OUT", help="signed plan (default: replace PLAN)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    private_key = load_private_key(args.key)
+    with open(args.plan, "rb") as file:
+        data = file.read()
+    output = args.output or args.plan
+    replace_file(output, sign_plan(data, private_key, source=args.plan))
+    identity = key_id(public_key_of(private_key)).hex()
+    if args.json:
+        print(json.dumps({"plan": output, "key_id": identity}))
+    else:
+        print(f"{output}: signed with key {identity}")
+    return 0
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file so that its path holds either the old content or the whole new one."""
+    path = os.path.abspath(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
