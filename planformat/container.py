@@ -6,7 +6,7 @@ import enum
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from planformat import limits
 from planformat.errors import PlanFormatError, PlanVersionError
@@ -37,18 +37,12 @@ FIRST_CODE_ZONE_KIND = 0x100
 _KNOWN_KINDS = frozenset(SectionKind)
 
 
-class SectionFlag(enum.IntFlag):
-    """Flags of a section table entry."""
-
-    CODE_ZONE = 1
-    MAY_IGNORE = 2
+FLAG_CODE_ZONE = 1
+FLAG_MAY_IGNORE = 2
+_KNOWN_FLAGS = FLAG_CODE_ZONE | FLAG_MAY_IGNORE
 
 
-_KNOWN_FLAGS = 3  # a plain int: ~ of an IntFlag keeps to its members
-
-
-@dataclass(frozen=True, slots=True)
-class SectionEntry:
+class SectionEntry(NamedTuple):
     """One row of the section table. offset and length are bytes of the file."""
 
     kind: int
@@ -69,8 +63,7 @@ class SectionEntry:
         return section_name(self.kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(NamedTuple):
     """A checked header and section table.
 
     head: the bytes of header and table, which the signature covers.
@@ -103,7 +96,7 @@ def align_up(value: int, alignment: int) -> int:
 def encode_head(entries: Sequence[SectionEntry]) -> bytes:
     """Bytes of header and section table for sections that are already laid out."""
     file_length = entries[-1].end
-    code_offsets = [entry.offset for entry in entries if entry.flags & SectionFlag.CODE_ZONE]
+    code_offsets = [entry.offset for entry in entries if entry.flags & FLAG_CODE_ZONE]
     header = HEADER.pack(
         MAGIC,
         VERSION_MAJOR,
@@ -242,14 +235,14 @@ def _parse_entry(head: bytes, at: int, index: int, source: str) -> SectionEntry:
     if flags & ~_KNOWN_FLAGS:
         raise PlanVersionError(f"{where}, byte {at + 4}: flags {flags:#x} are not known")
     is_known = kind in _KNOWN_KINDS
-    if is_known and flags & SectionFlag.MAY_IGNORE:
+    if is_known and flags & FLAG_MAY_IGNORE:
         raise PlanFormatError(f"{where}, byte {at + 4}: this kind may not be ignored")
-    if not is_known and not flags & SectionFlag.MAY_IGNORE:
+    if not is_known and not flags & FLAG_MAY_IGNORE:
         raise PlanVersionError(
             f"{where}, byte {at}: this reader (format {VERSION_MAJOR}.{VERSION_MINOR}) does not "
             "know this kind and the plan needs it; update edgeplan on this device"
         )
-    if bool(flags & SectionFlag.CODE_ZONE) != (kind >= FIRST_CODE_ZONE_KIND):
+    if bool(flags & FLAG_CODE_ZONE) != (kind >= FIRST_CODE_ZONE_KIND):
         raise PlanFormatError(
             f"{where}, byte {at + 4}: flags {flags:#x} put it into the wrong zone for its kind"
         )
@@ -278,7 +271,7 @@ def _check_layout(
     for index, entry in enumerate(entries):
         where = f"plan {source}: section '{entry.name}' (table entry {index})"
         is_repeated = entry.kind == last_kind and entry.kind != SectionKind.CODE
-        if entry.kind < last_kind or (is_repeated and not entry.flags & SectionFlag.MAY_IGNORE):
+        if entry.kind < last_kind or (is_repeated and not entry.flags & FLAG_MAY_IGNORE):
             raise PlanFormatError(
                 f"{where}: stands after '{section_name(last_kind)}'; kinds must ascend and only "
                 "code sections repeat"
@@ -306,7 +299,7 @@ def _check_layout(
             f"plan {source}: section '{entries[-1].name}' is the last and ends at byte "
             f"{end:,} but the file has {len(view):,} bytes"
         )
-    code = [entry.offset for entry in entries if entry.flags & SectionFlag.CODE_ZONE]
+    code = [entry.offset for entry in entries if entry.flags & FLAG_CODE_ZONE]
     expected_zone = code[0] if code else len(view)
     if code_zone_offset != expected_zone:
         raise PlanFormatError(

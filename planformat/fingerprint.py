@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planformat.errors import FingerprintMismatchError, PlanFormatError
 
@@ -44,8 +45,7 @@ class Rule(enum.Enum):
     SUPERSET = "exact, relaxable to superset"  # words parted by blanks
 
 
-@dataclass(frozen=True, slots=True)
-class FieldRule:
+class FieldRule(NamedTuple):
     """How one fingerprint field is compared, why it matters and what to do about it.
 
     can_relax: `allow` may name the field; without it the code could not run at all.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 
 from planformat import limits
@@ -30,10 +29,10 @@ _CODE_KINDS = {
     "cpu": (CodeKind.SHARED_OBJECT,),
     "cuda": (CodeKind.CUBIN, CodeKind.PTX),
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]*", re.ASCII)
-_FIELD = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*", re.ASCII)
-_ARCHITECTURE = re.compile(r"[a-z0-9_]+", re.ASCII)
+_CONTROL = frozenset(map(chr, (*range(0x20), *range(0x7F, 0xA0))))
+_LOWER = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+_SYMBOL = _LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ$.")
+_NOT_FIRST_IN_SYMBOL = "0123456789$."
 _UNIT = (1, 1, 1)
 _DENSE = (TensorFormat.LINEAR, TensorFormat.NHWC)
 
@@ -110,7 +109,7 @@ def _check_variant(plan: Plan, variant: Variant, place: list[str]) -> None:
     fields = variant.fingerprint.fields
     _check_mapping("fingerprint", fields, limits.MAX_FINGERPRINT_FIELDS)
     for name in fields:
-        if not _FIELD.fullmatch(name):
+        if not all(part and _LOWER.issuperset(part) for part in name.split(".")):
             raise _BrokenRuleError(
                 f"fingerprint field '{name}' is not made of a-z, 0-9, _ and single dots"
             )
@@ -132,7 +131,7 @@ def _check_code_object(index: int, code: CodeObject, device_kind: str) -> None:
     if code.kind not in _CODE_KINDS[device_kind]:
         raise _BrokenRuleError(f"{what} is a {code.kind.name}, the device kind is '{device_kind}'")
     _check_text(f"architecture of {what}", code.architecture, limits.MAX_NAME_BYTES)
-    if not _ARCHITECTURE.fullmatch(code.architecture):
+    if not _LOWER.issuperset(code.architecture):
         raise _BrokenRuleError(
             f"architecture of {what} is '{code.architecture}', it must be made of a-z, 0-9 and _"
         )
@@ -145,7 +144,7 @@ def _check_code_object(index: int, code: CodeObject, device_kind: str) -> None:
 
 def _check_kernel(index: int, kernel: Kernel, num_code_objects: int) -> None:
     _check_text(f"symbol of kernel {index}", kernel.symbol, limits.MAX_NAME_BYTES)
-    if not _SYMBOL.fullmatch(kernel.symbol):
+    if kernel.symbol[0] in _NOT_FIRST_IN_SYMBOL or not _SYMBOL.issuperset(kernel.symbol):
         raise _BrokenRuleError(
             f"symbol of kernel {index} is '{kernel.symbol}', it must be an identifier"
         )
@@ -305,7 +304,7 @@ def _check_text(what: str, text: str, max_bytes: int, *, may_be_empty: bool = Fa
         raise _BrokenRuleError(
             f"{what} has {length:,} bytes, allowed are {int(not may_be_empty)} to {max_bytes:,}"
         )
-    if _CONTROL.search(text):
+    if not _CONTROL.isdisjoint(text):
         raise _BrokenRuleError(f"{what} {text[:80]!r} holds a control character")
 
 

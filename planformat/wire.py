@@ -10,8 +10,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 _DOUBLE = struct.Struct("<d")
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
@@ -36,8 +35,7 @@ class FieldType(enum.Enum):
         return int(self.value[1])
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of a message.
 
     is_optional: absent gives None in place of the type's zero.
@@ -57,8 +55,7 @@ class Field:
         return self.max_count > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """Fields of one message by number; the name is that in the .proto file."""
 
     name: str

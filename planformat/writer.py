@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from planformat import limits
 from planformat.container import (
+    FLAG_CODE_ZONE,
     ZERO_HASH,
     SectionEntry,
-    SectionFlag,
     SectionKind,
     align_up,
     encode_head,
@@ -176,7 +176,7 @@ def _hashed(kind: SectionKind, alignment: int, content: bytes) -> _Section:
 
 
 def _entry(section: _Section, offset: int) -> SectionEntry:
-    flags = SectionFlag.CODE_ZONE if section.kind is SectionKind.CODE else SectionFlag(0)
+    flags = FLAG_CODE_ZONE if section.kind is SectionKind.CODE else 0
     return SectionEntry(
         section.kind, flags, offset, section.length, section.alignment, section.sha256
     )
