@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from builder_host.expressions import Expr, Input, num_operations, substitute
+from builder_host.expressions import (
+    Binary,
+    Const,
+    Expr,
+    Input,
+    Unary,
+    children,
+    num_operations,
+    substitute,
+)
 from builder_host.network.editing import remove_layer, update_layer
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Layer, Network, Tensor
@@ -81,4 +90,19 @@ def _types_agree(producer: Layer, layer: Layer) -> bool:
     others = {t.dtype for t in tensors if t.dtype is not DataType.BOOL}
     if len(others) > 1:
         return False
+    if not all(dtype.is_float for dtype in others) and not _keeps_integers(producer.params.expr):
+        return False  # the result is truncated in between
     return producer.output.dtype is not DataType.BOOL or is_boolean(producer.params.expr)
+
+
+def _keeps_integers(expr: Expr) -> bool:
+    """Whether integer operands give integers at every node."""
+    match expr:
+        case Const(value=value):
+            return value.is_integer()
+        case Unary(op=op) if op not in ("neg", "abs", "sign", "not"):
+            return False
+        case Binary(op="div" | "pow"):
+            return False
+        case _:
+            return all(_keeps_integers(child) for child in children(expr))

@@ -97,15 +97,16 @@ def _shorten_chain(network: Network, layer: Layer) -> bool:
     if before is None or before.kind != layer.kind or before.epilogue is not None:
         return False
     source = before.inputs[0]
-    if layer.kind == "reshape":
-        update_layer(network, layer, inputs=[source])
-        return True
+    params = layer.params
     if layer.kind == "transpose":
         first, second = before.params.permutation, layer.params.permutation
         params = TransposeParams(tuple(first[i] for i in second))
-        update_layer(network, layer, params=params, inputs=[source])
-        return True
-    if layer.kind == "cast" and before.output.dtype in _EXACT_IN.get(source.dtype, ()):
-        update_layer(network, layer, inputs=[source])
-        return True
-    return False
+    elif layer.kind == "cast":
+        if before.output.dtype not in _EXACT_IN.get(source.dtype, ()):
+            return False
+    elif layer.kind != "reshape":
+        return False
+    update_layer(network, layer, params=params, inputs=[source])
+    if before.output not in network.outputs and before.output not in network.consumers():
+        network.layers.remove(before)
+    return True

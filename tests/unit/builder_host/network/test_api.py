@@ -155,7 +155,7 @@ def test_every_other_method_gives_its_shape(network):
         network.add_cast(x, DataType.FLOAT32),
     ):
         assert layer.output.type == x.type, layer.kind
-    with pytest.raises(NetworkError, match="axis 4 is outside -4..3"):
+    with pytest.raises(NetworkError, match="axis 4 is outside"):
         network.add_softmax(x, 4)
     with pytest.raises(NetworkError, match="either output_shape or scales"):
         network.add_resize(x)

@@ -26,7 +26,7 @@ from builder_host.network.network import Epilogue, Network
 
 @pytest.fixture
 def chain():
-    """x -> relu -> tanh -> out."""
+    """Input x, relu, tanh, output out."""
     network = Network()
     x = network.add_input("x", (1, 2, 3, 3))
     a = network.add_activation(x, "relu", name="a")
