@@ -10,56 +10,99 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 _DOUBLE = struct.Struct("<d")
-_VARINT, _FIXED64, _BYTES = 0, 1, 2
+_VARINT, _FIXED64, _BYTES = 0, 1, 2  # the low three bits of a field's tag
 
 
 class FieldType(enum.Enum):
-    """Types that the manifest uses, with their protobuf wire type."""
+    """Types that the manifest uses."""
 
-    UINT32 = ("uint32", _VARINT)
-    UINT64 = ("uint64", _VARINT)
-    SINT64 = ("sint64", _VARINT)
-    BOOL = ("bool", _VARINT)
-    ENUM = ("enum", _VARINT)
-    DOUBLE = ("double", _FIXED64)
-    STRING = ("string", _BYTES)
-    BYTES = ("bytes", _BYTES)
-    MESSAGE = ("message", _BYTES)
-
-    @property
-    def wire_type(self) -> int:
-        """Number in the low bits of a field's tag."""
-        return int(self.value[1])
+    UINT32 = "uint32"
+    UINT64 = "uint64"
+    SINT64 = "sint64"
+    BOOL = "bool"
+    ENUM = "enum"
+    DOUBLE = "double"
+    STRING = "string"
+    BYTES = "bytes"
+    MESSAGE = "message"
 
 
-class Field(NamedTuple):
+_WIRE_TYPE: Mapping[FieldType, int] = {
+    FieldType.UINT32: _VARINT,
+    FieldType.UINT64: _VARINT,
+    FieldType.SINT64: _VARINT,
+    FieldType.BOOL: _VARINT,
+    FieldType.ENUM: _VARINT,
+    FieldType.DOUBLE: _FIXED64,
+    FieldType.STRING: _BYTES,
+    FieldType.BYTES: _BYTES,
+    FieldType.MESSAGE: _BYTES,
+}
+_ZERO: Mapping[FieldType, Any] = {
+    FieldType.UINT32: 0,
+    FieldType.UINT64: 0,
+    FieldType.SINT64: 0,
+    FieldType.BOOL: False,
+    FieldType.ENUM: 0,
+    FieldType.DOUBLE: 0.0,
+    FieldType.STRING: "",
+    FieldType.BYTES: b"",
+    FieldType.MESSAGE: None,
+}
+
+
+class Field:
     """One field of a message.
 
-    is_optional: absent gives None in place of the type's zero.
-    max_count: most values of a repeated field, 0 for a singular one.
-    message: what a MESSAGE field holds.
+    Attributes:
+        name: as in the .proto file.
+        type: of one value.
+        is_optional: absent gives None in place of the type's zero.
+        max_count: most values of a repeated field, 0 for a singular one.
+        message: what a MESSAGE field holds.
+        is_packed: several values stand in one record.
+        wire_type: the low bits of the field's tag.
     """
 
-    name: str
-    type: FieldType
-    is_optional: bool = False
-    max_count: int = 0
-    message: Message | None = None
+    __slots__ = ("is_optional", "is_packed", "max_count", "message", "name", "type", "wire_type")
 
-    @property
-    def is_repeated(self) -> bool:
-        """Whether the field may occur more than once."""
-        return self.max_count > 0
+    def __init__(
+        self,
+        name: str,
+        type: FieldType,
+        *,
+        is_optional: bool = False,
+        max_count: int = 0,
+        message: Message | None = None,
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.is_optional = is_optional
+        self.max_count = max_count
+        self.message = message
+        self.is_packed = max_count > 0 and _WIRE_TYPE[type] != _BYTES
+        self.wire_type = _BYTES if self.is_packed else _WIRE_TYPE[type]
 
 
-class Message(NamedTuple):
-    """Fields of one message by number; the name is that in the .proto file."""
+class Message:
+    """Fields of one message by number; the name is that in the .proto file.
 
-    name: str
-    fields: Mapping[int, Field]
+    Attributes:
+        defaults: value of each field that is absent.
+    """
+
+    __slots__ = ("defaults", "fields", "name")
+
+    def __init__(self, name: str, fields: Mapping[int, Field]) -> None:
+        self.name = name
+        self.fields = fields
+        self.defaults: Mapping[str, Any] = {
+            field.name: () if field.max_count else None if field.is_optional else _ZERO[field.type]
+            for field in fields.values()
+        }
 
 
 Build = Callable[[str, "dict[str, Any]"], Any]
@@ -81,27 +124,14 @@ class WireError(ValueError):
         self.is_unknown = is_unknown
 
 
-_ZERO: Mapping[FieldType, Any] = {
-    FieldType.UINT32: 0,
-    FieldType.UINT64: 0,
-    FieldType.SINT64: 0,
-    FieldType.BOOL: False,
-    FieldType.ENUM: 0,
-    FieldType.DOUBLE: 0.0,
-    FieldType.STRING: "",
-    FieldType.BYTES: b"",
-    FieldType.MESSAGE: None,
-}
-
-
 def decode_message(
     data: bytes, message: Message, build: Build, begin: int = 0, end: int | None = None
 ) -> Any:
     """Decode one message and everything in it.
 
     `build` gets a dictionary from field name to value. Every field has a key: repeated fields hold
-    lists, absent ones the type's zero (None for messages and optional fields). The key `@` holds
-    the message's first byte.
+    sequences, absent ones the type's zero (None for messages and optional fields). The key `@`
+    holds the message's first byte.
 
     Args:
         data: the bytes; only `begin` to `end` are read.
@@ -118,27 +148,27 @@ def decode_message(
     """
     end = len(data) if end is None else end
     fields = message.fields
-    values: dict[str, Any] = {
-        field.name: [] if field.max_count else None if field.is_optional else _ZERO[field.type]
-        for field in fields.values()
-    }
+    values: dict[str, Any] = dict(message.defaults)
     values["@"] = begin
-    seen = set()
+    seen = 0
     at = begin
     while at < end:
         start = at
-        tag, at = _varint(data, at, end)
+        tag = data[at]
+        if tag < 0x80:
+            at += 1
+        else:
+            tag, at = _varint(data, at, end)
         number, wire_type = tag >> 3, tag & 7
         field = fields.get(number)
         if field is None:
             raise WireError(f"{message.name} has no field {number}", start, is_unknown=True)
-        is_packed = field.is_repeated and field.type.wire_type != _BYTES
-        if wire_type != (_BYTES if is_packed else field.type.wire_type):
+        if wire_type != field.wire_type:
             raise WireError(f"{message.name}.{field.name} has wire type {wire_type}", start)
-        if is_packed or not field.is_repeated:
-            if number in seen:
+        if field.is_packed or not field.max_count:
+            if seen >> number & 1:
                 raise WireError(f"{message.name}.{field.name} occurs twice", start)
-            seen.add(number)
+            seen |= 1 << number
         if wire_type == _VARINT:
             raw, at = _varint(data, at, end)
             values[field.name] = _scalar(raw, field, start)
@@ -154,11 +184,13 @@ def decode_message(
                     f"{message.name}.{field.name} has {length:,} bytes, {end - at:,} are left",
                     start,
                 )
-            if is_packed:
+            if field.is_packed:
                 values[field.name] = _packed(data, at, at + length, field)
-            elif field.is_repeated:
+            elif field.max_count:
                 items = values[field.name]
-                if len(items) == field.max_count:
+                if not items:
+                    items = values[field.name] = []
+                elif len(items) == field.max_count:
                     raise WireError(_too_many(field), start)
                 items.append(_delimited(data, at, at + length, field, build))
             else:

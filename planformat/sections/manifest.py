@@ -30,6 +30,10 @@ from planformat.wire import WireError, decode_message
 
 _E = TypeVar("_E", bound=enum.Enum)
 _ONE = (1, 1, 1)
+_DTYPES = {member.value: member for member in DataType}
+_FORMATS = {member.value: member for member in TensorFormat}
+_CODE_KINDS = {member.value: member for member in CodeKind}
+_ARGUMENT_KINDS = {member.value: member for member in ArgumentKind}
 
 
 def encode_manifest(plan: Plan, code_sections: Sequence[Sequence[int]]) -> bytes:
@@ -170,8 +174,8 @@ class _Decoder:
         return Binding(
             row["name"],
             row["is_input"],
-            _member(DataType, row, "dtype"),
-            _member(TensorFormat, row, "format"),
+            _member(_DTYPES, row, "dtype"),
+            _member(_FORMATS, row, "format"),
         )
 
     def _variant(self, row: dict[str, Any]) -> Variant:
@@ -191,7 +195,7 @@ class _Decoder:
             )
         self._unused_code.discard(section)
         return CodeObject(
-            _member(CodeKind, row, "kind"),
+            _member(_CODE_KINDS, row, "kind"),
             row["architecture"],
             row["toolchain"],
             self._code[section],
@@ -232,7 +236,7 @@ class _Decoder:
         )
 
     def _argument(self, row: dict[str, Any]) -> Argument:
-        return Argument(_member(ArgumentKind, row, "kind"), row["value"], row["offset_bytes"])
+        return Argument(_member(_ARGUMENT_KINDS, row, "kind"), row["value"], row["offset_bytes"])
 
     def _canary(self, row: dict[str, Any]) -> Canary:
         return Canary(
@@ -245,14 +249,13 @@ class _Decoder:
         )
 
 
-def _member(kind: type[_E], row: dict[str, Any], name: str) -> _E:
-    try:
-        return kind(row[name])
-    except ValueError as error:
-        known = ", ".join(f"{member.value} {member.name}" for member in kind)
-        raise WireError(
-            f"{name} is {row[name]}, known are {known}", row["@"], is_unknown=row[name] != 0
-        ) from error
+def _member(members: Mapping[int, _E], row: dict[str, Any], name: str) -> _E:
+    value = row[name]
+    member = members.get(value)
+    if member is None:
+        known = ", ".join(f"{number} {known.name}" for number, known in members.items())
+        raise WireError(f"{name} is {value}, known are {known}", row["@"], is_unknown=value != 0)
+    return member
 
 
 def _mapping(row: dict[str, Any], name: str) -> dict[str, str]:

@@ -32,7 +32,7 @@ SIGNED = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
 PUBLIC = signing.public_key_of(GOLDEN_KEY)
 MANIFEST = SIGNED[slice(*section_range(SIGNED, SectionKind.MANIFEST))]
 
-FIXED_BYTES = 1 << 20
+FIXED_BYTES = 1 << 18
 """Allowance for what does not depend on the input: interned names, error texts, code of modules."""
 
 FACTOR = 100
@@ -47,7 +47,7 @@ def read_or_refuse(data: bytes) -> Plan | None:
         return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(plans(), st.booleans())
 def test_round_trip(plan, is_signed):
     data = plan_bytes(plan, signing_key=GOLDEN_KEY if is_signed else None)
@@ -188,15 +188,15 @@ GREEDY = {
     "empty variants": b"\x1a\x00" * 100_000,
     "provenance": b"\x22\x00" * 100_000,
     "many keys": b"".join(b"\x22\x03\x0a\x01" + bytes([32 + i % 90]) for i in range(50_000)),
-    "kernels": nested(b"\x1a", content=b"\x22\x00" * 65_536),
+    "kernels": nested(b"\x1a", content=b"\x22\x00" * 20_000),
     "profiles": nested(b"\x1a", content=b"\x2a\x00" * 65_536),
-    "steps": nested(b"\x1a", b"\x2a", content=nested(b"\x1a", content=STEP) * 65_536),
+    "steps": nested(b"\x1a", b"\x2a", content=nested(b"\x1a", content=STEP) * 10_000),
     "empty steps": nested(b"\x1a", b"\x2a", content=b"\x1a\x00" * 65_536),
     "shapes": nested(b"\x1a", b"\x2a", content=b"\x12\x00" * 65_536),
     "dims": nested(b"\x1a", b"\x2a", b"\x12", b"\x0a", content=b"\x7f" * 200_000),
     "arguments": nested(b"\x1a", b"\x2a", b"\x1a", content=b"\x32\x02\x08\x01" * 65_536),
     "steps of arguments": nested(
-        b"\x1a", b"\x2a", content=nested(b"\x1a", content=STEP + b"\x32\x02\x08\x04" * 20) * 4_000
+        b"\x1a", b"\x2a", content=nested(b"\x1a", content=STEP + b"\x32\x02\x08\x04" * 20) * 800
     ),
     "strides": nested(b"\x1a", b"\x2a", b"\x3a", b"\x12", content=b"\x7f" * 200_000),
     "outputs": nested(b"\x1a", b"\x2a", b"\x3a", content=b"\x1a\x00" * 100_000),

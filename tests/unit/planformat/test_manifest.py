@@ -62,7 +62,7 @@ def test_field_tables_agree_with_the_descriptor():
         proto = descriptor_pb2.DescriptorProto()
         descriptor.CopyToProto(proto)
         repeated = {f.name for f in proto.field if f.label == f.LABEL_REPEATED}
-        assert {f.name for f in table.fields.values() if f.is_repeated} == repeated
+        assert {f.name for f in table.fields.values() if f.max_count} == repeated
         for row in descriptor.fields:
             entry = table.fields[row.number]
             assert entry.name == row.name
