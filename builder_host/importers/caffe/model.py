@@ -201,10 +201,11 @@ class _Import:
     # --- conversion ----------------------------------------------------------------------
 
     def _node(self, node: Node, source: WeightSource) -> None:
-        self._problems += [
-            f"{self._text.file}:{u.line} {node.message.type} '{node.message.name}': {u}"
-            for u in node.unknown
-        ]
+        if not node.is_source or node.message.type == "Input":  # how others read data is theirs
+            self._problems += [
+                f"{self._text.file}:{u.line} {node.message.type} '{node.message.name}': {u}"
+                for u in node.unknown
+            ]
         if node.is_source:
             self._add_inputs(node)
             return

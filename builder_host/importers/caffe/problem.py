@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+
+# A prototxt of a few bytes can ask for any size; refuse what no machine that builds could hold.
+MAX_CONSTANT_ELEMS = 1 << 29
 
 
 class LayerProblem(Exception):  # noqa: N818 - becomes a line of ImportModelError, never leaves
@@ -17,3 +21,13 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         by_lower.setdefault(candidate.lower(), candidate)
     found = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.6)
     return f"; nearest: {', '.join(by_lower[key] for key in found)}" if found else ""
+
+
+def check_constant_size(what: str, shape: Sequence[int]) -> None:
+    """Raise LayerProblem when a constant of this shape is beyond all reason."""
+    count = math.prod(shape)
+    if count > MAX_CONSTANT_ELEMS:
+        raise LayerProblem(
+            f"{what} of shape {'x'.join(map(str, shape))} would have {count} elements, "
+            f"over the limit of {MAX_CONSTANT_ELEMS}; correct the sizes"
+        )

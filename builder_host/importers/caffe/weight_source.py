@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.importers.caffe.problem import LayerProblem, nearest
+from builder_host.importers.caffe.problem import LayerProblem, check_constant_size, nearest
 from builder_host.importers.caffe.weights import CaffeModel
 
 Array = npt.NDArray[Any]
@@ -63,6 +63,8 @@ class WeightSource:
         """
         if self._model is None:
             names = [*shared_names, *[""] * len(specs)]
+            for spec in specs:
+                check_constant_size(spec.role, spec.shape)
             return [
                 self._random(names[index] or f"{layer}\0{index}", spec)
                 for index, spec in enumerate(specs)
@@ -93,7 +95,7 @@ class WeightSource:
                 f"the prototxt makes it {_text(spec.shape)}; use the matching pair of files"
             )
         with np.errstate(over="ignore"):
-            values = blob.astype(np.float32).reshape(spec.shape)
+            values = blob.astype(np.float32, copy=False).reshape(spec.shape)
         bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if bad:
             raise LayerProblem(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from builder_host.importers.caffe.layer import CaffeLayer
-from builder_host.importers.caffe.problem import LayerProblem
+from builder_host.importers.caffe.problem import LayerProblem, check_constant_size
 from builder_host.network.layers.priorbox import DEFINITION, PriorBoxParams, prior_boxes
 
 TYPES = ("PriorBox",)
@@ -16,7 +16,8 @@ def convert(layer: CaffeLayer) -> None:
     layer.require_bottoms(2)
     params = _params(layer.message.prior_box_param)
     features, image = layer.bottoms
-    DEFINITION.infer(params, [features.type, image.type])
+    (made,) = DEFINITION.infer(params, [features.type, image.type])
+    check_constant_size("the boxes", made.shape)
     boxes = prior_boxes(params, features.shape[2:], image.shape[2:])
     layer.alias(layer.constant(boxes, "boxes"))
 

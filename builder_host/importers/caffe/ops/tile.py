@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder_host.importers.caffe.layer import CaffeLayer
-from builder_host.importers.caffe.problem import LayerProblem
+from builder_host.importers.caffe.problem import LayerProblem, check_constant_size
 from builder_host.network.layers.concatenation import ConcatenationParams
 
 TYPES = ("Tile",)
@@ -16,6 +16,7 @@ def convert(layer: CaffeLayer) -> None:
     if param.tiles < 1:
         raise LayerProblem(f"tiles is {param.tiles}, must be at least 1")
     axis = layer.axis(param.axis, bottom)
+    check_constant_size("the output", (*bottom.shape, param.tiles))
     if param.tiles == 1:
         layer.alias(bottom)
     else:

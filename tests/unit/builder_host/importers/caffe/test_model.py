@@ -359,3 +359,22 @@ def test_registry_has_no_gaps():
     found = registry.converters()
     assert {"Convolution", "DetectionOutput", "LRN", "Silence", "Split"} <= found.keys()
     assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        'type: "InnerProduct" inner_product_param { num_output: 4000000000 }',
+        'type: "Tile" tile_param { tiles: 2000000000 }',
+    ],
+)
+def test_sizes_beyond_reason_are_refused_before_they_are_allocated(tmp_path, layer):
+    text = with_inputs({"x": (1, 64)}, f'layer {{ name: "t" bottom: "x" top: "y" {layer} }}')
+    (problem,) = problems(tmp_path, text)
+    assert "over the limit of 536870912" in problem
+
+
+def test_unknown_fields_of_a_data_layer_do_not_matter(tmp_path):
+    text = 'layer { name: "d" type: "Data" top: "x" my_db_param { a: 1 } }\n'
+    text += RELU.format("r", "x", "y")
+    assert import_text(tmp_path, text, shapes={"x": (1, 2)}).outputs[0].shape == (1, 2)
