@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from planformat import limits
@@ -58,28 +59,37 @@ def save_plan(
     Raises:
         PlanError: the file cannot be written; also everything that `plan_bytes` raises.
     """
-    parts = list(_parts(plan, signing_key))
+    write_atomically(path, _parts(plan, signing_key))
+
+
+def write_atomically(path: str | os.PathLike[str], parts: Iterable[Buffer]) -> None:
+    """Write parts one after the other so that the path holds the old content or all of the new.
+
+    Raises:
+        PlanError: the file cannot be written; the old one is still there.
+    """
+    contents = list(parts)
     path = os.path.abspath(path)
     folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
     try:
-        temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise PlanError(f"plan {path}: cannot be written: {error}") from error
     try:
         with open(descriptor, "wb") as file:
-            for part in parts:
+            for part in contents:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(folder)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise PlanError(f"plan {path}: cannot be written: {error}") from error
         raise
+    _sync_folder(folder, path)
 
 
 def sign_plan(data: bytes | memoryview, signing_key: bytes, *, source: str = "plan") -> bytes:
@@ -182,9 +192,16 @@ def _entry(section: _Section, offset: int) -> SectionEntry:
     )
 
 
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_folder(folder: str, path: str) -> None:
+    """Make the rename durable, where the file system can."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise PlanError(
+                f"plan {path}: was written, but its folder could not be flushed to the disk: {error}"
+            ) from error
