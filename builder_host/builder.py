@@ -340,7 +340,7 @@ def _provenance(
     return {
         "builder": f"edgeplan {__version__}",
         "network": network.name,
-        "toolchain": toolchain.identity,
+        "toolchain": toolchain.version,
         "tactics": "measured" if predicted == 0 else f"{predicted} predicted by the cost model",
         "threads": str(config.num_threads or "all cores"),
     }

@@ -110,7 +110,7 @@ def emit_plan(
             CodeObject(
                 CodeKind.SHARED_OBJECT,
                 target.architecture,
-                toolchain.identity,
+                toolchain.version,
                 _link(tuned, list(symbols), toolchain),
             ),
         ),

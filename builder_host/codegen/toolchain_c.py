@@ -121,7 +121,8 @@ class CToolchain:
     """Compiles and links C for one CPU target.
 
     Attributes:
-        identity: text with compiler versions, flags and header hash: part of the timing cache key.
+        version: compiler name, version and target triple.
+        identity: version, flags and header hash: part of the timing cache key.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class CToolchain:
         self._flags = (*FLAGS, *_target_flags(self._compiler.family, target))
         shown = " ".join(self._flags)
         headers = _folder_hash(INCLUDE_FOLDER)
+        self.version = self._compiler.version
         self.identity = f"{self._compiler.version}; {shown}; headers {headers[:16]}"
 
     def compile_objects(
