@@ -1,8 +1,8 @@
 """The `edgeplan` command: finds its sub-commands in this folder and in the builder's, lazily.
 
-A sub-command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`, which
-returns the exit status. Every command takes `--json` and `--verbose`. What the user did wrong is one
-message on stderr and exit status 1; wrong usage is 2.
+A sub-command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`,
+which returns the exit status. Every command takes `--json` and `--verbose`. What the user did wrong
+is one message on stderr and exit status 1; wrong usage is 2.
 """
 
 from __future__ import annotations
@@ -70,10 +70,19 @@ def find_commands() -> dict[str, str]:
         top, _, rest = package.partition(".")
         spec = importlib.util.find_spec(top)  # importing `builder_host` would cost NumPy
         for location in (spec.submodule_search_locations or ()) if spec else ():
-            for module in pkgutil.iter_modules([os.path.join(location, rest)]):
-                if not module.name.startswith("_"):
+            folder = os.path.join(location, rest)
+            for module in pkgutil.iter_modules([folder]):
+                if _is_command(os.path.join(folder, module.name + ".py")):
                     commands[module.name.replace("_", "-")] = f"{package}.{module.name}"
     return commands
+
+
+def _is_command(path: str) -> bool:
+    """Whether a module says that it takes arguments; others there are parts of commands."""
+    if os.path.basename(path).startswith("_") or not os.path.exists(path):
+        return False
+    with open(path, encoding="utf-8") as file:
+        return "\ndef add_arguments(" in file.read()
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -108,7 +117,7 @@ def _overview(commands: dict[str, str]) -> str:
     lines = ["usage: edgeplan COMMAND ...", "", "commands:"]
     width = max(map(len, commands))
     lines += [f"  {name:{width}}  {_summary(commands[name])}" for name in sorted(commands)]
-    lines += ["", "edgeplan COMMAND --help explains a command; edgeplan --version prints the version"]
+    lines += ["", "edgeplan COMMAND --help explains a command; edgeplan --version is possible too"]
     return "\n".join(lines)
 
 
@@ -136,8 +145,8 @@ def _unknown(name: str, commands: dict[str, str]) -> str:
             "install it with: pip install 'edgeplan[builder]'"
         )
     near = difflib.get_close_matches(name, commands)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"edgeplan: there is no command '{name}'{hint} Commands: {', '.join(sorted(commands))}"
+    hint = f"; did you mean '{near[0]}'" if near else ""
+    return f"edgeplan: there is no command '{name}'{hint}; commands: {', '.join(sorted(commands))}"
 
 
 def _version() -> str:
@@ -147,7 +156,3 @@ def _version() -> str:
         return version("edgeplan")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

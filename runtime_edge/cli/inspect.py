@@ -112,9 +112,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             f"  {'in ' if binding['is_input'] else 'out'} {binding['name']}: {binding['dtype']} "
             f"{' | '.join(sorted(shapes))}{layout}"
         )
-    lines.append(
-        f"weights: {report['weights_bytes']:,} bytes in {report['weights_chunks']} chunks"
-    )
+    lines.append(f"weights: {report['weights_bytes']:,} bytes in {report['weights_chunks']} chunks")
     for index, variant in enumerate(report["variants"]):
         lines.append(f"variant {index}: {variant['device_kind']}")
         lines += [f"  {name}: {value}" for name, value in sorted(variant["fingerprint"].items())]

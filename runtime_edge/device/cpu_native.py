@@ -9,7 +9,6 @@ import ctypes
 import itertools
 import logging
 import os
-import tempfile
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -233,6 +232,8 @@ def _load_from_memfd(data: Buffer) -> tuple[ctypes.CDLL, int]:
 
 
 def _load_from_file(data: Buffer) -> tuple[ctypes.CDLL, int]:
+    import tempfile  # rarely needed, and slow to import
+
     # The counter makes the name new even if a later folder got the same random part.
     with tempfile.TemporaryDirectory(prefix=f"edgeplan-{os.getpid()}-{next(_names)}-") as folder:
         path = os.path.join(folder, "code.so")
