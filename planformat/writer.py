@@ -203,5 +203,5 @@ def _sync_folder(folder: str, path: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise PlanError(
-                f"plan {path}: was written, but its folder could not be flushed to the disk: {error}"
+                f"plan {path}: was written, but its folder could not be flushed to disk: {error}"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -142,6 +143,25 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch, fails):
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.plan"]
+
+
+@pytest.mark.parametrize(("number", "is_error"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_folder_that_cannot_be_flushed(tmp_path: Path, monkeypatch, number, is_error):
+    path = tmp_path / "a.plan"
+    flush = os.fsync
+
+    def flush_files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush_files_only)
+    if is_error:
+        with pytest.raises(PlanError, match="was written, but its folder"):
+            save_plan(tiny_plan(), path)
+    else:
+        save_plan(tiny_plan(), path)
+    assert path.read_bytes() == plan_bytes(tiny_plan())
 
 
 def test_save_into_a_missing_folder(tmp_path: Path):
