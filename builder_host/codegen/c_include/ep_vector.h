@@ -127,6 +127,50 @@ EP_INLINE void ep_store_n(float *p, vf x, int64_t n) {
 #endif
 }
 
+/* --- integers ---------------------------------------------------------------------------- */
+
+/* Division that rounds down and its remainder, for a divisor above 0. */
+EP_INLINE int64_t ep_index_div(int64_t a, int64_t b) { return (a - (a < 0 ? b - 1 : 0)) / b; }
+EP_INLINE int64_t ep_index_mod(int64_t a, int64_t b) {
+  const int64_t r = a % b;
+  return r < 0 ? r + b : r;
+}
+EP_INLINE int64_t ep_index_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Truncation; NaN gives 0 and what does not fit the nearest integer that does. */
+EP_INLINE int64_t ep_to_i64(double x) {
+  const double low = x < -9223372036854775808.0 ? -9223372036854775808.0 : x;
+  return x != x ? 0 : low >= 9223372036854775808.0 ? INT64_MAX : (int64_t)low;
+}
+/* The same for int32, through 64 bits: what does not fit wraps. */
+EP_INLINE int32_t ep_to_i32(float x) {
+  return (int32_t)(uint64_t)ep_to_i64((double)x);
+}
+/* Division of integers that rounds down, and remainders; a zero divisor gives 0. */
+EP_INLINE int64_t ep_floor_div_i(int64_t a, int64_t b) {
+  if (b == 0 || b == -1) return b == 0 ? 0 : (int64_t)(0u - (uint64_t)a);
+  return a / b - ((a % b != 0) & ((a < 0) ^ (b < 0)));
+}
+EP_INLINE int64_t ep_fmod_i(int64_t a, int64_t b) { return b == 0 || b == -1 ? 0 : a % b; }
+EP_INLINE int64_t ep_mod_i(int64_t a, int64_t b) {
+  const int64_t r = ep_fmod_i(a, b);
+  return r != 0 && ((r < 0) ^ (b < 0)) ? r + b : r;
+}
+
+/* bfloat16 in the upper half of a float; rounding to nearest even, NaN stays NaN. */
+EP_INLINE float ep_from_bf16(uint16_t h) {
+  const uint32_t i = (uint32_t)h << 16;
+  float x;
+  memcpy(&x, &i, 4);
+  return x;
+}
+EP_INLINE uint16_t ep_to_bf16(float x) {
+  uint32_t i;
+  memcpy(&i, &x, 4);
+  const uint32_t rounded = (i + 0x7fffu + ((i >> 16) & 1u)) >> 16;
+  return (uint16_t)(x != x ? (i >> 16) | 0x40u : rounded);
+}
+
 /* --- masks: lanes of all ones or all zeros; a scalar mask is -1 or 0 ------------------------- */
 
 EP_INLINE vi ep_bits_v(vf x) { return (vi)x; }

@@ -1,0 +1,59 @@
+"""Pointwise kinds: one scalar expression per element of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder_host.codegen.indices import Index
+from builder_host.codegen.loop_nest import Value, convert
+from builder_host.codegen.nest import Nest
+from builder_host.expressions import Input
+from builder_host.kernels.family import Problem
+from builder_host.kernels.loop_nest.operands import (
+    Lowering,
+    NotLowerableError,
+    Operands,
+    apply,
+)
+from builder_host.network.layers import definition
+
+
+def lower(problem: Problem) -> list[Nest]:
+    """The kind's expression over broadcast loads."""
+    operands = Operands(problem)
+    kind = definition(problem.kind)
+    expression = getattr(kind, "expression", None)
+    if expression is None:
+        raise NotLowerableError(f"{problem.kind} has no expression")
+    count = problem.num_own_inputs
+    expr = expression(problem.params, count)
+    if expr == Input(0) and problem.inputs[0].dtype is problem.outputs[0].dtype:
+        return [operands.map(lambda c: operands.load_broadcast(0, c), block=_block(operands))]
+
+    def value(coords: Sequence[Index]) -> Value:
+        return apply(expr, [operands.load_broadcast(i, coords) for i in range(count)])
+
+    return [operands.map(value, block=_block(operands))]
+
+
+def lower_cast(problem: Problem) -> list[Nest]:
+    """Another element type; any type to any other."""
+    operands = Operands(problem)
+    wanted = problem.params.dtype
+    return [operands.map(lambda c: convert(operands.load(0, c), wanted), block=_block(operands))]
+
+
+def _block(operands: Operands) -> int:
+    return operands.shared_block() if len(operands.problem.outputs[0].shape) == 4 else 1
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "activation": lower,
+    "elementwise": lower,
+    "parametric_relu": lower,
+    "pointwise": lower,
+    "scale": lower,
+    "select": lower,
+    "unary": lower,
+    "cast": lower_cast,
+}

@@ -1,0 +1,178 @@
+"""How a lowering reaches the tensors of a problem: buffers, offsets, iteration, epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from builder_host.codegen.indices import Index, Var, as_index, dot
+from builder_host.codegen.loop_nest import Apply, Buffer, Condition, Load, Section, Value
+from builder_host.codegen.nest import Emit, Nest, Stage, StoreTo
+from builder_host.expressions import Expr
+from builder_host.kernels.family import Problem
+from builder_host.layouts import Layout
+from planformat.datatypes import DataType
+
+CONSTANT_SLACK = 64  # elements that packed constants are padded with, for whole-vector reads
+
+
+class NotLowerableError(Exception):
+    """The family does not compute this problem; the text says why."""
+
+
+Lowering = Callable[[Problem], Sequence[Nest | Section]]
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """Loops over a tensor in the order of its memory.
+
+    Attributes:
+        dims: loop variables, outermost first.
+        coords: logical coordinates as forms over the variables.
+        bound: the channel coordinate is inside the tensor; None when that always holds.
+        lane: the variable within a channel block, when channels are cut into blocks.
+    """
+
+    dims: tuple[Var, ...]
+    coords: tuple[Index, ...]
+    bound: Condition | None = None
+    lane: Var | None = None
+
+
+def offset(layout: Layout, coords: Sequence[Index]) -> Index:
+    """Offset in elements of a logical coordinate."""
+    block = layout.format.channel_block
+    if block == 1:
+        return dot(coords, layout.strides)
+    n, c, h, w = coords
+    return dot((n, c // block, h, w), layout.strides) + c % block
+
+
+def iterate(
+    layout: Layout, shape: Sequence[int], *, block: int = 1, prefix: str = "i"
+) -> Iteration:
+    """Loops over `shape` in the memory order of `layout`.
+
+    Args:
+        layout: whose order is wanted; a blocked one makes the lane the innermost loop.
+        shape: extents, rank as the layout's (a part of the tensor is legal).
+        block: cut channels into blocks of this size although the layout is not blocked.
+        prefix: of the names of the variables.
+    """
+    lanes = layout.format.channel_block
+    if lanes > 1:
+        block = lanes
+    variables = [Var(f"{prefix}{dim}", extent) for dim, extent in enumerate(shape)]
+    coords = [as_index(v) for v in variables]
+    order = sorted(range(len(shape)), key=lambda d: (-_stride(layout, d), d))
+    if block == 1 or len(shape) < 2:
+        return Iteration(tuple(variables[d] for d in order), tuple(coords))
+    channels = shape[1]
+    outer = Var(f"{prefix}1b", -(-channels // block))
+    lane = Var(f"{prefix}1l", min(block, channels) if lanes == 1 else block)
+    coords[1] = as_index(outer) * block + lane
+    dims: list[Var] = []
+    for dim in order:
+        if dim != 1:
+            dims.append(variables[dim])
+        elif lanes > 1:
+            dims.append(outer)
+        else:
+            dims += [outer, lane]
+    if lanes > 1:
+        dims.append(lane)
+    bound = None if channels % block == 0 else Condition(coords[1], 0, channels)
+    if bound is not None and bound.is_always_true:
+        bound = None
+    return Iteration(tuple(dims), tuple(coords), bound, lane if bound is not None else None)
+
+
+def _stride(layout: Layout, dim: int) -> int:
+    return layout.strides[dim]
+
+
+class Operands:
+    """Buffers of a problem in argument order."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Name the buffers x0, x1 ... and y0, y1 ..."""
+        self.problem = problem
+        self.inputs = tuple(
+            Buffer(
+                f"x{number}",
+                layout.dtype,
+                number,
+                lanes=layout.format.channel_block,
+                slack=CONSTANT_SLACK if constant else 0,
+            )
+            for number, (layout, constant) in enumerate(
+                zip(problem.inputs, problem.is_constant, strict=True)
+            )
+        )
+        first = len(problem.inputs)
+        self.outputs = tuple(
+            Buffer(f"y{number}", layout.dtype, first + number, lanes=layout.format.channel_block)
+            for number, layout in enumerate(problem.outputs)
+        )
+
+    def load(self, number: int, coords: Sequence[Index]) -> Load:
+        """Element of an input at logical coordinates."""
+        return Load(self.inputs[number], offset(self.problem.inputs[number], coords))
+
+    def load_broadcast(self, number: int, coords: Sequence[Index]) -> Load:
+        """Element of an input that is numpy-broadcast against the coordinates."""
+        shape = self.problem.inputs[number].shape
+        aligned = coords[len(coords) - len(shape) :]
+        return self.load(
+            number, [Index() if e == 1 else c for c, e in zip(aligned, shape, strict=True)]
+        )
+
+    def store(self, number: int, coords: Sequence[Index], value: Value) -> StoreTo:
+        """Write an element of an output; output 0 passes through the epilogue."""
+        final = self.finished(value, coords) if number == 0 else value
+        where = offset(self.problem.outputs[number], coords)
+        return StoreTo(self.outputs[number], where, final)
+
+    def finished(self, value: Value, coords: Sequence[Index]) -> Value:
+        """The value after the epilogue, if there is one."""
+        epilogue = self.problem.epilogue
+        if epilogue is None:
+            return value
+        own = self.problem.num_own_inputs
+        operands = [self.load_broadcast(own + i, coords) for i in range(epilogue.num_operands)]
+        return apply(epilogue.expr, [value, *operands])
+
+    def nest(
+        self,
+        over: Iteration,
+        stages: Sequence[Stage],
+        *,
+        is_exact: bool = False,
+        is_vector: bool = True,
+    ) -> Nest:
+        """A nest over an iteration."""
+        return Nest(over.dims, tuple(stages), over.bound, over.lane, is_exact, is_vector)
+
+    def map(self, value: Callable[[tuple[Index, ...]], Value], *, block: int = 1) -> Nest:
+        """A nest that computes every element of output 0 on its own."""
+        layout = self.problem.outputs[0]
+        over = iterate(layout, layout.shape, block=block)
+        return self.nest(over, [Emit((self.store(0, over.coords, value(over.coords)),))])
+
+    def shared_block(self) -> int:
+        """Channel block of any blocked tensor among inputs and outputs of rank 4, else 1."""
+        layouts = (*self.problem.inputs, *self.problem.outputs)
+        return max(layout.format.channel_block for layout in layouts)
+
+
+def compute_type(values: Sequence[Value]) -> DataType:
+    """FLOAT32 when any operand is a float, else INT64."""
+    if any(v.dtype is DataType.FLOAT64 for v in values):
+        raise NotLowerableError("arithmetic on float64 is not generated; cast to float32")
+    return DataType.FLOAT32 if any(v.dtype.is_float for v in values) else DataType.INT64
+
+
+def apply(expr: Expr, values: Sequence[Value]) -> Value:
+    """A scalar expression of values, in their common type."""
+    return Apply(expr, tuple(values), compute_type(values))
