@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError, Message
@@ -83,7 +84,7 @@ def _damaged_text(message: Message) -> str | None:
     for field, value in message.ListFields():
         if field.name in _FREE_TEXT:
             continue
-        values = [value] if isinstance(value, str | bytes | Message) else value
+        values: Any = [value] if isinstance(value, str | bytes | Message) else value
         if field.type == field.TYPE_STRING:
             if any(isinstance(v, bytes) for v in values):
                 return str(field.name)

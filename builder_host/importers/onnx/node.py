@@ -16,7 +16,7 @@ import onnx
 
 from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
-from builder_host.importers.onnx.folding import fold_layer, numpy_dtype
+from builder_host.importers.onnx.folding import check_constant_size, fold_layer, numpy_dtype
 from builder_host.importers.onnx.weights import Array, tensor_values
 from builder_host.network.layers.activation import ActivationParams
 from builder_host.network.layers.cast import CastParams
@@ -28,6 +28,7 @@ from builder_host.network.layers.slice import SliceParams
 from builder_host.network.layers.transpose import TransposeParams
 from builder_host.network.layers.unary import UnaryParams
 from builder_host.network.network import Network, Tensor
+from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
 
 _KIND = onnx.AttributeProto
@@ -215,6 +216,10 @@ class Node:
     def add(self, kind: str, params: Any, *inputs: Tensor) -> Tensor:
         """First output of a new layer, or a constant when all its inputs are constant."""
         return self.add_outputs(kind, params, inputs)[0]
+
+    def check_size(self, shape: Sequence[int]) -> None:
+        """Refuse a constant of this shape that would be larger than any file can hold."""
+        check_constant_size(TensorType(tuple(shape), DataType.FLOAT32))
 
     def const(self, values: Any, dtype: DataType | None = None) -> Tensor:
         """A constant tensor, optionally converted to an element type."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from builder_host.importers.onnx.weights import element_type
 from planformat.datatypes import DataType
 
 _LOGGER = logging.getLogger(__name__)
-MAX_EXTENT = 2**31 - 1
+MAX_EXTENT = 2**31 - 1  # of one dimension, and of elements in one input
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ def bind_inputs(
                 problems.append(str(error))
                 continue
             shape = tuple(d for d in dims if isinstance(d, int))
+            if math.prod(shape) > MAX_EXTENT:
+                text = "x".join(map(str, shape))
+                problems.append(
+                    f"input '{info.name}': shape {text} has {math.prod(shape):,} elements, the "
+                    f"limit is {MAX_EXTENT:,}"
+                )
             bound.append(InputType(info.name, shape, dtype))
     return bound, problems
 

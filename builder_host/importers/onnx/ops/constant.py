@@ -76,6 +76,7 @@ def eye_like(node: Node) -> Tensor:
     x = node.input(0)
     if x.type.rank != 2:
         node.fail(f"a matrix is needed, got {x.type}")
+    node.check_size(x.shape)
     values = np.eye(x.shape[0], x.shape[1], k=node.attr_int("k", 0))
     if node.has_attr("dtype"):
         return node.const(values, element_type(node.attr_int("dtype", 0), "attribute 'dtype'"))

@@ -19,11 +19,14 @@ def cumsum(node: Node) -> Tensor:
         node.fail(f"axis must be one number, got {stated}")
     axis = node.axis(stated[0], x.type.rank)
     extent = x.shape[axis]
+    if not extent:
+        return x
+    node.check_size((extent, extent))
     diagonal = 1 if node.attr_int("exclusive", 0) else 0
     upper = np.triu(np.ones((extent, extent)), diagonal)  # upper[i, j]: x[i] counts in y[j]
     matrix = node.const(upper.T if node.attr_int("reverse", 0) else upper, x.dtype)
     order = [*(i for i in range(x.type.rank) if i != axis), axis]
     moved = node.transpose(x, order)
-    rows = node.reshape(moved, (-1 if not extent else x.type.num_elems // extent, extent))
+    rows = node.reshape(moved, (x.type.num_elems // extent, extent))
     sums = node.add("matrix_multiply", MatrixMultiplyParams(), rows, matrix)
     return node.transpose(node.reshape(sums, moved.shape), [int(i) for i in np.argsort(order)])

@@ -29,5 +29,6 @@ def dropout(node: Node) -> Sequence[Tensor]:
     x = node.input(0)
     if len(node.wanted) < 2 or not node.wanted[1]:
         return [x]
+    node.check_size(x.shape)
     ones: Array = np.ones(x.shape, np.bool_ if node.version >= 10 else np.float32)
     return [x, node.const(ones, None if node.version >= 10 else x.dtype)]

@@ -33,6 +33,7 @@ def lp_pool(node: Node) -> Tensor:
         groups=x.shape[1],
     )
     p = _order(node)
+    node.check_size((x.shape[1], *window.size))
     ones = node.const(np.ones((x.shape[1], 1, *window.size)), x.dtype)
     return _root(node, node.add("convolution", params, _powered(node, x, p), ones), p)
 

@@ -15,8 +15,10 @@ from planformat.datatypes import DataType
 def instance_normalization(node: Node) -> Tensor:
     """Each channel of each image over its space."""
     x = node.input(0)
+    if x.type.rank < 3:
+        node.fail(f"input {x.type} needs batch, channels and space")
     y = _standardized(node, x, range(2, x.type.rank), node.attr_float("epsilon", 1e-5))[0]
-    wide = (-1 if x.type.rank < 2 else x.shape[1], *(1,) * (x.type.rank - 2))
+    wide = (x.shape[1], *(1,) * (x.type.rank - 2))
     scale, bias = (node.reshape(node.input(i), wide) for i in (1, 2))
     return node.binary("add", node.binary("mul", y, scale), bias)
 

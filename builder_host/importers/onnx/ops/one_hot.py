@@ -19,6 +19,7 @@ def one_hot(node: Node) -> Tensor:
     if depths.size != 1 or not 0 <= float(depths[0]) < 2**31:
         node.fail(f"depth must be one number of at least 0, got {depths}")
     depth = int(depths[0])
+    node.check_size((depth,))
     rank = indices.type.rank + 1
     axis = node.axis(node.attr_int("axis", -1), rank)
     shape = [*indices.shape[:axis], 1, *indices.shape[axis:]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
@@ -85,14 +86,25 @@ def _asymmetric(node: Node, scales: Sequence[float]) -> Tensor:
     x = node.input(0)
     mode = node.choice("mode", "nearest", ("nearest", "linear", "bilinear"))
     checked = _checked_scales(node, scales, x.type.rank)
-    params = ResizeParams(
-        output_shape=_extents(x.shape, checked),
-        mode="nearest" if mode == "nearest" else "linear",
-        coordinate_mode="asymmetric",
-        nearest_mode="floor",
-        scales=checked,
-    )
-    return node.add("resize", params, x)
+    if mode != "nearest":
+        return _asymmetric_step(node, x, checked, "linear", "floor")
+    # As ONNX Runtime and the cases of opset 10 do: down rounds up, up rounds down.
+    down, up = tuple(min(s, 1.0) for s in checked), tuple(max(s, 1.0) for s in checked)
+    x = _asymmetric_step(node, x, down, "nearest", "ceil")
+    return _asymmetric_step(node, x, up, "nearest", "floor")
+
+
+def _asymmetric_step(
+    node: Node,
+    x: Tensor,
+    scales: tuple[float, ...],
+    mode: Literal["nearest", "linear"],
+    nearest: str,
+) -> Tensor:
+    if all(s == 1.0 for s in scales):
+        return x
+    extents = _extents(x.shape, scales)
+    return node.add("resize", ResizeParams(extents, mode, "asymmetric", nearest, scales), x)
 
 
 def _checked_scales(node: Node, scales: Sequence[float], count: int) -> tuple[float, ...]:

@@ -27,6 +27,7 @@ def hardmax(node: Node) -> Tensor:
 
     def one_hot(x: Tensor, axis: int) -> Tensor:
         first = node.add("arg_reduce", ArgReduceParams("max", axis), x)
+        node.check_size((x.shape[axis],))
         shape = [1] * x.type.rank
         shape[axis] = x.shape[axis]
         places = node.const(np.arange(x.shape[axis], dtype=np.int64).reshape(shape))

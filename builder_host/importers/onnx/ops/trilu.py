@@ -17,6 +17,7 @@ def trilu(node: Node) -> Tensor:
     if x.type.rank < 2:
         node.fail(f"matrices are needed, got {x.type}")
     offsets = node.optional_ints(1, "k") or (0,)
+    node.check_size(x.shape[-2:])
     ones = np.ones(x.shape[-2:], np.bool_)
     k = max(-x.shape[-2], min(offsets[0], x.shape[-1]))
     mask = np.triu(ones, k) if node.attr_int("upper", 1) else np.tril(ones, k)

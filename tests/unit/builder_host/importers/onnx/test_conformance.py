@@ -1,7 +1,7 @@
 """The node suite of the onnx package: every case whose operators are supported.
 
-A case counts as unsupported when its report names an operator, an output, an attribute or an element
-type that is not supported; `REFUSED` and `DIFFERENT` list the rest by name, with the reason.
+A case counts as unsupported when its report names an operator, an output, an attribute or an
+element type that is not supported; `REFUSED` and `DIFFERENT` list the rest by name, with reasons.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ UNSUPPORTED = ("is not supported", "are supported")
 def mismatch(network: Any, case: Any, inputs: dict[str, Array], expected: list[Array]) -> str:
     """What differs from the expected outputs; empty when nothing does."""
     own = {t.name: t for t in network.outputs}
-    got = evaluate_network(
-        network, {t.name: np.asarray(inputs[t.name]) for t in network.inputs}
-    )
+    got = evaluate_network(network, {t.name: np.asarray(inputs[t.name]) for t in network.inputs})
     for output, want in zip(case.model.graph.output, map(np.asarray, expected), strict=True):
         have = got[output.name]
         if have.shape != want.shape:

@@ -36,8 +36,8 @@ PREPROCESS: dict[str, Callable[[Array], Array]] = {
     "onnx/mnist/test_data_1": lambda x: x,
     "onnx/mnist/test_data_2": lambda x: x,
     "onnx/super_resolution/zoo": lambda x: x,
-    "onnx/classify/squeezenet_fp16": lambda x: (
-        (x[:, ::-1] - per_channel([104, 117, 123])).astype(np.float16)
+    "onnx/classify/squeezenet_fp16": lambda x: (x[:, ::-1] - per_channel([104, 117, 123])).astype(
+        np.float16
     ),
     "onnx/yunet/pair": lambda x: x,
     "onnx/fastestdet/dog": lambda x: x / 255,
@@ -84,9 +84,7 @@ def test_network_gives_the_stored_outputs(name: str) -> None:
             assert part == ":,:,::4,::2]"
             got = got[:, :, ::4, ::2]
         expected = stored(file)
-        np.testing.assert_allclose(
-            got.reshape(expected.shape), expected, rtol=0, atol=case["atol"]
-        )
+        np.testing.assert_allclose(got.reshape(expected.shape), expected, rtol=0, atol=case["atol"])
 
 
 @pytest.mark.parametrize(
@@ -119,14 +117,18 @@ def test_tensor_names_and_origins_are_those_of_the_model() -> None:
 def test_shape_arithmetic_leaves_no_layers() -> None:
     network = import_onnx(DATA / "onnx/yunet/face_detection_yunet_2022mar.onnx")
     kinds = {layer.kind for layer in network.layers}
-    assert kinds == {
-        "activation",
-        "concatenation",
-        "convolution",
-        "pooling",
-        "reshape",
-        "slice",
-        "softmax",
-        "transpose",
-    } & kinds
+    assert (
+        kinds
+        == {
+            "activation",
+            "concatenation",
+            "convolution",
+            "pooling",
+            "reshape",
+            "slice",
+            "softmax",
+            "transpose",
+        }
+        & kinds
+    )
     assert all(not t.is_constant for layer in network.layers for t in layer.outputs)

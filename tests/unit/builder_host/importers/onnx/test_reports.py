@@ -41,8 +41,8 @@ def test_all_problems_of_a_model_are_in_one_report() -> None:
     assert len(report) == 4
     text = "\n".join(report)
     assert (
-        "ONNX node 0 Convolution 'first': operator ai.onnx.Convolution (opset 13) is not supported; "
-        "nearest supported: Conv"
+        "ONNX node 0 Convolution 'first': operator ai.onnx.Convolution (opset 13) is not "
+        "supported; nearest supported: Conv"
     ) in text
     assert "ONNX node 3 LSTM (2 nodes; also ONNX node 6 LSTM): operator ai.onnx.LSTM" in text
     assert (
@@ -81,13 +81,15 @@ def test_missing_attribute_and_wrong_counts() -> None:
 
 def test_wrong_attribute_type_and_value() -> None:
     conv = node("Softmax", "x", "y", axis=1.5)
-    assert "attribute 'axis' must be an integer, got FLOAT" in problems_of(
-        model([conv], {"x": [1, 2]}, ["y"])
-    )[0]
+    assert (
+        "attribute 'axis' must be an integer, got FLOAT"
+        in problems_of(model([conv], {"x": [1, 2]}, ["y"]))[0]
+    )
     pool = node("MaxPool", "x", "y", kernel_shape=[2, 2], auto_pad="SOMETIMES")
-    assert "auto_pad='SOMETIMES' is not supported; one of: NOTSET" in problems_of(
-        model([pool], {"x": [1, 1, 4, 4]}, ["y"])
-    )[0]
+    assert (
+        "auto_pad='SOMETIMES' is not supported; one of: NOTSET"
+        in problems_of(model([pool], {"x": [1, 1, 4, 4]}, ["y"]))[0]
+    )
 
 
 def test_attribute_that_no_rule_reads_is_not_ignored() -> None:

@@ -59,9 +59,7 @@ def test_shapes_that_do_not_fit_are_refused(shapes: dict[str, tuple[int, ...]], 
 
 
 def test_contradicting_symbols_are_refused() -> None:
-    add = model(
-        [helper.make_node("Add", ["a", "b"], ["y"])], {"a": ["n"], "b": ["n"]}, ["y"]
-    )
+    add = model([helper.make_node("Add", ["a", "b"], ["y"])], {"a": ["n"], "b": ["n"]}, ["y"])
     problems = problems_of(add, shapes={"a": (2,), "b": (3,)})
     assert problems[0] == "--shapes b:3: dimension 0 is 3 but the model (n) fixes it to 2"
 
@@ -70,6 +68,14 @@ def test_huge_dimension_is_refused() -> None:
     problems = problems_of(relu([1, 2**40]))
     assert problems == (
         "input 'x': dimension 1,099,511,627,776 is over the limit of 2,147,483,647",
+    )
+
+
+def test_huge_input_is_refused() -> None:
+    problems = problems_of(relu([1, 2**20, 2**20]))
+    assert problems == (
+        "input 'x': shape 1x1048576x1048576 has 1,099,511,627,776 elements, the limit is "
+        "2,147,483,647",
     )
 
 
