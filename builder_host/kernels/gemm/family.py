@@ -44,8 +44,8 @@ _TEMPLATE = (_HERE / "kernel.c").read_text()
 _KINDS = ("fully_connected", "matrix_multiply")
 
 # Row tile and column vectors that leave registers for the vectors of B and one broadcast.
-_TILES = {32: ((14, 2), (9, 3), (6, 4), (28, 1)), 16: ((6, 2), (4, 3), (12, 1))}
-_SMALL_TILES = {32: 28, 16: 12}  # accumulators
+_TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((4, 3), (6, 2))}
+_ACCUMULATORS = {32: 28, 16: 12}
 
 
 class GemmFamily:
@@ -207,7 +207,9 @@ def _tiles(
     for most_rows, vectors in _TILES[registers]:
         rows = _even(product.rows, most_rows)
         if rows < most_rows:  # room for more column vectors
-            vectors = min(_SMALL_TILES[registers] // rows, 8)
+            vectors = min(_ACCUMULATORS[registers] // rows, 8)
+        if num_vectors == 1:  # columns are scarce: one vector, all registers for rows
+            rows, vectors = _even(product.rows, _ACCUMULATORS[registers]), 1
         vectors = min(vectors, num_vectors)
         chains = 1 if rows * vectors >= 8 else 2
         found.append((rows, vectors, chains, 0))

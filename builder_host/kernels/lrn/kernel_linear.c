@@ -19,6 +19,7 @@
 #define BETA 0.75f
 #define BETA_KIND BETA_THREE_QUARTERS
 #define K 1.0f
+#define T_IS_NORMAL 1
 #define VECTORS_PER_UNIT 16
 #define INPUT_STRIDE_N (64 * 56 * 56)
 #define INPUT_STRIDE_C (56 * 56)
@@ -33,7 +34,26 @@
 #define GROUPS ((NUM_VECTORS + VECTORS_PER_UNIT - 1) / VECTORS_PER_UNIT)
 #define BEFORE ((SIZE - 1) / 2)
 
+#if defined(EP_ISA_AVX512)
+// 1 / sqrt(t) for normal t, at most 2 ulp: an estimate of 14 bits and one Newton step.
+EP_INLINE vf reciprocal_root(vf t) {
+#if defined(__clang__)
+    const vf r = __builtin_ia32_rsqrt14ps512_mask(t, t, (uint16_t)-1);
+#else
+    const vf r = (vf)_mm512_rsqrt14_ps((__m512)t);
+#endif
+    return ep_fma(r * 0.5f, ep_fma(t * r, -r, ep_splat(1.0f)), r);
+}
+#endif
+
 EP_INLINE vf normalised(vf x, vf t) {
+#if defined(EP_ISA_AVX512)
+    if (BETA_KIND == BETA_THREE_QUARTERS && T_IS_NORMAL) {
+        // t^-0.75 = r * sqrt(r) = r * r / sqrt(r) with r = 1 / sqrt(t); t beyond float is FLT_MAX.
+        const vf r = reciprocal_root(ep_min_const_first(ep_splat(0x1.fffffep127f), t));
+        return x * (r * r * reciprocal_root(r));
+    }
+#endif
     if (BETA_KIND == BETA_THREE_QUARTERS) {
         const vf root = ep_sqrt_v(t);
         return x / (root * ep_sqrt_v(root));

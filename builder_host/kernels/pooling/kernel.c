@@ -3,6 +3,8 @@
 // A unit is ROWS_PER_UNIT output rows of one channel block. Inner output columns, whose windows lie
 // inside the input, are made TILE at a time: input columns are first reduced over the window's rows
 // and then combined, so that overlapping windows share loads. Border columns clip at run time.
+// A maximum that keeps NaN takes three instructions, a plain one takes one: tiles use the plain one
+// and add up their inputs as well; a sum that is NaN (rare, also after inf - inf) repeats the tile.
 #include "ep_vector.h"
 
 // parameters
@@ -119,21 +121,33 @@ EP_INLINE void border(void *const *args, const float *plane, int64_t n, int64_t 
     store(args, n, cb, oh, ow, result);
 }
 
+EP_INLINE vf fold(vf a, vf b, const int is_plain) {
+    return IS_MAX && is_plain ? ep_max_const_first(a, b) : combine(a, b);
+}
+
 // `count` neighbouring outputs whose windows lie inside the input's columns.
-EP_INLINE void tile(void *const *args, const float *plane, int64_t n, int64_t cb,
-                           int64_t oh, int64_t ow, taps rows, int64_t row_count,
-                           const int count) {
+// Returns whether a plain maximum may have lost a NaN; nothing is stored then.
+EP_INLINE int try_tile(void *const *args, const float *plane, int64_t n, int64_t cb, int64_t oh,
+                       int64_t ow, taps rows, int64_t row_count, const int count,
+                       const int is_plain) {
     const int num_columns = (count - 1) * STRIDE_W + (WINDOW_W - 1) * DILATION_W + 1;
-    vf column[TILE_COLUMNS];
+    vf column[TILE_COLUMNS], sum[2] = {ep_splat(0.0f), ep_splat(0.0f)};
     EP_UNROLL
     for (int i = 0; i < num_columns; ++i) column[i] = initial();
     const float *p = plane + (oh * STRIDE_H - PAD_TOP + rows.begin * DILATION_H) * INPUT_STRIDE_H +
                      (ow * STRIDE_W - PAD_LEFT) * INPUT_STRIDE_W;
     for (int64_t kh = rows.begin; kh < rows.end; ++kh) {
         EP_UNROLL
-        for (int i = 0; i < num_columns; ++i)
-            column[i] = combine(column[i], ep_load(p + i * INPUT_STRIDE_W));
+        for (int i = 0; i < num_columns; ++i) {
+            const vf x = ep_load(p + i * INPUT_STRIDE_W);
+            column[i] = fold(column[i], x, is_plain);
+            if (IS_MAX && is_plain) sum[i & 1] = sum[i & 1] + x;
+        }
         p += DILATION_H * INPUT_STRIDE_H;
+    }
+    if (IS_MAX && is_plain) {
+        const float total = ep_sum(sum[0] + sum[1]);
+        if (EP_UNLIKELY(total != total)) return 1;
     }
     const vf scale = ep_splat(IS_MAX ? 1.0f : reciprocal(row_count, WINDOW_W));
     EP_UNROLL
@@ -141,9 +155,16 @@ EP_INLINE void tile(void *const *args, const float *plane, int64_t n, int64_t cb
         vf result = column[t * STRIDE_W];
         EP_UNROLL
         for (int kw = 1; kw < WINDOW_W; ++kw)
-            result = combine(result, column[t * STRIDE_W + kw * DILATION_W]);
+            result = fold(result, column[t * STRIDE_W + kw * DILATION_W], is_plain);
         store(args, n, cb, oh, ow + t, IS_MAX ? result : result * scale);
     }
+    return 0;
+}
+
+EP_INLINE void tile(void *const *args, const float *plane, int64_t n, int64_t cb, int64_t oh,
+                    int64_t ow, taps rows, int64_t row_count, const int count) {
+    if (EP_UNLIKELY(try_tile(args, plane, n, cb, oh, ow, rows, row_count, count, IS_MAX)))
+        try_tile(args, plane, n, cb, oh, ow, rows, row_count, count, 0);
 }
 
 EP_EXPORT void KERNEL(void *const *args, int64_t unit_begin, int64_t unit_end, void *scratch) {

@@ -39,6 +39,24 @@ EP_INLINE void store(float *p, int64_t v, const int is_last, vf x) {
         ep_store(p, x);
 }
 
+// Largest lane in all lanes; NaN when there is one. Halves are joined, in log2(EP_VL) steps.
+EP_INLINE vf largest(vf x) {
+#if EP_VL == 16
+    x = ep_max(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    x = ep_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    x = ep_max(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    return ep_max(
+        x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif EP_VL == 8
+    x = ep_max(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+    x = ep_max(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+    return ep_max(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+    x = ep_max(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));
+    return ep_max(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));
+#endif
+}
+
 EP_INLINE vf finished(vf x0) { return EPILOGUE_EXPR; }
 
 EP_INLINE vf exponential(const float *x, float *y, int64_t v, const int is_last, vf maximum) {
@@ -61,8 +79,7 @@ EP_INLINE void softmax_row(const float *x, float *y) {
         for (int i = 0; i < 4; ++i) most[i] = ep_max(most[i], load(x, v + i, 0));
     }
     for (; v < last; ++v) most[0] = ep_max(most[0], load(x, v, 0));
-    const vf maximum = ep_splat(
-        ep_lanes_max(ep_max(ep_max(most[0], most[1]), ep_max(most[2], most[3]))));
+    const vf maximum = largest(ep_max(ep_max(most[0], most[1]), ep_max(most[2], most[3])));
     for (v = 0; v + 4 <= last; v += 4) {
         EP_UNROLL
         for (int i = 0; i < 4; ++i) sum[i] = sum[i] + exponential(x, y, v + i, 0, maximum);

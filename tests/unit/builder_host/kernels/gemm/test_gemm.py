@@ -156,8 +156,8 @@ def test_bias_residual_and_activation(batch, target):
 )
 def test_matrix_multiply(batch_a, batch_b, m, k, n, transposes, is_constant, target):
     needs(target)
-    if target is AVX2 and transposes in ((False, True), (True, False)):
-        return  # the two other transposes hold the same code paths
+    if target is AVX2 and transposes not in ((False, False), (True, True)):
+        pytest.skip("the two other transposes hold the same code paths")
     params = MatrixMultiplyParams(*transposes)
     a, b = random((*batch_a, m, k)), random((*batch_b, k, n), 1)
     magnitude = bound(a, b, k)
