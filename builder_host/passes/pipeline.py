@@ -17,6 +17,7 @@ from builder_host.passes import (
     reduce_to_pooling,
     remove_dead_layers,
     remove_identities,
+    shuffle_to_slice,
     to_pointwise,
     widen_half,
     widen_rank3,
@@ -33,6 +34,7 @@ Observer = Callable[[int, str, Network], None]
 #    layers that the rest folds into.
 #  to_pointwise before widen_rank3, folding and fusing: those know one pointwise kind only.
 #  widen_rank3 before remove_identities: the reshapes that it leaves between layers cancel there.
+#  shuffle_to_slice after remove_identities: its chains hold no identities.
 #  fold_padding after remove_identities: nothing stands between pad and its reader any more.
 #  fold_batch_norm_scale before fuse_pointwise: a scale fused with an activation is not affine;
 #    after fold_padding: a shift before a convolution is folded only where nothing is padded.
@@ -49,6 +51,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("to_pointwise", to_pointwise.run),
     ("widen_rank3", widen_rank3.run),
     ("remove_identities", remove_identities.run),
+    ("shuffle_to_slice", shuffle_to_slice.run),
     ("fold_padding", fold_padding.run),
     ("fold_batch_norm_scale", fold_batch_norm_scale.run),
     ("fuse_pointwise", fuse_pointwise.run),

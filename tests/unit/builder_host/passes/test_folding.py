@@ -18,6 +18,7 @@ from builder_host.passes import (
     reduce_to_pooling,
     remove_dead_layers,
     remove_identities,
+    shuffle_to_slice,
     to_pointwise,
     widen_half,
     widen_rank3,
@@ -262,3 +263,26 @@ def test_one_dimensional_networks_run_as_images(network):
     assert kinds(network) == [
         "reshape", "convolution", "pointwise", "pointwise", "pooling", "deconvolution", "reshape",
     ]  # fmt: skip
+
+
+def test_channel_shuffles_become_slices_and_gathers(network):
+    x = network.add_input("x", (2, 12, 3, 5))
+    mixed = network.add_shuffle(x, reshape=(2, 3, 4, 3, 5)).output
+    mixed = network.add_transpose(mixed, (0, 2, 1, 3, 4)).output
+    mixed = network.add_reshape(mixed, (2, 12, 3, 5)).output
+    network.mark_output(network.add_unary(mixed, "exp").output, "mixed")
+    part = network.add_slice(mixed, (0, 3, 0, 0), (2, 3, 3, 5)).output  # every 4th from channel 1
+    network.mark_output(network.add_unary(part, "neg").output, "part")
+    assert_kept(network, shuffle_to_slice.run, 2, 0.0)
+    assert sorted(kinds(network)) == ["gather", "slice", "unary", "unary"]
+    (found,) = (y for y in network.layers if y.kind == "slice")
+    assert (found.params.starts, found.params.strides) == ((0, 1, 0, 0), (1, 4, 1, 1))
+    assert found.inputs == [x]
+
+
+def test_moves_that_mix_more_than_channels_stay(network):
+    x = network.add_input("x", (1, 4, 4, 4))
+    network.mark_output(network.add_transpose(x, (0, 2, 1, 3)).output, "a")
+    y = network.add_shuffle(x, reshape=(1, 2, 2, 2, 2, 4), second_transpose=(0, 1, 3, 2, 5, 4))
+    network.mark_output(network.add_reshape(y.output, (1, 4, 4, 4)).output, "b")
+    assert_kept(network, shuffle_to_slice.run, 0, 0.0)
