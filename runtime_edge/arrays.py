@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,9 @@ def stored_shape(shape: tuple[int, ...], format: TensorFormat) -> tuple[int, ...
 def empty_aligned(shape: tuple[int, ...], dtype: DataType) -> Any:
     """New array whose first element is aligned to 64 bytes."""
     kind = NUMPY_TYPES[dtype]
-    nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-    raw = np.empty(nbytes + ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES
-    return raw[start : start + nbytes].view(kind).reshape(shape)
+    raw = np.empty(prod(shape) * kind.itemsize + ALIGNMENT_BYTES, np.uint8)
+    address: int = raw.__array_interface__["data"][0]
+    return np.ndarray(shape, kind, raw, -address % ALIGNMENT_BYTES)
 
 
 def bound_arrays(

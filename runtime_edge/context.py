@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from planformat.plan import Profile
 from runtime_edge.bindings import BindingTable
 from runtime_edge.device.base import Program, ProgramMemory, Stream
-from runtime_edge.errors import ContextBusyError, StrictModeError
+from runtime_edge.errors import BindingError, ContextBusyError, StrictModeError
 from runtime_edge.memory import ALIGNMENT_BYTES, Allocator, caller_region
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class ExecutionContext:
             self._raise_busy()
         try:
             if stream is not self._stream or self._is_closed:
+                if not hasattr(stream, "enqueue"):
+                    raise BindingError(
+                        f"stream is {stream!r}; make one with Engine.create_stream() (there is no "
+                        "default stream)"
+                    )
                 self._require_idle("on another stream")
                 self._stream = stream
             # Earlier runs carry their own addresses: rebinding does not disturb them.

@@ -102,6 +102,14 @@ class Stream(Protocol):
         """Finish the work and end the stream."""
         ...
 
+    def __enter__(self) -> Any:
+        """The stream itself."""
+        ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        ...
+
 
 class Code(Protocol):
     """Loaded code objects of one variant."""

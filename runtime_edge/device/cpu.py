@@ -231,6 +231,14 @@ class CpuStream:
         self._close()
         self._pending.clear()
 
+    def __enter__(self) -> CpuStream:
+        """The stream itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
     def _push(self, attempt: Callable[..., int], arguments: tuple[Any, ...], keep: Any) -> int:
         check_fork(self._forks)
         if not self._close.alive:

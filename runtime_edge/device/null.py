@@ -102,6 +102,14 @@ class NullStream:
         """Record the end."""
         self._log.append("close stream")
 
+    def __enter__(self) -> NullStream:
+        """The stream itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
 
 class NullCode:
     """Code that is not loaded. See `Code` in base.py."""

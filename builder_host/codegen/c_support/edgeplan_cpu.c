@@ -32,6 +32,7 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "64
 #define SPIN_IDLE_NS 50000   /* of a worker between two runs */
 #define SPIN_STREAM_NS 20000 /* of a stream's thread, and of who waits for a stream */
 #define SPIN_POLITE_NS 10000 /* from here on the core is offered to other threads */
+#define WAKE_LIMIT_NS 1000000 /* before a measured run; a worker may have no core just then */
 #define PAUSES_PER_CLOCK 32
 
 #define QUEUE_COMMANDS 256
@@ -410,11 +411,24 @@ EXPORT void edgeplan_program_run(edgeplan_program *p, void *const *bindings, int
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Let sleeping workers spin again: in a row of runs they would not have fallen asleep. */
+static void wake_workers(edgeplan_pool *pool) {
+    const int64_t start = now_ns();
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->program, NULL);
+    atomic_fetch_add(&pool->published.value, 1);
+    counter_notify(&pool->published);
+    while (atomic_load(&pool->published.sleepers) && now_ns() - start < WAKE_LIMIT_NS)
+        pause_briefly();
+    pthread_mutex_unlock(&pool->lock);
+}
+
 EXPORT void edgeplan_program_measure(edgeplan_program *p, void *const *bindings, int64_t repeats,
                                      void *flush, int64_t flush_bytes, int64_t *run_ns) {
     for (int64_t r = 0; r < repeats; ++r) {
         volatile char *line = flush;
         for (int64_t i = 0; flush && i < flush_bytes; i += 64) line[i] = (char)(line[i] + 1);
+        if (p->is_shareable) wake_workers(p->pool);
         int64_t start = now_ns();
         edgeplan_program_run(p, bindings, NULL);
         run_ns[r] = now_ns() - start;
@@ -505,17 +519,21 @@ static void execute_until(edgeplan_stream *s, uint64_t ticket) {
 
 static void *stream_main(void *argument) {
     edgeplan_stream *s = argument;
+    /* Spin only after work of its own: beside a helper that executes, spinning takes its core. */
+    int64_t spin_ns = 0;
     for (;;) {
         uint64_t heard = atomic_load(&s->alarm.value);
         if (has_commands(s)) {
             if (acquire(s)) {
                 execute_until(s, atomic_load(&s->enqueued));
+                spin_ns = SPIN_STREAM_NS;
                 continue;
             }
         } else if (atomic_load(&s->is_stopping)) {
             return NULL;
         }
-        counter_wait(&s->alarm, heard + 1, SPIN_STREAM_NS);
+        counter_wait(&s->alarm, heard + 1, spin_ns);
+        spin_ns = 0;
     }
 }
 

@@ -292,6 +292,12 @@ def test_a_context_stays_on_its_stream_while_it_works(engine, stream):
         context.execute({"x": x})
 
 
+@pytest.mark.parametrize("stream", [None, 0])
+def test_a_missing_stream_is_an_error(context, stream):
+    with pytest.raises(rt.BindingError, match="there is no default stream"):
+        context.enqueue({"x": X, "y": OUT}, stream)
+
+
 def test_step_times(context):
     out = np.zeros_like(X)
     times = context.measure_steps({"x": X, "y": out}, repeats=5)

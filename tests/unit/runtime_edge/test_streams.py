@@ -132,11 +132,9 @@ def test_failing_callback_is_logged_and_the_stream_goes_on(engine, caplog):
 
 
 def test_closed_stream(engine):
-    stream = engine.create_stream()
-    with engine.create_context() as context:
+    with engine.create_stream() as stream, engine.create_context() as context:
         y = np.zeros_like(X)
         context.enqueue({"x": X, "y": y}, stream)
-        stream.close()
         stream.close()
         assert y[0, 2] == 4.0  # closing finished the work
         with pytest.raises(rt.ContextBusyError, match="the stream is closed"):
