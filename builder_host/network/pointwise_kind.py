@@ -63,7 +63,8 @@ def as_reference(values: Array, kind: str) -> Array:
     if kind in "iu":
         if np.asarray(values).dtype.kind == "f":
             values = np.nan_to_num(np.trunc(values))
-        return np.asarray(values).astype(np.int64)
+        with np.errstate(invalid="ignore"):  # beyond int64: whatever the conversion gives
+            return np.asarray(values).astype(np.int64)
     return np.asarray(values).astype(np.float64)
 
 
