@@ -82,7 +82,7 @@ class ExecutionContext:
         if not self._lock.acquire(blocking=False):
             self._raise_busy()
         try:
-            if stream is not self._stream or self._is_closed:
+            if stream is not self._stream or self._stream is None:
                 if not hasattr(stream, "enqueue"):
                     raise BindingError(
                         f"stream is {stream!r}; make one with Engine.create_stream() (there is no "
