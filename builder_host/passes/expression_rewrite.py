@@ -142,6 +142,29 @@ def _first_uses(expr: Expr) -> list[int]:
     return list(dict.fromkeys(i for child in children(expr) for i in _first_uses(child)))
 
 
+def ordered(expr: Expr) -> Expr:
+    """Equal expression whose commutative operands stand in the order of their first inputs.
+
+    Layers that differ in the order alone then share a kernel and a timing.
+    """
+    match expr:
+        case Unary(op=op, x=x):
+            return Unary(op, ordered(x))
+        case Binary(op=op, a=a, b=b):
+            a, b = ordered(a), ordered(b)
+            swaps = op in ("add", "mul", "min", "max") and _first_input(b) < _first_input(a)
+            return Binary(op, b, a) if swaps else Binary(op, a, b)
+        case Select(condition=condition, a=a, b=b):
+            return Select(ordered(condition), ordered(a), ordered(b))
+        case _:
+            return expr
+
+
+def _first_input(expr: Expr) -> float:
+    """Lowest index of an input; infinity for literals, which so come last."""
+    return min(inputs_of(expr), default=np.inf)
+
+
 def affine_parts(expr: Expr, index: int) -> tuple[Expr, Expr] | None:
     """(scale, shift) without `Input(index)` so that expr = Input(index) * scale + shift.
 

@@ -8,6 +8,7 @@ from builder_host.expressions import Binary, Expr, Input, num_operations, substi
 from builder_host.network.editing import bypass_layer, move_before, update_layer
 from builder_host.network.network import Epilogue, Layer, Network, Tensor
 from builder_host.passes.channels import channel_axis, is_per_channel
+from builder_host.passes.expression_rewrite import ordered
 
 HOT_KINDS = frozenset(
     {"convolution", "deconvolution", "fully_connected", "matrix_multiply", "pooling"}
@@ -92,7 +93,7 @@ def _fuse_consumer(network: Network, layer: Layer) -> bool:
         if tensor not in operands:
             operands.append(tensor)
         places.append(Input(1 + operands.index(tensor)))
-    expr = substitute(consumer.params.expr, places)
+    expr = ordered(substitute(consumer.params.expr, places))
     if num_operations(expr) > MAX_OPERATIONS:
         return False
     operands = [_canonical(network, layer, t) for t in operands]

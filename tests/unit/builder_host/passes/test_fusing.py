@@ -31,7 +31,7 @@ from builder_host.passes import (
     merge_sibling_convolutions,
     to_pointwise,
 )
-from builder_host.passes.expression_rewrite import affine_parts, simplify
+from builder_host.passes.expression_rewrite import affine_parts, ordered, simplify
 from builder_host.passes.pipeline import PASSES, run_passes
 from planformat.datatypes import DataType
 
@@ -102,6 +102,12 @@ def test_simplified_expressions_are_equal_and_no_larger_after_one_more_round(exp
 )
 def test_simplify(expr, expected):
     assert text(simplify(expr)) == expected
+
+
+def test_commutative_operands_are_ordered_by_input():
+    expr = relu(Binary("add", Input(2), Binary("add", Const(1.0), Input(0))))
+    assert text(ordered(expr)) == "max(add(add(x0,0x1.0000000000000p+0),x2),0x0.0p+0)"
+    assert ordered(Binary("sub", Input(1), Input(0))) == Binary("sub", Input(1), Input(0))
 
 
 def test_affine_parts():
