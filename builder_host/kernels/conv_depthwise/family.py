@@ -73,7 +73,8 @@ class ConvDepthwise:
         tiles, _ = row_tiles(conv, pixels)
         wanted = problem.num_workers * _UNITS_PER_WORKER if problem.num_workers > 1 else 1
         chunks = min(conv.out_h, -(-wanted // (conv.batch * conv.out_blocks)))
-        rows_per_unit = -(-(-(-conv.out_h // chunks)) // rows) * rows
+        rows_of_chunk = -(-conv.out_h // chunks)
+        rows_per_unit = -(-rows_of_chunk // rows) * rows
         stem = (
             f"conv_depthwise_f32_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
             f"_{rows}x{pixels}_{target.isa}"

@@ -1,0 +1,1 @@
+"""Winograd convolution, 3x3 with stride 1."""

@@ -1,0 +1,108 @@
+"""conv_winograd: tactics against the float64 reference; error bounds per tile size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.convolutions import RELU, Case, check, inputs_of, problem_of, reference
+from support.cpu_kernels import AVX2, AVX512, NEON, Kernel, compile_source, runs_here
+
+from builder_host.kernels.conv_winograd.family import FAMILY
+from builder_host.kernels.conv_winograd.transforms import transformed_weights
+from builder_host.kernels.family import Tactic
+from builder_host.target import CpuTarget
+
+CASES = [
+    Case(40, 35, 14, 14, expr=RELU),
+    Case(16, 64, 7, 9, batch=2, workers=4, strided=True, operands=("strided", "channel")),
+    Case(64, 32, 28, 28, pads=(0, 2, 1, 0), bias=False),
+    Case(24, 24, 3, 2, pads=(2, 2, 2, 2)),
+    Case(16, 16, 20, 20, pads=(-1, -2, 0, 0), operands=("full", "gate")),
+]
+
+
+def tolerance(tactic: Tactic, channels: int) -> float:
+    """Allowed error over the largest result.
+
+    A transformed product sums `channels` terms; going through both transforms multiplies the
+    rounding errors by the product of the matrices' norms, about 3 for F(2x2) and 30 for F(4x4).
+    """
+    growth = {2: 3.0, 4: 30.0}[int(tactic.values["out_tile"])]
+    return 4 * growth * float(np.finfo(np.float32).eps) * (channels + 1) ** 0.5
+
+
+@pytest.mark.parametrize("target", [AVX512, AVX2, NEON], ids=lambda t: t.isa)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tactics_match_the_reference(case: Case, target: CpuTarget) -> None:
+    if not runs_here(target.isa):
+        pytest.skip(f"this CPU does not run {target.isa}")
+    tactics = FAMILY.tactics(problem_of(case, target), target)
+    assert {t.values["out_tile"] for t in tactics} == {2, 4}
+    assert len(tactics) <= 12
+    for tactic in [*tactics[:2], tactics[-1]]:
+        check(FAMILY, case, tactic, target, tolerance(tactic, case.channels))
+
+
+@pytest.mark.parametrize("out_tile", [2, 4])
+@pytest.mark.parametrize("split", [0, 1])
+def test_split_launches(out_tile: int, split: int) -> None:
+    if not runs_here("avx512"):
+        pytest.skip("this CPU does not run avx512")
+    values = {"oc_blocks": 2, "out_tile": out_tile, "pixels": 5, "split": split, "tiles": 5}
+    tactic = Tactic("conv_winograd", tuple(sorted(values.items())))
+    case = Case(32, 80, 14, 10, batch=2, expr=RELU)
+    check(FAMILY, case, tactic, AVX512, tolerance(tactic, 32))
+
+
+@pytest.mark.parametrize(("out_tile", "rms", "worst"), [(2, 6e-7, 4e-6), (4, 5e-6, 1e-4)])
+def test_stated_error_holds_for_many_channels(out_tile: int, rms: float, worst: float) -> None:
+    if not runs_here("avx2"):
+        pytest.skip("this CPU does not run avx2")
+    problem = problem_of(Case(256, 16, 24, 24, bias=False), AVX2)
+    inputs = inputs_of(problem)
+    wanted = reference(problem, inputs)
+    tactic = next(t for t in FAMILY.tactics(problem, AVX2) if t.values["out_tile"] == out_tile)
+    error = Kernel(FAMILY, problem, tactic, AVX2, inputs).run()[0] - wanted
+    scale = float(np.sqrt((wanted**2).mean()))
+    assert float(np.sqrt((error**2).mean())) / scale <= rms
+    assert float(np.abs(error).max()) / scale <= worst
+
+
+def test_weights_of_the_centre_tap() -> None:
+    weights = np.zeros((1, 1, 3, 3), np.float32)
+    weights[0, 0, 1, 1] = 36
+    column = np.array([0, 0.5, -0.5, 0])
+    expected = 36 * np.outer(column, column)
+    np.testing.assert_array_equal(transformed_weights(weights, 2)[0, 0], expected)
+    column = np.array([0, -1 / 6, 1 / 6, 1 / 12, -1 / 12, 0])
+    expected = (36 * np.outer(column, column)).astype(np.float32)
+    np.testing.assert_array_equal(transformed_weights(weights, 4)[0, 0], expected)
+
+
+def test_compiles_for_neon() -> None:
+    problem = problem_of(CASES[0], NEON)
+    for tactic in FAMILY.tactics(problem, NEON)[:2]:
+        compile_source(FAMILY.generate(problem, tactic, NEON).source, NEON)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(16, 16, 8, 8, strides=(2, 1)),
+        Case(16, 16, 8, 8, dilations=(1, 2)),
+        Case(16, 16, 8, 8, groups=2),
+        Case(16, 16, 8, 8, (3, 1)),
+        Case(4, 16, 8, 8),
+        Case(16, 16, 8, 8, linear=True),
+    ],
+    ids=str,
+)
+def test_does_not_apply(case: Case) -> None:
+    assert not FAMILY.applies(problem_of(case, AVX2), AVX2)
+
+
+def test_many_workers_get_units() -> None:
+    problem = problem_of(Case(128, 128, 14, 14, workers=4), AVX512)
+    for tactic in FAMILY.tactics(problem, AVX512):
+        launches = FAMILY.generate(problem, tactic, AVX512).launches
+        assert all(launch.num_units >= 2 for launch in launches)
