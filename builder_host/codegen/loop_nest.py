@@ -245,13 +245,13 @@ class Loop:
 
     Attributes:
         kind: `serial`; `vector`: no iteration depends on another one, so that a compiler may
-            vectorise it (and it pays).
+            vectorise it (and it pays); `lanes`: the same over elements of local arrays.
     """
 
     var: Var
     extent: Index
     body: tuple[Statement, ...]
-    kind: OneOf["serial", "vector"] = "serial"
+    kind: OneOf["serial", "vector", "lanes"] = "serial"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,28 +71,39 @@ def print_kernel(kernel: Kernel) -> str:
     for buffer in sorted(buffers.values(), key=lambda b: b.name):
         if buffer.argument is None:
             lines.extend(_table(kernel.symbol, buffer))
-    lines.append(
-        f"EP_EXPORT void {kernel.symbol}(void *const *args, int64_t unit_begin, "
-        "int64_t unit_end, void *scratch) {"
-    )
-    lines.append("  (void)scratch;")
+    # Restrict counts for parameters only, hence a function of its own.
+    parameters, arguments = [], []
     for buffer in sorted(buffers.values(), key=lambda b: b.name):
-        ctype = C_TYPES[buffer.dtype]
+        if buffer.argument is not None:
+            ctype = C_TYPES[buffer.dtype]
+            const = "" if buffer.name in stored else "const "
+            parameters.append(f"{const}{ctype} *EP_RESTRICT {buffer.name}")
+            arguments.append(f"({const}{ctype} *)args[{buffer.argument}]")
+    parameters += ["int64_t unit_begin", "int64_t unit_end"]
+    arguments += ["unit_begin", "unit_end"]
+    lines.append(f"EP_NOINLINE void {kernel.symbol}_units({_wrapped(parameters)}) {{")
+    for buffer in sorted(buffers.values(), key=lambda b: b.name):
         if buffer.argument is None:
+            ctype = C_TYPES[buffer.dtype]
             lines.append(f"  const {ctype} *const {buffer.name} = {kernel.symbol}_{buffer.name};")
-            continue
-        const = "" if buffer.name in stored else "const "
-        lines.append(
-            f"  {const}{ctype} *EP_RESTRICT const {buffer.name} = "
-            f"({const}{ctype} *)args[{buffer.argument}];"
-        )
     lines.append("  for (int64_t unit = unit_begin; unit < unit_end; ++unit) {")
     first = 0
     for number, section in enumerate(kernel.sections):
         lines.extend(_section(section, first, number + 1 == len(kernel.sections)))
         first += section.num_units
-    lines += ["  }", "}"]
+    lines += ["  }", "}", ""]
+    lines += [
+        f"EP_EXPORT void {kernel.symbol}(void *const *args, int64_t unit_begin, int64_t unit_end,",
+        "    void *scratch) {",
+        "  (void)scratch;",
+        f"  {kernel.symbol}_units({_wrapped(arguments)});",
+        "}",
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(items: Sequence[str]) -> str:
+    return "\n    " + ",\n    ".join(items)
 
 
 def _section(section: Section, first: int, is_last: bool) -> list[str]:
@@ -149,8 +160,9 @@ class _Printer:
         extent = self._index(loop.extent, before, indent)
         name = loop.var.name
         lines = [*before]
-        if loop.kind == "vector":
-            lines.append(f"{indent}EP_VECTORIZE")
+        if loop.kind != "serial":
+            pragma = "EP_VECTORIZE" if loop.kind == "vector" else "EP_LANES_LOOP"
+            lines.append(f"{indent}{pragma}")
         lines.append(f"{indent}for (int64_t {name} = 0; {name} < {extent}; ++{name}) {{")
         for statement in loop.body:
             lines.extend(self.statement(statement, indent + "  "))

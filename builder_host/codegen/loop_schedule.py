@@ -282,7 +282,7 @@ def _over_lanes(
 ) -> list[Statement]:
     if lane is None or extent is None:
         return list(body)
-    return [Loop(lane, extent, tuple(body), "vector")]
+    return [Loop(lane, extent, tuple(body), "lanes")]
 
 
 def _at(value: Value, names: frozenset[str], lane: Var | None) -> Value:
@@ -301,8 +301,7 @@ def _nested(
         open_ = [c for c in open_ if var not in c.index.variables()]
         if here:
             result = [If(here, tuple(result))]
-        kind = "serial"
-        result = [Loop(var, Index((), var.extent), tuple(result), kind)]  # type: ignore[arg-type]
+        result = [Loop(var, Index((), var.extent), tuple(result))]
     return [If(tuple(open_), tuple(result))] if open_ else result
 
 
@@ -348,7 +347,7 @@ def _split_reduction(stage: Reduce) -> list[Statement]:
         conditions = tuple(c.substitute({last: position}) for c in stage.conditions)
         combined = _combine(stage.op, part, convert(inner, stage.dtype), stage.dtype)
         body = Assign(part, guarded(conditions, combined, part))
-        return Loop(lane, Index((), lanes), (body,), "vector")
+        return Loop(lane, Index((), lanes), (body,), "lanes")
 
     body: list[Statement] = [
         Loop(block, Index((), block.extent), (step(as_index(block) * size + lane, size),))
@@ -358,14 +357,14 @@ def _split_reduction(stage: Reduce) -> list[Statement]:
         body.append(step(as_index(lane) + block.extent * size, rest))
     result: list[Statement] = [
         Declare(parts, stage.dtype, size),
-        Loop(lane, Index((), size), (Assign(part, Literal(stage.init, stage.dtype)),), "vector"),
+        Loop(lane, Index((), size), (Assign(part, Literal(stage.init, stage.dtype)),), "lanes"),
         *_nested(stage.variables[:-1], (), body),
     ]
     half = size // 2
     while half:
         other = Local(parts, stage.dtype, as_index(lane) + half)
         joined = Assign(part, _combine(stage.op, part, other, stage.dtype))
-        result.append(Loop(lane, Index((), half), (joined,), "vector"))
+        result.append(Loop(lane, Index((), half), (joined,), "lanes"))
         half //= 2
     total = Local(stage.name, stage.dtype)
     first = Local(parts, stage.dtype, Index())

@@ -41,15 +41,19 @@ void *memset(void *to, int byte, size_t num_bytes);
 #define EP_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* EP_UNROLL: unroll the next loop fully. EP_NO_UNROLL: keep it a loop. EP_VECTORIZE: no lane of the
- * next loop depends on another one. */
+ * next loop depends on another one; clang must not unroll it first, or lanes of a short loop are
+ * joined across iterations of the loop around it, with gathers. EP_LANES_LOOP: the same for few
+ * lanes with accumulators, which live in registers only when the loop is unrolled. */
 #if defined(__clang__)
 #define EP_UNROLL _Pragma("clang loop unroll(full)")
 #define EP_NO_UNROLL _Pragma("clang loop unroll(disable)")
-#define EP_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
+#define EP_LANES_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#define EP_VECTORIZE _Pragma("clang loop vectorize(assume_safety) unroll(disable)")
 #else
 #define EP_UNROLL _Pragma("GCC unroll 1024")
 #define EP_NO_UNROLL _Pragma("GCC unroll 1")
 #define EP_VECTORIZE _Pragma("GCC ivdep")
+#define EP_LANES_LOOP _Pragma("GCC ivdep")
 #endif
 
 typedef float vf __attribute__((vector_size(4 * EP_VL)));
