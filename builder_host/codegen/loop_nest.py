@@ -240,6 +240,21 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyTile:
+    """Copy a square of one vector by one vector of FLOAT32, transposed.
+
+    target[target_offset + r * target_stride + c] = source[source_offset + c * source_stride + r]
+    """
+
+    target: Buffer
+    target_offset: Index
+    target_stride: int
+    source: Buffer
+    source_offset: Index
+    source_stride: int
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
     """`body` for var = 0 .. extent - 1.
 
@@ -263,7 +278,7 @@ class If:
     otherwise: tuple[Statement, ...] = ()
 
 
-Statement = Declare | Assign | Store | Loop | If
+Statement = Declare | Assign | Store | CopyTile | Loop | If
 
 
 @dataclass(frozen=True, slots=True)

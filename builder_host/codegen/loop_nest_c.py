@@ -26,6 +26,7 @@ from builder_host.codegen.loop_nest import (
     Buffer,
     Condition,
     Convert,
+    CopyTile,
     Declare,
     FromIndex,
     Guarded,
@@ -150,10 +151,22 @@ class _Printer:
                 before, text = self._converted(value, buffer.dtype, indent)
                 where = self._index(offset, before, indent)
                 return [*before, f"{indent}{buffer.name}[{where}] = {text};"]
+            case CopyTile():
+                return self._copy_tile(statement, indent)
             case Loop():
                 return self._loop(statement, indent)
             case If():
                 return self._if(statement, indent)
+
+    def _copy_tile(self, tile: CopyTile, indent: str) -> list[str]:
+        before: list[str] = []
+        target = self._index(tile.target_offset, before, indent)
+        source = self._index(tile.source_offset, before, indent)
+        return [
+            *before,
+            f"{indent}ep_copy_tile({tile.target.name} + {target}, {tile.target_stride},",
+            f"{indent}    {tile.source.name} + {source}, {tile.source_stride});",
+        ]
 
     def _loop(self, loop: Loop, indent: str) -> list[str]:
         before: list[str] = []
@@ -335,6 +348,12 @@ def _collect(statement: Statement, buffers: dict[str, Buffer], stored: set[str])
                 _collect_index(condition.index, buffers)
             for inner in (*body, *otherwise):
                 _collect(inner, buffers, stored)
+        case CopyTile(target=target_buffer, source=source):
+            buffers[target_buffer.name] = target_buffer
+            buffers[source.name] = source
+            stored.add(target_buffer.name)
+            _collect_index(statement.target_offset, buffers)
+            _collect_index(statement.source_offset, buffers)
         case Declare():
             return
 

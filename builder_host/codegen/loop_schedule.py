@@ -16,10 +16,12 @@ from builder_host.codegen.loop_nest import (
     Apply,
     Assign,
     Condition,
+    CopyTile,
     Declare,
     FromIndex,
     If,
     Literal,
+    Load,
     Local,
     Loop,
     Section,
@@ -32,9 +34,11 @@ from builder_host.codegen.loop_nest import (
 from builder_host.codegen.nest import (
     ArgBest,
     Emit,
+    EmitTile,
     Nest,
     Reduce,
     Stage,
+    StoreTo,
     accesses,
     bind_locals,
     stage_indices,
@@ -51,17 +55,107 @@ SPLIT_LANES = (64, 16)  # partial results of a reduction along contiguous memory
 _WHOLE_LANES = 64  # a last dimension up to this is one chunk
 
 
-def schedule(nest: Nest) -> Section | None:
-    """Loops of one nest, or None when it has nothing to compute."""
+def schedule(nest: Nest, vector_elems: int) -> list[Section]:
+    """Loops of one nest; none when it has nothing to compute.
+
+    Args:
+        nest: the computation.
+        vector_elems: FLOAT32 lanes of the target; the side of transposed tiles.
+    """
     if any(var.extent == 0 for var in nest.dims):
-        return None
+        return []
     nest = _without_unit_dims(nest)
     nest = _drop_harmless_bound(nest)
+    if _copied(nest) is not None:
+        tiled = _tiled(nest, vector_elems)
+        if tiled is not None:
+            return tiled
     nest = _merged(nest)
     nest = replace(nest, stages=tuple(_merged_stage(s) for s in nest.stages))
     if nest.is_vector and _has_state(nest):
         nest = _chunked(nest)
-    return _units(nest)
+    return [_units(nest)]
+
+
+# --- transposed tiles ----------------------------------------------------------------------------
+
+
+def _copied(nest: Nest) -> tuple[StoreTo, Load] | None:
+    """Store and load of a nest that only moves FLOAT32 elements."""
+    if len(nest.stages) != 1:
+        return None
+    stage = nest.stages[0]
+    if not isinstance(stage, Emit) or stage.variables or stage.conditions or len(stage.stores) != 1:
+        return None
+    store = stage.stores[0]
+    load = store.value
+    if not isinstance(load, Load) or load.buffer.dtype is not DataType.FLOAT32:
+        return None
+    return (store, load) if store.buffer.dtype is DataType.FLOAT32 else None
+
+
+def _tiled(nest: Nest, size: int) -> list[Section] | None:
+    """Sections of whole tiles and of the rest, or None where tiles do not apply."""
+    if nest.bound is not None and nest.lane is not None:
+        parts = _without_bound(nest, nest.bound, nest.lane)
+        tiled = [_tiled(part, size) for part in parts]
+        if all(found is None for found in tiled):
+            return None
+        result: list[Section] = []
+        for part, found in zip(parts, tiled, strict=True):
+            result.extend(schedule(part, size) if found is None else found)
+        return result
+    nest = _merged(_without_unit_dims(nest))
+    copied = _copied(nest)
+    assert copied is not None
+    store, load = copied
+    along = [v for v in nest.dims if store.offset.coefficient(v) == 1]  # contiguous in the target
+    across = [v for v in nest.dims if load.offset.coefficient(v) == 1]
+    if len(along) != 1 or len(across) != 1 or along == across:
+        return None
+    a, b = along[0], across[0]
+    source_stride, target_stride = load.offset.coefficient(a), store.offset.coefficient(b)
+    if not source_stride or not target_stride or min(a.extent, b.extent) < size:
+        return None
+    rows, columns = Var(f"{b.name}t", b.extent // size), Var(f"{a.name}t", a.extent // size)
+    others = [v for v in nest.dims if v not in (a, b)]
+    moved = {a: as_index(columns) * size, b: as_index(rows) * size}
+    tile = EmitTile(
+        store.buffer, store.offset.substitute(moved), target_stride,
+        load.buffer, load.offset.substitute(moved), source_stride, size * size,
+    )  # fmt: skip
+    sections = [_units(Nest((*others, rows, columns), (tile,), is_vector=False))]
+    for var, other, limit in ((b, a, a.extent), (a, b, b.extent - b.extent % size)):
+        rest = var.extent % size
+        if rest:  # the second strip leaves out the corner that belongs to the first
+            edge, whole = Var(f"{var.name}r", rest), Var(other.name, limit)
+            shift = {var: as_index(edge) + (var.extent - rest), other: as_index(whole)}
+            inner = [whole, edge] if var is a else [edge, whole]
+            strip = _substitute(nest, [*others, *inner], shift)
+            sections.append(_units(strip))
+    return sections
+
+
+def _without_bound(nest: Nest, bound: Condition, lane: Var) -> list[Nest]:
+    """The full channel blocks, and the partial one as a nest of its own."""
+    outer = [v for v in nest.dims if v is not lane and bound.index.coefficient(v)]
+    if not outer:  # a single, partial block
+        short = Var(lane.name, bound.high)
+        dims = [short if v is lane else v for v in nest.dims]
+        only = _substitute(nest, dims, {lane: as_index(short)})
+        return [replace(only, bound=None, lane=None)]
+    block = outer[0]
+    full, rest = divmod(bound.high, lane.extent)
+    whole, short = Var(block.name, full), Var(lane.name, rest)
+    found = []
+    if full:
+        dims = [whole if v is block else v for v in nest.dims]
+        found.append(
+            replace(_substitute(nest, dims, {block: as_index(whole)}), bound=None, lane=None)
+        )
+    dims = [short if v is lane else v for v in nest.dims if v is not block]
+    last = _substitute(nest, dims, {block: Index((), full), lane: as_index(short)})
+    return [*found, replace(last, bound=None, lane=None)]
 
 
 # --- shape of the iteration ---------------------------------------------------------------------
@@ -85,7 +179,7 @@ def _without_unit_dims(nest: Nest) -> Nest:
     for stage in result.stages:
         inner = {v: Index() for v in stage_variables(stage) if v.extent == 1}
         changed = substitute_stage(stage, inner)
-        if not isinstance(changed, ArgBest) and inner:
+        if not isinstance(changed, ArgBest | EmitTile) and inner:
             kept = tuple(v for v in changed.variables if v.extent != 1)
             changed = replace(changed, variables=kept)
         stages.append(stage if isinstance(stage, ArgBest) else changed)
@@ -128,7 +222,7 @@ def _merged(nest: Nest) -> Nest:
 
 
 def _merged_stage(stage: Stage) -> Stage:
-    if isinstance(stage, ArgBest):
+    if isinstance(stage, ArgBest | EmitTile):
         return stage
     number = len(stage.variables) - 2
     while number >= 0:
@@ -137,7 +231,7 @@ def _merged_stage(stage: Stage) -> Stage:
             whole = Var(f"{outer.name}{inner.name}", outer.extent * inner.extent)
             variables = (*stage.variables[:number], whole, *stage.variables[number + 2 :])
             changed = substitute_stage(stage, {outer: Index(), inner: as_index(whole)})
-            assert not isinstance(changed, ArgBest)
+            assert not isinstance(changed, ArgBest | EmitTile)
             stage = replace(changed, variables=variables)
         number -= 1
     return stage
@@ -258,7 +352,7 @@ def _stages(stages: Sequence[Stage], lane: Var | None, extent: Index | None) -> 
     names = frozenset(
         name
         for stage in stages
-        if not isinstance(stage, Emit)
+        if not isinstance(stage, Emit | EmitTile)
         for name in (
             (stage.name,) if isinstance(stage, Reduce) else (stage.value_name, stage.index_name)
         )
@@ -274,6 +368,13 @@ def _stages(stages: Sequence[Stage], lane: Var | None, extent: Index | None) -> 
                 found.extend(_arg_best(stage, lane, extent, names))
             case Emit():
                 found.extend(_emit(stage, lane, extent, names))
+            case EmitTile():
+                found.append(
+                    CopyTile(
+                        stage.target, stage.target_offset, stage.target_stride,
+                        stage.source, stage.source_offset, stage.source_stride,
+                    )
+                )  # fmt: skip
     return found
 
 

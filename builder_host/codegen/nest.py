@@ -82,7 +82,23 @@ class Emit:
     conditions: tuple[Condition, ...] = ()
 
 
-Stage = Reduce | ArgBest | Emit
+@dataclass(frozen=True, slots=True)
+class EmitTile:
+    """A transposed square of one vector by one vector; made by the scheduler only.
+
+    See `loop_nest.CopyTile`; `num_elems` is for the cost of a unit.
+    """
+
+    target: Buffer
+    target_offset: Index
+    target_stride: int
+    source: Buffer
+    source_offset: Index
+    source_stride: int
+    num_elems: int
+
+
+Stage = Reduce | ArgBest | Emit | EmitTile
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +130,7 @@ class Nest:
             points *= var.extent
         per_point = 0
         for stage in self.stages:
-            size = 1
+            size = stage.num_elems if isinstance(stage, EmitTile) else 1
             for var in stage_variables(stage):
                 size *= var.extent
             per_point += size
@@ -123,7 +139,13 @@ class Nest:
 
 def stage_variables(stage: Stage) -> tuple[Var, ...]:
     """Inner loop variables of a stage."""
-    return (stage.variable,) if isinstance(stage, ArgBest) else stage.variables
+    match stage:
+        case ArgBest(variable=variable):
+            return (variable,)
+        case EmitTile():
+            return ()
+        case _:
+            return stage.variables
 
 
 def substitute_stage(stage: Stage, replacements: Mapping[Var, Index]) -> Stage:
@@ -140,6 +162,12 @@ def substitute_stage(stage: Stage, replacements: Mapping[Var, Index]) -> Stage:
                 stage,
                 value=value.substitute(replacements),
                 eligible=None if eligible is None else eligible.substitute(replacements),
+            )
+        case EmitTile():
+            return replace(
+                stage,
+                target_offset=stage.target_offset.substitute(replacements),
+                source_offset=stage.source_offset.substitute(replacements),
             )
         case Emit(stores=stores, conditions=conditions):
             return replace(
@@ -194,6 +222,9 @@ def accesses(stage: Stage) -> Iterator[tuple[Buffer, Index]]:
     """Every buffer access of a stage with its offset."""
     values: list[Value] = []
     match stage:
+        case EmitTile():
+            yield stage.target, stage.target_offset
+            yield stage.source, stage.source_offset
         case Reduce(value=value):
             values.append(value)
         case ArgBest(value=value, eligible=eligible):
@@ -216,6 +247,9 @@ def stage_indices(stage: Stage) -> Iterator[Index]:
     """Every index expression of a stage."""
     values: list[Value] = []
     match stage:
+        case EmitTile():
+            yield stage.target_offset
+            yield stage.source_offset
         case Reduce(value=value, conditions=conditions):
             values.append(value)
             yield from (c.index for c in conditions)

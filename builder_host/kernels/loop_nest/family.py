@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from builder_host.codegen import nest as nest_module
 from builder_host.codegen.loop_nest import Kernel, Section
 from builder_host.codegen.loop_nest_c import print_kernel
 from builder_host.codegen.loop_schedule import schedule
-from builder_host.expressions import num_operations
+from builder_host.expressions import BOOLEAN_OPS, Binary, Expr, Unary, children
 from builder_host.kernels import loop_nest as package
 from builder_host.kernels.family import (
     KernelFamily,
@@ -30,29 +31,32 @@ from builder_host.kernels.loop_nest.operands import (
     Lowering,
     NotLowerableError,
 )
+from builder_host.network.layers import definition
 from builder_host.registry import RegistryError, collect_definitions
 from builder_host.target import CpuTarget
 
 Array = npt.NDArray[Any]
 
-# Nanoseconds per inner operation of one worker at 16 float lanes; measured on Zen 4. Kinds that
-# move memory are held against the bandwidth too.
+# Nanoseconds per inner operation of one worker with 16 float lanes, in LINEAR and in blocked form
+# (measured on Zen 4). Memory traffic is a second bound. Hot kinds rank behind their own families.
 _NS_PER_OPERATION = {
-    "convolution": 0.8,
-    "deconvolution": 2.0,
-    "pooling": 0.5,
-    "fully_connected": 0.15,
-    "matrix_multiply": 0.15,
-    "top_k": 1.5,
-    "arg_reduce": 0.5,
-    "gather": 0.5,
-    "pad": 0.3,
-    "transpose": 0.5,
-    "reformat": 0.4,
-    "resize": 0.4,
-    "lrn": 0.3,
+    "convolution": (0.8, 1.5),
+    "deconvolution": (2.0, 2.0),
+    "pooling": (0.5, 0.1),
+    "fully_connected": (0.1, 0.5),
+    "matrix_multiply": (0.1, 0.5),
+    "top_k": (1.5, 1.5),
+    "arg_reduce": (0.4, 0.4),
+    "gather": (0.4, 0.4),
+    "pad": (0.2, 0.1),
+    "resize": (0.7, 0.07),
+    "lrn": (0.09, 0.4),
+    "softmax": (0.25, 0.5),
 }
-_NS_DEFAULT = 0.1
+_NS_DEFAULT = (0.05, 0.05)
+_NS_FUNCTION = 0.15  # a transcendental function or a quotient, per element
+_CHEAP_OPS = frozenset({"add", "sub", "mul", "max", "min", "neg", "abs", "sqrt", *BOOLEAN_OPS})
+_CACHE_SPEEDUP = 4.0  # activations that fit into the last-level cache against memory
 _STEP_US = 0.2
 _PREFIX = "lower_"
 
@@ -88,7 +92,7 @@ class LoopNestFamily:
         if not isinstance(target, CpuTarget):
             return False
         try:
-            _sections(problem)
+            _lowered(problem)
         except NotLowerableError:
             return False
         return True
@@ -101,13 +105,16 @@ class LoopNestFamily:
                 operations += problem.inputs[0].stored_elems * problem.params.k
             else:
                 operations += lowered.num_operations
-        own = _NS_PER_OPERATION.get(problem.kind, _NS_DEFAULT)
-        if problem.epilogue is not None:
-            own += 0.02 * num_operations(problem.epilogue.expr)
-        lanes: float = min(1.0, target.vector_elems / 16)
-        compute_us = operations * own / max(lanes, 0.25) * 1e-3
+        is_blocked = problem.outputs[0].format.channel_block > 1
+        own = _NS_PER_OPERATION.get(problem.kind, _NS_DEFAULT)[is_blocked]
+        lanes: float = max(0.25, min(1.0, target.vector_elems / 16))
+        functions = _num_functions(problem) * math.prod(problem.outputs[0].shape)
+        compute_us = (operations * own + functions * _NS_FUNCTION) / lanes * 1e-3
         moved = sum(layout.stored_bytes for layout in (*problem.inputs, *problem.outputs))
-        return float(_STEP_US + max(compute_us, moved / (target.memory_gbps * 1e3)))
+        rate_gbps = target.memory_gbps
+        if moved <= max(target.l2_bytes, target.l3_bytes) // 2:
+            rate_gbps *= _CACHE_SPEEDUP
+        return float(_STEP_US + max(compute_us, moved / (rate_gbps * 1e3)))
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """One: the schedule is fixed by rule."""
@@ -116,8 +123,7 @@ class LoopNestFamily:
 
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """One launch for all nests of the problem."""
-        del target
-        sections = _sections(problem)
+        sections = _sections(problem, target.vector_elems)
         symbol = symbol_for(
             f"loop_nest_{problem.kind}", problem.text(), tactic.text, self.template_hash
         )
@@ -151,6 +157,20 @@ class LoopNestFamily:
         return packed
 
 
+def _num_functions(problem: Problem) -> int:
+    """Costly operations per element in the problem's own expression and its epilogue."""
+
+    def count(expr: Expr) -> int:
+        own = isinstance(expr, Unary | Binary) and expr.op not in _CHEAP_OPS
+        return int(own) + sum(count(child) for child in children(expr))
+
+    total = count(problem.epilogue.expr) if problem.epilogue is not None else 0
+    expression = getattr(definition(problem.kind), "expression", None)
+    if expression is not None:
+        total += count(expression(problem.params, problem.num_own_inputs))
+    return total
+
+
 def _lowered(problem: Problem) -> Sequence[nest_module.Nest | Section]:
     lowering = lowerings().get(problem.kind)
     if lowering is None:
@@ -158,12 +178,13 @@ def _lowered(problem: Problem) -> Sequence[nest_module.Nest | Section]:
     return lowering(problem)
 
 
-def _sections(problem: Problem) -> tuple[Section, ...]:
-    found = []
+def _sections(problem: Problem, vector_elems: int) -> tuple[Section, ...]:
+    found: list[Section] = []
     for lowered in _lowered(problem):
-        section = lowered if isinstance(lowered, Section) else schedule(lowered)
-        if section is not None:
-            found.append(section)
+        if isinstance(lowered, Section):
+            found.append(lowered)
+        else:
+            found.extend(schedule(lowered, vector_elems))
     return tuple(found)
 
 
