@@ -120,6 +120,15 @@ class Engine:
         self._code: Code = device.load_code(
             self._variant.code_objects, self._variant.kernels, source=source
         )
+        tuned, usable = max(p.num_workers for p in self._variant.profiles), device.usable_workers()
+        if num_workers is None and tuned > usable:
+            _log.warning(
+                "plan %s: tuned for %d threads, the process may use %d cores: contexts get %d",
+                source,
+                tuned,
+                usable,
+                usable,
+            )
         self._weights_address, self._weights_holder = device.map_weights(plan.weights)
         self.canary_report: CanaryReport | None = self._run_canary() if canary else None
         self.is_loaded = True

@@ -237,3 +237,14 @@ def test_nothing_stays_mapped_when_an_engine_is_garbage(plan_path):
     del engine, context, stream
     assert num_code_files() == before
     assert struct.unpack("<f", out[:4]) == (3.0,)  # dropping a stream finishes its work
+
+
+def test_fewer_cores_than_tuned_for_are_reported(caplog):
+    cores = len(os.sched_getaffinity(0))
+    data = bytes_of(tiny_plans.plan(num_workers=cores + 1))
+    engine = rt.load(data)
+    assert f"tuned for {cores + 1} threads, the process may use {cores} cores" in caplog.text
+    assert engine.create_context().num_workers == cores
+    assert engine.create_context(num_workers=cores + 2).num_workers == cores + 2
+    with pytest.raises(ValueError, match="num_workers is 0"):
+        engine.create_context(num_workers=0)
