@@ -39,7 +39,6 @@ _HERE = Path(__file__).parent
 _TILED = (_HERE / "kernel.c").read_text()
 _GENERIC = (_HERE / "kernel_generic.c").read_text()
 
-_ACCUMULATORS = {32: 28, 16: 12}
 _WIDTHS = {32: (14, 9, 6), 16: (6, 4, 12)}
 # Multiply-adds in the text of a kernel; beyond that compile time and code size are out of hand.
 _MAX_UNROLLED = 8192
@@ -63,11 +62,11 @@ class DeconvolutionFamily:
         x, w, y = problem.inputs[0], problem.inputs[1], problem.outputs[0]
         if x.format is not target.blocked_format or y.format is not target.blocked_format:
             return False
-        if not problem.is_constant[1] or w.format is not TensorFormat.LINEAR:
+        if problem.is_constant[0] or not problem.is_constant[1]:
             return False
-        return 0 not in (*x.shape, *y.shape) and operands_apply(
-            with_bias_as_operand(problem, 2, 1), 1
-        )
+        if w.format is not TensorFormat.LINEAR or 0 in (*x.shape, *y.shape):
+            return False
+        return operands_apply(with_bias_as_operand(problem, 2, 1), 1)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """Arithmetic at 70 % of peak (2 % for the generic mode), or all tensors through memory."""
@@ -88,7 +87,8 @@ class DeconvolutionFamily:
             width = -(-problem.outputs[0].shape[3] // problem.params.strides[1])
             for most in _WIDTHS[target.num_vector_registers]:
                 tile = -(-width // -(-width // most))
-                vectors = min(_ACCUMULATORS[target.num_vector_registers] // tile, blocks, 4)
+                # Accumulators, the vectors of the weights and one broadcast fit in registers.
+                vectors = min((target.num_vector_registers - 1) // (tile + 1), blocks, 4)
                 tactic = Tactic(
                     self.name, (("mode", mode), ("tile", tile), ("vectors", max(1, vectors)))
                 )

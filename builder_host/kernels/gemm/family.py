@@ -43,9 +43,8 @@ _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.c").read_text()
 _KINDS = ("fully_connected", "matrix_multiply")
 
-# Row tile and column vectors that leave registers for the vectors of B and one broadcast.
-_TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((4, 3), (6, 2))}
-_ACCUMULATORS = {32: 28, 16: 12}
+# Row tile and column vectors: accumulators, the vectors of B and one broadcast fit in registers.
+_TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((6, 2), (4, 3))}
 
 
 class GemmFamily:
@@ -202,14 +201,14 @@ def _tiles(
         widest = max(1, min(8 if registers == 32 else 6, num_vectors, enough_units))
         for vectors in dict.fromkeys((min(4, widest), widest, min(2, widest))):
             chains = max(1, min(8, (registers // 2) // vectors))
-            found += [(1, vectors, chains, 0), (1, vectors, chains, 2048)]
+            found += [(1, vectors, chains, 2048), (1, vectors, chains, 0)]
         return found
     for most_rows, vectors in _TILES[registers]:
         rows = _even(product.rows, most_rows)
         if rows < most_rows:  # room for more column vectors
-            vectors = min(_ACCUMULATORS[registers] // rows, 8)
+            vectors = min((registers - 1) // (rows + 1), 8)
         if num_vectors == 1:  # columns are scarce: one vector, all registers for rows
-            rows, vectors = _even(product.rows, _ACCUMULATORS[registers]), 1
+            rows, vectors = _even(product.rows, registers - 4), 1
         vectors = min(vectors, num_vectors)
         chains = 1 if rows * vectors >= 8 else 2
         found.append((rows, vectors, chains, 0))
@@ -243,6 +242,8 @@ def _rows_per_unit(product: Product, row_tile: int, groups: int, num_workers: in
     """At most about 256 rows, a multiple of the tile, fewer where units are scarce."""
     tiles = -(-product.rows // row_tile)
     tiles_per_unit = max(1, min(tiles, 256 // row_tile))
+    if product.gather:  # the copied rows stay in scratch: at most 4 MiB, but one tile
+        tiles_per_unit = max(1, min(tiles_per_unit, (1 << 20) // (row_tile * product.depth)))
     while tiles_per_unit > 1:
         if product.batch * groups * -(-tiles // tiles_per_unit) >= 4 * num_workers:
             break

@@ -50,7 +50,7 @@ class PoolingFamily:
         x, y = problem.inputs[0], problem.outputs[0]
         if len(x.shape) != 4 or x.dtype is not DataType.FLOAT32 or y.dtype is not x.dtype:
             return False
-        if 0 in y.shape or 0 in x.shape:
+        if 0 in y.shape or 0 in x.shape or problem.is_constant[0]:
             return False
         if x.format is not target.blocked_format:
             return False

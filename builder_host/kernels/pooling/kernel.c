@@ -181,17 +181,17 @@ EP_EXPORT void KERNEL(void *const *args, int64_t unit_begin, int64_t unit_end, v
             const taps rows = clip(h0, WINDOW_H, DILATION_H, 0, INPUT_H);
             const taps counted = clip(h0, WINDOW_H, DILATION_H, COUNT_TOP, COUNT_BOTTOM);
             const int64_t row_count = counted.end - counted.begin;
-            int64_t ow = 0;
-            for (; ow < INNER_BEGIN; ++ow) border(args, plane, n, cb, oh, ow, rows, row_count);
+            for (int64_t ow = 0; ow < INNER_BEGIN; ++ow)
+                border(args, plane, n, cb, oh, ow, rows, row_count);
 #if TILE > 0
-            for (; ow + TILE <= INNER_END; ow += TILE)
+            for (int64_t ow = INNER_BEGIN; ow < INNER_END - TILE_REST; ow += TILE)
                 tile(args, plane, n, cb, oh, ow, rows, row_count, TILE);
 #if TILE_REST > 0
-            tile(args, plane, n, cb, oh, ow, rows, row_count, TILE_REST);
-            ow += TILE_REST;
+            tile(args, plane, n, cb, oh, INNER_END - TILE_REST, rows, row_count, TILE_REST);
 #endif
 #endif
-            for (; ow < OUTPUT_W; ++ow) border(args, plane, n, cb, oh, ow, rows, row_count);
+            for (int64_t ow = INNER_END; ow < OUTPUT_W; ++ow)
+                border(args, plane, n, cb, oh, ow, rows, row_count);
         }
     }
 }
