@@ -31,6 +31,7 @@ _GENERATOR = Path(__file__).read_text()
 
 _TILES_32 = ((1, 14), (2, 7), (1, 7), (2, 9), (1, 20))
 _TILES_16 = ((1, 8), (2, 3), (1, 4), (1, 11))
+_TILES_NEON = ((1, 14), (1, 7), (1, 10))
 _MAX_SHARED_TAPS = 25
 _MAX_SHARED_COLUMNS = 48
 _UNITS_PER_WORKER = 4
@@ -58,7 +59,7 @@ class ConvDepthwise:
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles that fit the registers, without those that the row or the kernel forbids."""
         conv = _require(problem, target)
-        sizes = _TILES_16 if target.num_vector_registers == 16 else _TILES_32
+        sizes = {"avx512": _TILES_32, "avx2": _TILES_16, "neon": _TILES_NEON}[target.isa]
         tiles: dict[tuple[int, int], None] = {}
         for rows, pixels in sizes:
             if rows == 1 or (_shares_columns(conv, pixels) and conv.num_taps <= 9):

@@ -47,9 +47,11 @@ from builder_host.target import CpuTarget
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
 
-# Registers that a tile needs: sums, one weight vector per block, one broadcast value.
+# (rows, pixels, output blocks). Registers: sums, one weight vector per block, one value; with
+# lane-wise products (NEON) four weight vectors per block.
 _TILES_32 = ((1, 14, 2), (1, 6, 4), (1, 9, 3), (1, 28, 1), (2, 7, 2), (1, 7, 3), (4, 7, 1))
-_TILES_16 = ((1, 6, 2), (1, 4, 3), (1, 13, 1), (2, 3, 2), (2, 6, 1))
+_TILES_16 = ((1, 6, 2), (1, 5, 2), (2, 3, 2), (1, 13, 1), (1, 10, 1))
+_TILES_NEON = ((1, 10, 2), (1, 8, 2), (1, 7, 2), (1, 20, 1), (1, 14, 1))
 _UNITS_PER_WORKER = 4
 _PREFETCH_BYTES = 2048
 
@@ -89,7 +91,7 @@ class ConvDirect:
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles that fit the registers and the image, each in the order that suits its size."""
         conv = _require(problem, target)
-        sizes = _TILES_16 if target.num_vector_registers == 16 else _TILES_32
+        sizes = {"avx512": _TILES_32, "avx2": _TILES_16, "neon": _TILES_NEON}[target.isa]
         blocks = 1 if _is_mixed(conv) else -(-conv.group_filters // conv.lanes)
         tiles: dict[tuple[int, int, int], None] = {}
         for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: _tile_cost(conv, blocks, t)):
@@ -149,6 +151,7 @@ class ConvDirect:
             "ROW_TILES": tiles,
             "KERNEL_COLUMNS": columns,
             "LANES_UNROLLED": 1 if mixed else math.gcd(4, tail),
+            "VECTOR_LANES": int(target.isa == "neon" and tail == conv.lanes and not mixed),
             "PREFETCH_BYTES": values["prefetch"],
             "MIXED_GROUPS": int(mixed),
             "MIXED_TABLE": ", ".join(f"{{{a}, {b}, {c}}}" for a, b, c in table) or "{0, 0, 0}",

@@ -41,6 +41,7 @@
 #define ROW_TILES EDGE(0, 14) INNER(14, 14, 2) EDGE(42, 14)
 #define KERNEL_COLUMNS COLUMN(0) COLUMN(1) COLUMN(2)
 #define LANES_UNROLLED 4      // divides EP_VL and IN_TAIL
+#define VECTOR_LANES 0        // 1: a whole block of x is loaded and used lane by lane
 #define PREFETCH_BYTES 0      // how far ahead weights are prefetched; 0: not at all
 #define MIXED_GROUPS 0        // 1: groups share blocks; each output block has a row in the table
 #define MIXED_TABLE {0, 64, 0} // first channel, end channel, input blocks packed before
@@ -82,6 +83,34 @@ EP_INLINE void add_tap(tile_sums sums, const float *x, const float *weights,
                        const int row_end, const int pixels, const int blocks, const int is_edge,
                        const int64_t ow, const int64_t kw)
 {
+#if VECTOR_LANES
+    (void)lane_begin, (void)lane_end;
+    vf w[EP_VL][SET_BLOCKS];
+    EP_UNROLL
+    for (int lane = 0; lane < EP_VL; ++lane) {
+        EP_UNROLL
+        for (int o = 0; o < blocks; ++o)
+            w[lane][o] = ep_load(weights + (lane * blocks + o) * EP_VL);
+    }
+    if (PREFETCH_BYTES > 0)
+        ep_prefetch((const char *)weights + PREFETCH_BYTES);
+    EP_UNROLL
+    for (int r = row_begin; r < row_end; ++r) {
+        EP_UNROLL
+        for (int p = 0; p < pixels; ++p) {
+            int64_t iw = input_column(ow + p, kw);
+            if (is_edge && (iw < 0 || iw >= IN_W))
+                continue;
+            const vf values = ep_load(x + (int64_t)r * STRIDE_H * X_H + (int64_t)p * STRIDE_W * X_W);
+            EP_UNROLL
+            for (int lane = 0; lane < EP_VL; ++lane) {
+                EP_UNROLL
+                for (int o = 0; o < blocks; ++o)
+                    sums[r][p][o] = ep_fma(ep_splat(values[lane]), w[lane][o], sums[r][p][o]);
+            }
+        }
+    }
+#else
     for (int64_t lane = lane_begin; lane < lane_end; lane += LANES_UNROLLED) {
         EP_UNROLL
         for (int u = 0; u < LANES_UNROLLED; ++u) {
@@ -109,6 +138,7 @@ EP_INLINE void add_tap(tile_sums sums, const float *x, const float *weights,
             }
         }
     }
+#endif
 }
 
 // Adds one kernel row; x points to column 0 of the input row that row 0 of the tile reads.

@@ -37,7 +37,7 @@ _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
 
 _TILES_32 = ((14, 2), (9, 3), (6, 4), (28, 1))
-_TILES_16 = ((6, 2), (4, 3), (13, 1))
+_TILES_16 = ((6, 2), (5, 2), (13, 1))
 _UNITS_PER_WORKER = 4
 
 

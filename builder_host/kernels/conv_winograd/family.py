@@ -44,7 +44,8 @@ _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
 
 _PARTS_32 = ((14, 2), (6, 4), (9, 3))
-_PARTS_16 = ((6, 2), (4, 3))
+_PARTS_16 = ((6, 2), (5, 2))
+_PARTS_NEON = ((10, 2), (8, 2), (14, 1))
 _PREFETCH_BYTES = 2048
 _CHUNK_SIZES = (8, 14, 28, 56, 112)
 _L3_SPEED = 2.0  # times memory bandwidth; a guess on the low side
@@ -121,6 +122,7 @@ class ConvWinograd:
             "TILE_PIXELS": pixels,
             "TILE_PARTS": " ".join(inner_tiles(0, balanced(tiles, pixels))),
             "LANES_UNROLLED": math.gcd(4, tail),
+            "VECTOR_LANES": int(target.isa == "neon" and tail == conv.lanes),
             "PREFETCH_BYTES": _PREFETCH_BYTES,
             "SPLIT": split,
         }
@@ -191,7 +193,7 @@ def _needs_split(conv: Convolution, plan: _Plan, workers: int) -> bool:
 
 def _ranked(conv: Convolution, target: CpuTarget) -> list[tuple[float, _Plan]]:
     """Expected microseconds and sizes of all variants, best first."""
-    parts = _PARTS_16 if target.num_vector_registers == 16 else _PARTS_32
+    parts = {"avx512": _PARTS_32, "avx2": _PARTS_16, "neon": _PARTS_NEON}[target.isa]
     plans: dict[_Plan, None] = {}
     for out_tile in (2, 4):
         total = _num_tiles(conv, out_tile)

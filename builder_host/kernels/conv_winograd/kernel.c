@@ -35,6 +35,7 @@
 #define TILE_PIXELS 14        // tiles of the largest part
 #define TILE_PARTS INNER(0, 14, 2)
 #define LANES_UNROLLED 4      // divides EP_VL and IN_TAIL
+#define VECTOR_LANES 0        // 1: a whole block of V is loaded and used lane by lane
 #define PREFETCH_BYTES 2048   // how far ahead U is prefetched; 0: not at all
 #define SPLIT 0               // 1: two launches, V of all tiles in the shared workspace
 #define HAS_BIAS 1
@@ -174,6 +175,28 @@ EP_INLINE void multiply_part(const float *v, const float *u, float *m, const int
             sums[t][o] = ep_splat(0.0f);
     }
     for (int64_t cb = 0; cb < IN_BLOCKS; ++cb) {
+#if VECTOR_LANES
+        const float *rows = u + cb * EP_VL * blocks * EP_VL;
+        vf w[EP_VL][SET_BLOCKS];
+        EP_UNROLL
+        for (int lane = 0; lane < EP_VL; ++lane) {
+            EP_UNROLL
+            for (int o = 0; o < blocks; ++o)
+                w[lane][o] = ep_load(rows + (lane * blocks + o) * EP_VL);
+        }
+        if (PREFETCH_BYTES > 0)
+            ep_prefetch((const char *)rows + PREFETCH_BYTES);
+        EP_UNROLL
+        for (int t = 0; t < tiles; ++t) {
+            const vf values = ep_load(v + (cb * TILES + t) * EP_VL);
+            EP_UNROLL
+            for (int lane = 0; lane < EP_VL; ++lane) {
+                EP_UNROLL
+                for (int o = 0; o < blocks; ++o)
+                    sums[t][o] = ep_fma(ep_splat(values[lane]), w[lane][o], sums[t][o]);
+            }
+        }
+#else
         const int64_t lanes = cb == IN_BLOCKS - 1 ? IN_TAIL : EP_VL;
         for (int64_t lane = 0; lane < lanes; lane += LANES_UNROLLED) {
             EP_UNROLL
@@ -195,6 +218,7 @@ EP_INLINE void multiply_part(const float *v, const float *u, float *m, const int
                 }
             }
         }
+#endif
     }
     EP_UNROLL
     for (int t = 0; t < tiles; ++t) {

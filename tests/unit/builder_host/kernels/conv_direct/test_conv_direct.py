@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.convolutions import RELU, Case, check, inputs_of, problem_of, reference
@@ -10,7 +12,8 @@ from support.cpu_kernels import AVX2, AVX512, NEON, Kernel, compile_source, runs
 from builder_host.expressions import Binary, Const, Input, Select
 from builder_host.kernels.conv_direct.family import FAMILY
 from builder_host.kernels.conv_direct.geometry import balanced, convolution_of, row_tiles
-from builder_host.kernels.family import Tactic
+from builder_host.kernels.conv_winograd.family import FAMILY as WINOGRAD
+from builder_host.kernels.family import Problem, Program, Tactic
 from builder_host.target import CpuTarget
 
 POINTWISE = {"kernel": (1, 1), "pads": (0, 0, 0, 0)}
@@ -72,6 +75,29 @@ def test_compiles_for_neon(case: Case) -> None:
     problem = problem_of(case, NEON)
     for tactic in FAMILY.tactics(problem, NEON)[:2]:
         compile_source(FAMILY.generate(problem, tactic, NEON).source, NEON)
+
+
+@pytest.mark.parametrize("name", ["conv_direct", "conv_winograd"])
+def test_lane_wise_products(name: str) -> None:
+    """What only NEON uses: x is loaded as a vector. Here it is switched on for AVX2."""
+    if not runs_here("avx2"):
+        pytest.skip("this CPU does not run avx2")
+    family = {"conv_direct": FAMILY, "conv_winograd": WINOGRAD}[name]
+
+    class LaneWise:
+        """The family with VECTOR_LANES set."""
+
+        applies, pack = family.applies, family.pack
+
+        def generate(self, problem: Problem, tactic: Tactic, target: CpuTarget) -> Program:
+            program = family.generate(problem, tactic, target)
+            source = program.source.replace("#define VECTOR_LANES 0", "#define VECTOR_LANES 1")
+            assert source != program.source
+            return replace(program, source=source)
+
+    case = Case(32, 24, 9, 14, expr=RELU)
+    for tactic in family.tactics(problem_of(case, AVX2), AVX2)[:2]:
+        check(LaneWise(), case, tactic, AVX2, 4e-5)
 
 
 def test_infinities_in_padding_stay_out() -> None:
