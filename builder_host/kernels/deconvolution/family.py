@@ -32,6 +32,7 @@ from builder_host.kernels.store_epilogue import (
     stride_parameters,
     with_bias_as_operand,
 )
+from builder_host.kernels.traffic import traffic_us
 from builder_host.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
@@ -69,14 +70,13 @@ class DeconvolutionFamily:
         return operands_apply(with_bias_as_operand(problem, 2, 1), 1)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """Arithmetic at 70 % of peak (2 % for the generic mode), or all tensors through memory."""
+        """Arithmetic at 80 % of peak (2 % for the generic mode), or memory traffic."""
         x, w = problem.inputs[0], problem.inputs[1]
         flops = 2.0 * x.shape[0] * x.shape[2] * x.shape[3] * w.type.num_elems
         mode = self.tactics(problem, target)[0].values["mode"]
-        share = {"dense": 0.7, "depthwise": 0.3, "generic": 0.02}[str(mode)]
-        streamed = sum(layout.stored_bytes for layout in (*problem.inputs, *problem.outputs))
+        share = {"dense": 0.8, "depthwise": 0.3, "generic": 0.02}[str(mode)]
         flops_us = flops / (share * target.fma_gflops_per_core * 1e3)
-        return float(max(flops_us, streamed / (target.memory_gbps * 1e3)) + 0.5)
+        return float(max(flops_us, traffic_us(problem, target)) + 0.1)
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles of outputs by channel blocks; the generic mode alone where no tile applies."""
@@ -88,7 +88,7 @@ class DeconvolutionFamily:
             for most in _WIDTHS[target.num_vector_registers]:
                 tile = -(-width // -(-width // most))
                 # Accumulators, the vectors of the weights and one broadcast fit in registers.
-                vectors = min((target.num_vector_registers - 1) // (tile + 1), blocks, 4)
+                vectors = min((target.num_vector_registers - 2) // (tile + 1), blocks, 4)
                 tactic = Tactic(
                     self.name, (("mode", mode), ("tile", tile), ("vectors", max(1, vectors)))
                 )

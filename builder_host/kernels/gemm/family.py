@@ -36,6 +36,7 @@ from builder_host.kernels.store_epilogue import (
     pack_operands,
     with_bias_as_operand,
 )
+from builder_host.kernels.traffic import traffic_us
 from builder_host.layouts import Layout
 from builder_host.target import CpuTarget
 
@@ -44,7 +45,7 @@ _TEMPLATE = (_HERE / "kernel.c").read_text()
 _KINDS = ("fully_connected", "matrix_multiply")
 
 # Row tile and column vectors: accumulators, the vectors of B and one broadcast fit in registers.
-_TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((6, 2), (4, 3))}
+_TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((6, 2), (3, 3))}
 
 
 class GemmFamily:
@@ -62,14 +63,13 @@ class GemmFamily:
         return _product(problem, target) is not None
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """The larger of arithmetic at 80 % of peak and all sides once through memory."""
+        """The larger of arithmetic at 85 % of peak and all sides once through memory."""
         product = _required(problem, target)
         flops = 2.0 * product.batch * product.rows * product.columns * product.depth
-        streamed = sum(layout.stored_bytes for layout in (*problem.inputs, *problem.outputs))
-        flops_us = flops / (0.8 * target.fma_gflops_per_core * 1e3)
+        flops_us = flops / (0.85 * target.fma_gflops_per_core * 1e3)
         if not problem.is_constant[1]:
-            flops_us *= 1.2
-        return float(max(flops_us, streamed / (target.memory_gbps * 1e3)) + 0.5)
+            flops_us *= 1.1
+        return float(max(flops_us, traffic_us(problem, target)) + 0.1)
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """One row: column vectors by interleaved sums; more rows: register tiles."""
@@ -206,7 +206,7 @@ def _tiles(
     for most_rows, vectors in _TILES[registers]:
         rows = _even(product.rows, most_rows)
         if rows < most_rows:  # room for more column vectors
-            vectors = min((registers - 1) // (rows + 1), 8)
+            vectors = min((registers - 2) // (rows + 1), 8)
         if num_vectors == 1:  # columns are scarce: one vector, all registers for rows
             rows, vectors = _even(product.rows, registers - 4), 1
         vectors = min(vectors, num_vectors)

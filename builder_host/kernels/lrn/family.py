@@ -23,6 +23,7 @@ from builder_host.kernels.family import (
     template_hash,
 )
 from builder_host.kernels.store_epilogue import epilogue_parameters, stride_parameters
+from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from builder_host.layouts import Layout
 from builder_host.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
@@ -59,13 +60,12 @@ class LrnFamily:
         return linear and _has_dense_images(x) and _has_dense_images(y)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """About 20 + size vector operations per vector (200 more for a power), or memory."""
-        x, y = problem.inputs[0], problem.outputs[0]
-        operations = 20 + problem.params.size
+        """About 14 + size operations per vector (200 more for a power), or memory traffic."""
+        vectors = problem.inputs[0].type.num_elems / target.vector_elems
+        operations = 14 + problem.params.size
         operations += 0 if problem.params.beta in _BETA_KINDS else 200
-        operations_per_us = target.fma_gflops_per_core * 1e3 / 2
-        streamed = (x.stored_bytes + y.stored_bytes) / (target.memory_gbps * 1e3)
-        return float(max(x.type.num_elems * operations / operations_per_us, streamed) + 0.5)
+        compute_us = vector_operations_us(operations * vectors, target)
+        return max(compute_us, traffic_us(problem, target)) + 0.1
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles of pixels for blocked tensors; one tactic for linear ones."""

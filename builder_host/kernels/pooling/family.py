@@ -26,6 +26,7 @@ from builder_host.kernels.store_epilogue import (
     pixel_offset,
     stride_parameters,
 )
+from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from builder_host.layouts import Layout
 from builder_host.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
@@ -64,14 +65,12 @@ class PoolingFamily:
         )
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """Input and output once through memory, at least two vector operations per load."""
-        x, y = problem.inputs[0], problem.outputs[0]
+        """Three operations per input cell that is new to an output, or memory traffic."""
         window_h, window_w = problem.params.window
-        stream_us = (x.stored_bytes + y.stored_bytes) / (target.memory_gbps * 1e3)
-        shared = min(window_h * window_w, 2 * max(window_h, window_w))
-        vectors = y.type.num_elems / target.vector_elems * shared
-        vectors_per_us = target.fma_gflops_per_core * 1e3 / 2 / target.vector_elems
-        return float(max(stream_us, 2 * vectors / vectors_per_us) + 0.5)
+        cells = window_h * min(window_w, problem.params.strides[1])
+        vectors = problem.outputs[0].type.num_elems / target.vector_elems
+        compute_us = vector_operations_us(3 * cells * vectors, target)
+        return max(compute_us, traffic_us(problem, target)) + 0.1
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles of as many columns as registers allow, and half of that."""
