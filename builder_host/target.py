@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from boards.spec import BoardSpecError, board_names, load_board
+from boards.spec import BoardSpec, BoardSpecError, board_names, load_board
 from builder_host.errors import TargetError
 from planformat.datatypes import TensorFormat
 from planformat.errors import PlanFormatError
@@ -59,14 +60,14 @@ class CpuTarget:
 def target_fingerprint(target: str) -> DeviceFingerprint | None:
     """Fingerprint that a board name or fingerprint file states; None: probe this machine.
 
+    Args:
+        target: board, board and software (`jetson-agx-orin@jetpack5`), or path of a fingerprint.
+
     Raises:
-        TargetError: no such board or file, or one that cannot be read.
+        TargetError: no such board, software or file, or one that cannot be read.
     """
-    if target in board_names():
-        try:
-            spec = load_board(target)
-        except BoardSpecError as error:
-            raise TargetError(str(error)) from error
+    spec = _board(target)
+    if spec is not None:
         return None if spec.is_probed else DeviceFingerprint(spec.device_kind, spec.fingerprint)
     path = Path(target)
     if not path.is_file():
@@ -78,6 +79,27 @@ def target_fingerprint(target: str) -> DeviceFingerprint | None:
         return fingerprint_from_json(path.read_text(encoding="utf-8"), source=target)
     except (OSError, UnicodeDecodeError, PlanFormatError) as error:
         raise TargetError(f"target '{target}': {error}") from error
+
+
+def target_hardware(target: str) -> Mapping[str, int | float]:
+    """Numbers of a board file for cost models (`memory_gbps` ...); empty for other targets.
+
+    Raises:
+        TargetError: a board file that cannot be read.
+    """
+    spec = _board(target)
+    if spec is None:
+        return {}
+    return {name: fact for name, fact in spec.hardware.items() if not isinstance(fact, str)}
+
+
+def _board(target: str) -> BoardSpec | None:
+    if target.partition("@")[0] not in board_names():
+        return None
+    try:
+        return load_board(target)
+    except BoardSpecError as error:
+        raise TargetError(str(error)) from error
 
 
 def cpu_target(fingerprint: DeviceFingerprint) -> CpuTarget:

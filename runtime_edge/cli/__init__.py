@@ -1,4 +1,4 @@
-"""The `edgeplan` command: finds its sub-commands in this folder and in the builder's, lazily.
+"""The `edgeplan` command: finds its sub-commands in the `cli` folders of the packages, lazily.
 
 A sub-command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`,
 which returns the exit status. Every command takes `--json` and `--verbose`. What the user did wrong
@@ -16,7 +16,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
-_PACKAGES = ("runtime_edge.cli", "builder_host.cli")
+_PACKAGES = ("runtime_edge.cli", "boards.cli", "builder_host.cli")
 _BUILDER_COMMANDS = ("build", "tune", "diff", "compare", "deploy")
 _OWN_PACKAGES = ("planformat", "runtime_edge", "builder_host", "boards")
 
