@@ -139,7 +139,7 @@ def build(
 
     trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
     run_passes(network, trace)
-    choice = FamilyChoice(kernel_families(), target)
+    choice = FamilyChoice(kernel_families(fingerprint.device_kind), target)
     formats = layout_assignment.run(network, choice, num_workers)
     if trace is not None:
         trace.layouts(network, formats)

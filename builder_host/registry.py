@@ -55,8 +55,11 @@ def collect_definitions(
 
 
 @functools.cache
-def kernel_families() -> tuple[KernelFamily, ...]:
-    """All kernel families, sorted by their folders' names; this order breaks ties.
+def kernel_families(device_kind: str | None = None) -> tuple[KernelFamily, ...]:
+    """Kernel families, sorted by their folders' names; this order breaks ties.
+
+    Args:
+        device_kind: `cpu` or `cuda`; None: all.
 
     Raises:
         RegistryError: a folder without `FAMILY`, or two families of one name.
@@ -72,4 +75,4 @@ def kernel_families() -> tuple[KernelFamily, ...]:
                 f"'{family.name}'; tactic ids must be unique"
             )
         names[family.name] = folder
-    return tuple(found.values())
+    return tuple(f for f in found.values() if device_kind in (None, f.device_kind))

@@ -97,8 +97,30 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class GridLaunch:
+    """One CUDA kernel of a program; kernels run in stream order.
+
+    Attributes:
+        symbol: exported kernel; every parameter is one 64-bit value.
+        grid, block, cluster: launch geometry, x y z; grid in blocks.
+        shared_memory_bytes: dynamic shared memory per block.
+        is_dependent: programmatic dependent launch: the kernel may start before the one ahead of
+            it has ended, and waits itself before it reads what that one wrote.
+    """
+
+    symbol: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    cluster: tuple[int, int, int] = (1, 1, 1)
+    shared_memory_bytes: int = 0
+    is_dependent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """Generated source and how to launch it.
+
+    CPU programs have `Launch`es, CUDA programs `GridLaunch`es, never both.
 
     Every launch gets the same argument array: inputs in problem order, outputs, then the shared
     workspace when `workspace_bytes` is not zero. Each argument points to the tensor's first element
@@ -107,7 +129,7 @@ class Program:
     """
 
     source: str
-    launches: tuple[Launch, ...]
+    launches: tuple[Launch, ...] | tuple[GridLaunch, ...]
     workspace_bytes: int = 0
 
 
@@ -115,6 +137,7 @@ class KernelFamily(Protocol):
     """One family; each folder in `builder_host/kernels/` has `family.py` binding `FAMILY`."""
 
     name: str
+    device_kind: str  # `cpu` or `cuda`: which targets it is asked about
     template_hash: str
 
     def applies(self, problem: Problem, target: Any) -> bool:

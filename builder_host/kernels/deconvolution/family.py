@@ -49,6 +49,7 @@ class DeconvolutionFamily:
     """Kernel family `deconvolution` (CPU)."""
 
     name = "deconvolution"
+    device_kind = "cpu"
     template_hash = template_hash(
         _TILED, _GENERIC, Path(__file__).read_text(), (_HERE / "phases.py").read_text()
     )

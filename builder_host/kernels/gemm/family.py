@@ -52,6 +52,7 @@ class GemmFamily:
     """Kernel family `gemm` (CPU)."""
 
     name = "gemm"
+    device_kind = "cpu"
     template_hash = template_hash(
         _TEMPLATE, Path(__file__).read_text(), (_HERE / "product.py").read_text()
     )

@@ -77,6 +77,7 @@ class LoopNestFamily:
     """Generated code for any kind with a lowering, in any mix of formats."""
 
     name = "loop_nest"
+    device_kind = "cpu"
 
     def __init__(self) -> None:
         """Hash the generator: this folder and the loop-nest modules of codegen."""

@@ -41,6 +41,7 @@ class LrnFamily:
     """Kernel family `lrn` (CPU)."""
 
     name = "lrn"
+    device_kind = "cpu"
     template_hash = template_hash(_BLOCKED, _LINEAR, Path(__file__).read_text())
 
     def applies(self, problem: Problem, target: Any) -> bool:

@@ -42,6 +42,7 @@ class PoolingFamily:
     """Kernel family `pooling` (CPU)."""
 
     name = "pooling"
+    device_kind = "cpu"
     template_hash = template_hash(_TEMPLATE, Path(__file__).read_text())
 
     def applies(self, problem: Problem, target: Any) -> bool:

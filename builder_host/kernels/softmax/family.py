@@ -49,6 +49,7 @@ class SoftmaxFamily:
     """Kernel family `softmax` (CPU)."""
 
     name = "softmax"
+    device_kind = "cpu"
     template_hash = template_hash(_ROWS, _COLUMNS, Path(__file__).read_text())
 
     def applies(self, problem: Problem, target: Any) -> bool:
