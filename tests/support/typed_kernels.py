@@ -43,6 +43,11 @@ def _store() -> tuple[tempfile.TemporaryDirectory[str], ArtifactStore]:
     return folder, ArtifactStore(folder.name)
 
 
+def store_of_the_run() -> ArtifactStore:
+    """The artifact store that the whole test run shares; removed at its end."""
+    return _store()[1]
+
+
 def toolchain(target: CpuTarget) -> CToolchain:
     """A toolchain on a store that the whole test run shares."""
     return CToolchain(target, store=_store()[1], jobs=2)

@@ -1,0 +1,58 @@
+"""Definitions found by place."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from builder_host.registry import RegistryError, collect_definitions, kernel_families
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> ModuleType:
+    sys.path.insert(0, str(tmp_path))
+    try:
+        folder = tmp_path / f"found_{tmp_path.name.replace('-', '_')}"
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+        (folder / "b.py").write_text("DEFINITION = ['b']\n")
+        (folder / "a.py").write_text("DEFINITION = ['a']\n")
+        yield __import__(folder.name)
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def path_of(package: ModuleType) -> Path:
+    assert package.__file__ is not None
+    return Path(package.__file__).parent
+
+
+def test_modules_are_collected_in_alphabetical_order(package: ModuleType) -> None:
+    assert collect_definitions(package, "DEFINITION") == {"a": ["a"], "b": ["b"]}
+
+
+def test_a_prefix_selects_modules(package: ModuleType) -> None:
+    (path_of(package) / "lower_x.py").write_text("DEFINITION = ['x']\n")
+    assert collect_definitions(package, "DEFINITION", prefix="lower_") == {"x": ["x"]}
+
+
+def test_a_module_without_definition_is_refused(package: ModuleType) -> None:
+    (path_of(package) / "c.py").write_text("")
+    with pytest.raises(RegistryError, match=r"\.c must bind DEFINITION"):
+        collect_definitions(package, "DEFINITION")
+
+
+def test_one_definition_in_two_modules_is_refused(package: ModuleType) -> None:
+    text = f"from {package.__name__}.a import DEFINITION\n"
+    (path_of(package) / "c.py").write_text(text)
+    with pytest.raises(RegistryError, match="binds the same DEFINITION as a"):
+        collect_definitions(package, "DEFINITION")
+
+
+def test_kernel_families_have_unique_names_in_stable_order() -> None:
+    names = [family.name for family in kernel_families()]
+    assert names == sorted(set(names))
+    assert "loop_nest" in names
