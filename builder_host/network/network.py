@@ -46,7 +46,7 @@ NUMPY_OF_DTYPE: dict[DataType, str] = {
 }
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Tensor:
     """A value in a network; compared by identity. `values` is set for constants only."""
 
@@ -54,6 +54,11 @@ class Tensor:
     type: TensorType
     values: Array | None = None
     producer: Layer | None = None
+
+    def __repr__(self) -> str:
+        """Short: a network is a graph, its whole text would never end."""
+        kind = "constant" if self.is_constant else "tensor"
+        return f"<{kind} '{self.name}' {self.type}>"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,7 +88,7 @@ class Epilogue:
     num_operands: int = 0
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Layer:
     """One operation; compared by identity.
 
@@ -106,6 +111,10 @@ class Layer:
     def output(self) -> Tensor:
         """The first output."""
         return self.outputs[0]
+
+    def __repr__(self) -> str:
+        """Short, for messages and debuggers."""
+        return f"<layer '{self.name}' {self.kind}>"
 
     @property
     def own_inputs(self) -> list[Tensor]:
