@@ -31,6 +31,7 @@ from builder_host.kernels.loop_nest.operands import (
     Lowering,
     NotLowerableError,
 )
+from builder_host.kernels.traffic import traffic_us
 from builder_host.network.layers import definition
 from builder_host.registry import RegistryError, collect_definitions
 from builder_host.target import CpuTarget
@@ -56,7 +57,6 @@ _NS_PER_OPERATION = {
 _NS_DEFAULT = (0.05, 0.05)
 _NS_FUNCTION = 0.15  # a transcendental function or a quotient, per element
 _CHEAP_OPS = frozenset({"add", "sub", "mul", "max", "min", "neg", "abs", "sqrt", *BOOLEAN_OPS})
-_CACHE_SPEEDUP = 4.0  # activations that fit into the last-level cache against memory
 _STEP_US = 0.2
 _PREFIX = "lower_"
 
@@ -111,11 +111,7 @@ class LoopNestFamily:
         lanes: float = max(0.25, min(1.0, target.vector_elems / 16))
         functions = _num_functions(problem) * math.prod(problem.outputs[0].shape)
         compute_us = (operations * own + functions * _NS_FUNCTION) / lanes * 1e-3
-        moved = sum(layout.stored_bytes for layout in (*problem.inputs, *problem.outputs))
-        rate_gbps = target.memory_gbps
-        if moved <= max(target.l2_bytes, target.l3_bytes) // 2:
-            rate_gbps *= _CACHE_SPEEDUP
-        return float(_STEP_US + max(compute_us, moved / (rate_gbps * 1e3)))
+        return float(_STEP_US + max(compute_us, traffic_us(problem, target)))
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """One: the schedule is fixed by rule."""

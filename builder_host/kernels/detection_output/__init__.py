@@ -1,0 +1,1 @@
+"""SSD detection output on the CPU."""
