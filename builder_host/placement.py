@@ -7,6 +7,7 @@ that nobody needs any more. A step that cannot be elided stays a copy.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -108,7 +109,7 @@ class Placement:
         """Everything that must run, in order."""
         found: list[Operation] = []
         for layer in self.network.layers:
-            if layer.kind == "concatenation":
+            if layer.kind == "concatenation" and self._has_views(layer):
                 found.extend(self._concatenation_copies(layer))
             elif not self._is_elided(layer):
                 found.append(self._operation(layer))
@@ -132,6 +133,14 @@ class Placement:
 
     # --- concatenation ---------------------------------------------------------------------
 
+    def _has_views(self, layer: Layer) -> bool:
+        """Whether every part of the whole is a view: none starts in the middle of a block."""
+        block = self.layout(layer.outputs[0]).format.channel_block
+        if block == 1:
+            return True
+        starts = itertools.accumulate(t.shape[layer.params.axis] for t in layer.inputs[:-1])
+        return layer.params.axis != 1 or all(start % block == 0 for start in starts)
+
     def _parts(self, layer: Layer) -> list[tuple[Tensor, int, Layout]]:
         whole = layer.outputs[0]
         layout = self.layout(whole)
@@ -145,14 +154,11 @@ class Placement:
         return parts
 
     def _elide_concatenation(self, layer: Layer) -> None:
-        block = self.layout(layer.outputs[0]).format.channel_block
-        start = 0
+        if not self._has_views(layer):
+            return
         for tensor, offset, part in self._parts(layer):
-            aligned = block == 1 or (layer.params.axis == 1 and start % block == 0)
-            start += tensor.shape[layer.params.axis]
             if (
-                aligned
-                and not tensor.is_constant
+                not tensor.is_constant
                 and tensor not in self._fixed
                 and tensor not in self._links
                 and tensor.producer is not None

@@ -182,8 +182,10 @@ def is_free(layer: Layer, reads: TensorFormat, writes: TensorFormat) -> bool:
     if layer.kind == "reshape":
         return writes is _LINEAR
     if layer.kind == "concatenation":
-        aligned = all(t.shape[1] % block == 0 for t in layer.inputs[:-1]) if block > 1 else True
-        return (layer.params.axis == 1 or block == 1) and aligned
+        if block == 1 or layer.params.axis != 1:
+            return True
+        starts = itertools.accumulate(t.shape[1] for t in layer.inputs[:-1])
+        return all(start % block == 0 for start in starts)
     if layer.kind == "slice" and all(s == 1 for s in layer.params.strides):
         return block == 1 or layer.params.starts[1] % block == 0
     return False

@@ -74,8 +74,7 @@ def run_plan(
 ) -> list[dict[str, np.ndarray]]:
     """Build, save, load with canary, and run every batch."""
     bh.build(network, config).save(path)
-    with rt.load(path) as engine:
-        context = engine.create_context()
+    with rt.load(path) as engine, engine.create_context() as context:
         return [
             {name: np.array(values) for name, values in context.execute(batch).items()}
             for batch in batches
