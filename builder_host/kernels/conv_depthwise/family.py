@@ -41,6 +41,7 @@ class ConvDepthwise:
     """Family `conv_depthwise`. Tactic parameters: rows, pixels: register tile."""
 
     name = "conv_depthwise"
+    device_kind = "cpu"
     template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:

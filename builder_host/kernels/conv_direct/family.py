@@ -65,6 +65,7 @@ class ConvDirect:
     """
 
     name = "conv_direct"
+    device_kind = "cpu"
     template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:

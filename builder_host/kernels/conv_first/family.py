@@ -49,6 +49,7 @@ class ConvFirst:
     """
 
     name = "conv_first"
+    device_kind = "cpu"
     template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:

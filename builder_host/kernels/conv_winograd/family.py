@@ -63,6 +63,7 @@ class ConvWinograd:
     """
 
     name = "conv_winograd"
+    device_kind = "cpu"
     template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
