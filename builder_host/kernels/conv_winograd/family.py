@@ -1,8 +1,8 @@
-"""Winograd convolution: 3x3, stride 1, on blocked tensors; F(2x2) and F(4x4).
+"""Winograd convolution with stride 1 on blocked tensors: F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5).
 
 Relative error against float64 (largest error over root mean square of the result, normal data):
-direct 2e-6, F(2x2) 3e-6, F(4x4) up to 8e-5 at 512 channels; root mean square 5e-7 and 4e-6.
-F(4x4) needs a quarter of the multiplications of a direct convolution, F(2x2) four ninths.
+direct 2e-6, F(2x2, 3x3) 3e-6, F(4x4, 3x3) and F(2x2, 5x5) up to 1e-4 at 512 channels; root mean
+square 5e-7 and 5e-6. They need 4/9, 1/4 and 9/25 of the multiplications of a direct convolution.
 Source: Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (2015).
 """
 
@@ -50,8 +50,10 @@ _PREFETCH_BYTES = 2048
 _CHUNK_SIZES = (8, 14, 28, 56, 112)
 _L3_SPEED = 2.0  # times memory bandwidth; a guess on the low side
 _MIN_CHANNELS = 8
-# Vector instructions per tile and block: input transform, output transform (counted in kernel.c).
-_TRANSFORM_COST = {2: (90, 60), 4: (260, 190)}
+_OUT_TILES = {3: (2, 4), 5: (2,)}
+# (input tile, output tile) -> vector instructions per tile and block of the input and output
+# transforms, counted in kernel.c.
+_TRANSFORM_COST = {(4, 2): (90, 60), (6, 4): (260, 190), (6, 2): (260, 130)}
 
 
 class ConvWinograd:
@@ -67,17 +69,17 @@ class ConvWinograd:
     template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
-        """3x3, stride 1, no dilation, one group, at least 8 channels on both sides."""
+        """3x3 or 5x5, stride 1, no dilation, one group, at least 8 channels on both sides."""
         conv = convolution_of(problem, target)
         return conv is not None and _fits(conv)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """The better of F(2x2) and F(4x4)."""
+        """Of the most promising variant."""
         conv = _require(problem, target)
         return min(cost for cost, _ in _ranked(conv, target))
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
-        """The most promising variants of both tile sizes."""
+        """The most promising variants of each tile size."""
         conv = _require(problem, target)
         found: dict[Tactic, None] = {}
         taken = {2: 0, 4: 0}
@@ -106,13 +108,15 @@ class ConvWinograd:
         sets = balanced(conv.out_blocks, int(values["oc_blocks"]))
         in_blocks = -(-conv.channels // conv.lanes)
         tail = conv.channels - (in_blocks - 1) * conv.lanes
-        stem = f"conv_winograd_f32_m{out_tile}_{tiles}_{pixels}x{sets[0]}_{target.isa}"
+        kernel = conv.kernel_h
+        stem = f"conv_winograd_f32_{kernel}x{kernel}m{out_tile}_{pixels}x{sets[0]}_{target.isa}"
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
         parameters: dict[str, int | str] = {
             **conv.parameters_of(_TEMPLATE),
             **epilogue_parameters(problem, conv),
             "SYMBOL": symbol,
             "TRANSFORM_SYMBOL": f"{symbol}_input",
+            "KERNEL_SIZE": conv.kernel_h,
             "OUT_TILE": out_tile,
             "IN_BLOCKS": in_blocks,
             "IN_TAIL": tail,
@@ -129,7 +133,7 @@ class ConvWinograd:
         }
         source = fill(with_epilogue(_TEMPLATE), parameters)
         chunks = -(-_num_tiles(conv, out_tile) // tiles)
-        frequencies = (out_tile + 2) ** 2
+        frequencies = (out_tile + kernel - 1) ** 2
         v_bytes = 4 * frequencies * (in_blocks * tiles * conv.lanes + 16)
         m_bytes = 4 * frequencies * (tiles * sets[0] * conv.lanes + 16)
         if not split:
@@ -151,7 +155,7 @@ class ConvWinograd:
         out_tile = int(tactic.values["out_tile"])
         blocked = blocked_weights(transformed_weights(weights, out_tile), 1, conv.lanes)
         # [output block, input block, row, column, ...] -> frequency before input block
-        shape = (conv.out_blocks, blocked.shape[1], 1, (out_tile + 2) ** 2, *blocked.shape[4:])
+        shape = (*blocked.shape[:2], 1, blocked.shape[2] * blocked.shape[3], *blocked.shape[4:])
         by_frequency = blocked.reshape(shape).transpose(0, 3, 2, 1, 4, 5)
         sets = balanced(conv.out_blocks, int(tactic.values["oc_blocks"]))
         return [None, packed_sets(by_frequency, sets), *pack_rest(problem, conv, constants)]
@@ -168,7 +172,8 @@ def _fits(conv: Convolution) -> bool:
     return (
         conv.x_is_blocked
         and conv.groups == 1
-        and (conv.kernel_h, conv.kernel_w) == (3, 3)
+        and conv.kernel_h == conv.kernel_w
+        and conv.kernel_h in _OUT_TILES
         and (conv.stride_h, conv.stride_w, conv.dilation_h, conv.dilation_w) == (1, 1, 1, 1)
         and min(conv.channels, conv.filters) >= _MIN_CHANNELS
     )
@@ -196,7 +201,7 @@ def _ranked(conv: Convolution, target: CpuTarget) -> list[tuple[float, _Plan]]:
     """Expected microseconds and sizes of all variants, best first."""
     parts = {"avx512": _PARTS_32, "avx2": _PARTS_16, "neon": _PARTS_NEON}[target.isa]
     plans: dict[_Plan, None] = {}
-    for out_tile in (2, 4):
+    for out_tile in _OUT_TILES[conv.kernel_h]:
         total = _num_tiles(conv, out_tile)
         for wanted in _CHUNK_SIZES:
             tiles = balanced(total, min(wanted, total))[0]
@@ -217,8 +222,9 @@ def _estimate_us(conv: Convolution, plan: _Plan, target: CpuTarget) -> float:
     chunks = -(-total // plan.tiles)
     in_blocks = -(-conv.channels // conv.lanes)
     sets = balanced(conv.out_blocks, plan.oc_blocks)
-    frequencies = (plan.out_tile + 2) ** 2
-    into, back = _TRANSFORM_COST[plan.out_tile]
+    in_tile = plan.out_tile + conv.kernel_h - 1
+    frequencies = in_tile**2
+    into, back = _TRANSFORM_COST[in_tile, plan.out_tile]
     steps = sum(  # of one input channel, one frequency, one chunk
         max(width * size, 10) + 0.1 * (width + size)
         for width in balanced(plan.tiles, plan.pixels)

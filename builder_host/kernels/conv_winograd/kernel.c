@@ -1,4 +1,4 @@
-// Winograd convolution, 3x3 with stride 1, on blocked tensors: F(2x2, 3x3) or F(4x4, 3x3).
+// Winograd convolution with stride 1 on blocked tensors: F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5).
 // Output tiles of OUT_TILE x OUT_TILE are taken TILES at a time. Their input patches are
 // transformed for all channels (each lane is a channel, so both transforms are plain vector
 // arithmetic); then, for one set of output blocks after the other, each frequency is a matrix
@@ -10,7 +10,8 @@
 // parameters
 #define SYMBOL conv_winograd_default
 #define TRANSFORM_SYMBOL conv_winograd_default_input // only with SPLIT
-#define OUT_TILE 4            // 2 or 4
+#define KERNEL_SIZE 3         // 3 or 5
+#define OUT_TILE 4            // 2 or 4, 2 for a kernel of 5
 #define IN_H 56               // input rows and columns
 #define IN_W 56
 #define OUT_H 56
@@ -49,7 +50,7 @@
 
 #include "epilogue.h"
 
-#define IN_TILE (OUT_TILE + 2)
+#define IN_TILE (OUT_TILE + KERNEL_SIZE - 1)
 #define FREQUENCIES (IN_TILE * IN_TILE)
 #define TILE_ROWS ((OUT_H + OUT_TILE - 1) / OUT_TILE)
 #define TILE_COLUMNS ((OUT_W + OUT_TILE - 1) / OUT_TILE)
@@ -67,7 +68,7 @@
 
 typedef vf patch[IN_TILE][IN_TILE];
 
-#if OUT_TILE == 4
+#if IN_TILE == 6
 // Points 0, 1, -1, 2, -2, infinity.
 EP_INLINE void transform_in(const vf *d, vf *t)
 {
@@ -86,8 +87,12 @@ EP_INLINE void transform_out(const vf *m, vf *r)
     const vf s = m[1] + m[2], d = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
     r[0] = m[0] + s + s2;
     r[1] = ep_fma(ep_splat(2.0f), d2, d);
+#if OUT_TILE == 4
     r[2] = ep_fma(ep_splat(4.0f), s2, s);
     r[3] = ep_fma(ep_splat(8.0f), d2, d) + m[5];
+#else
+    r[1] = r[1] + m[5];
+#endif
 }
 #else
 // Points 0, 1, -1, infinity.

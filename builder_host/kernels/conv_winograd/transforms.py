@@ -1,4 +1,4 @@
-"""Winograd matrices and the transform of 3x3 weights."""
+"""Winograd matrices and the transform of weights."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import numpy as np
 
 from builder_host.kernels.family import Array
 
-# G of F(m, 3) for the points 0, 1, -1 (, 2, -2), infinity; B and A are written out in kernel.c.
-WEIGHT_MATRICES: dict[int, Array] = {
-    2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
-    4: np.array(
-        [
-            [1 / 4, 0, 0],
-            [-1 / 6, -1 / 6, -1 / 6],
-            [-1 / 6, 1 / 6, -1 / 6],
-            [1 / 24, 1 / 12, 1 / 6],
-            [1 / 24, -1 / 12, 1 / 6],
-            [0, 0, 1],
-        ]
-    ),
+# Points of an input tile of 4 or 6 (infinity comes last), and the scale of their rows of G.
+# B and A are written out in kernel.c.
+_POINTS: dict[int, tuple[tuple[float, float], ...]] = {
+    4: ((0, 1), (1, 1 / 2), (-1, 1 / 2)),
+    6: ((0, 1 / 4), (1, -1 / 6), (-1, -1 / 6), (2, 1 / 24), (-2, 1 / 24)),
 }
+
+
+def weight_matrix(in_tile: int, kernel: int) -> Array:
+    """G [in_tile, kernel] in float64: rows of scaled powers of the points, last the top power."""
+    rows = [[scale * point**power for power in range(kernel)] for point, scale in _POINTS[in_tile]]
+    return np.array([*rows, [0.0] * (kernel - 1) + [1.0]])
 
 
 def transformed_weights(weights: Array, out_tile: int) -> Array:
     """U = G w G^T in float64, rounded once.
 
     Args:
-        weights: float32 [K, C, 3, 3].
-        out_tile: m of F(m x m, 3 x 3): 2 or 4.
+        weights: float32 [K, C, r, r], r 3 or 5.
+        out_tile: m of F(m x m, r x r); m + r - 1 is 4 or 6.
 
     Returns:
-        float32 [K, C, m + 2, m + 2].
+        float32 [K, C, m + r - 1, m + r - 1].
     """
-    matrix = WEIGHT_MATRICES[out_tile]
+    kernel = weights.shape[2]
+    matrix = weight_matrix(out_tile + kernel - 1, kernel)
     return np.asarray(matrix @ weights.astype(np.float64) @ matrix.T, dtype=np.float32)

@@ -18,16 +18,18 @@ CASES = [
     Case(64, 32, 28, 28, pads=(0, 2, 1, 0), bias=False),
     Case(24, 24, 3, 2, pads=(2, 2, 2, 2)),
     Case(16, 16, 20, 20, pads=(-1, -2, 0, 0), operands=("full", "gate")),
+    Case(24, 40, 13, 9, (5, 5), pads=(2, 2, 2, 2), expr=RELU),
+    Case(16, 16, 6, 6, (5, 5), pads=(0, 1, 0, 4), batch=2, bias=False),
 ]
 
 
-def tolerance(tactic: Tactic, channels: int) -> float:
+def tolerance(tactic: Tactic, channels: int, kernel: int = 3) -> float:
     """Allowed error over the largest result.
 
     A transformed product sums `channels` terms; going through both transforms multiplies the
-    rounding errors by the product of the matrices' norms, about 3 for F(2x2) and 30 for F(4x4).
+    rounding errors by the product of the matrices' norms: about 3 for input tiles of 4, 30 for 6.
     """
-    growth = {2: 3.0, 4: 30.0}[int(tactic.values["out_tile"])]
+    growth = {4: 3.0, 6: 30.0}[int(tactic.values["out_tile"]) + kernel - 1]
     return 4 * growth * float(np.finfo(np.float32).eps) * (channels + 1) ** 0.5
 
 
@@ -37,10 +39,10 @@ def test_tactics_match_the_reference(case: Case, target: CpuTarget) -> None:
     if not runs_here(target.isa):
         pytest.skip(f"this CPU does not run {target.isa}")
     tactics = FAMILY.tactics(problem_of(case, target), target)
-    assert {t.values["out_tile"] for t in tactics} == {2, 4}
+    assert {t.values["out_tile"] for t in tactics} == ({2, 4} if case.kernel == (3, 3) else {2})
     assert len(tactics) <= 12
     for tactic in [*tactics[:2], tactics[-1]]:
-        check(FAMILY, case, tactic, target, tolerance(tactic, case.channels))
+        check(FAMILY, case, tactic, target, tolerance(tactic, case.channels, case.kernel[0]))
 
 
 @pytest.mark.parametrize("out_tile", [2, 4])
@@ -54,11 +56,17 @@ def test_split_launches(out_tile: int, split: int) -> None:
     check(FAMILY, case, tactic, AVX512, tolerance(tactic, 32))
 
 
-@pytest.mark.parametrize(("out_tile", "rms", "worst"), [(2, 6e-7, 4e-6), (4, 5e-6, 1e-4)])
-def test_stated_error_holds_for_many_channels(out_tile: int, rms: float, worst: float) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "out_tile", "rms", "worst"),
+    [(3, 2, 6e-7, 4e-6), (3, 4, 5e-6, 1e-4), (5, 2, 5e-6, 1e-4)],
+)
+def test_stated_error_holds_for_many_channels(
+    kernel: int, out_tile: int, rms: float, worst: float
+) -> None:
     if not runs_here("avx2"):
         pytest.skip("this CPU does not run avx2")
-    problem = problem_of(Case(256, 16, 24, 24, bias=False), AVX2)
+    case = Case(256, 16, 24, 24, (kernel, kernel), pads=(kernel // 2,) * 4, bias=False)
+    problem = problem_of(case, AVX2)
     inputs = inputs_of(problem)
     wanted = reference(problem, inputs)
     tactic = next(t for t in FAMILY.tactics(problem, AVX2) if t.values["out_tile"] == out_tile)
@@ -92,6 +100,7 @@ def test_compiles_for_neon() -> None:
         Case(16, 16, 8, 8, dilations=(1, 2)),
         Case(16, 16, 8, 8, groups=2),
         Case(16, 16, 8, 8, (3, 1)),
+        Case(16, 16, 8, 8, (7, 7)),
         Case(4, 16, 8, 8),
         Case(16, 16, 8, 8, linear=True),
     ],
