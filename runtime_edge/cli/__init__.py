@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 _PACKAGES = ("runtime_edge.cli", "boards.cli", "builder_host.cli")
-_BUILDER_COMMANDS = ("build", "tune", "diff", "compare", "deploy")
+_BUILDER_COMMANDS = ("build", "tune", "diff", "compare", "deploy", "toolchain")
 _OWN_PACKAGES = ("planformat", "runtime_edge", "builder_host", "boards")
 
 
