@@ -99,24 +99,26 @@ class ConvDirect:
             widest = min(pixels, _merged(conv, pixels).out_w)
             if rows <= max(conv.out_h // 2, 1) and (rows == 1 or widest * rows >= pixels):
                 tiles[(rows, widest, min(oc_blocks, blocks))] = None
-        found: list[Tactic] = []
-        weight_bytes = 4 * conv.group_channels * conv.num_taps * conv.lanes * blocks
+        block_bytes = 4 * conv.group_channels * conv.num_taps * conv.lanes
+        order = "rows" if block_bytes * blocks <= target.l2_bytes // 2 else "sets"
+        other = "sets" if order == "rows" else "rows"
+        found: dict[Tactic, None] = {}
         for number, (rows, pixels, oc_blocks) in enumerate(list(tiles)[:4]):
-            order = "rows" if weight_bytes <= target.l2_bytes // 2 else "sets"
-            orders = (
-                (order, "sets" if order == "rows" else "rows") if blocks > oc_blocks else (order,)
-            )
-            for choice in orders[: 2 if number < 2 else 1]:
-                for prefetch in (0, _PREFETCH_BYTES) if number < 2 else (0,):
-                    values = (
-                        ("oc_blocks", oc_blocks),
-                        ("order", choice),
-                        ("pixels", pixels),
-                        ("prefetch", prefetch),
-                        ("rows", rows),
-                    )
-                    found.append(Tactic(self.name, values))
-        return found[:12]
+            variants = [(order, 0)]
+            if number == 0 and blocks > oc_blocks:
+                variants.append((other, 0))
+            if number < 2 and block_bytes * oc_blocks > target.l1d_bytes // 2:
+                variants.append((order, _PREFETCH_BYTES))
+            for choice, prefetch in variants:
+                values: dict[str, int | str] = {
+                    "oc_blocks": oc_blocks,
+                    "order": choice,
+                    "pixels": pixels,
+                    "prefetch": prefetch,
+                    "rows": rows,
+                }
+                found[Tactic(self.name, tuple(sorted(values.items())))] = None
+        return list(found)
 
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """One launch; a unit is a chunk of output sets, one image, a chunk of rows."""

@@ -85,7 +85,7 @@ class ConvWinograd:
         taken = {2: 0, 4: 0}
         best = _ranked(conv, target)[0][1].out_tile
         for _, plan in _ranked(conv, target):
-            if taken[plan.out_tile] == (7 if plan.out_tile == best else 3):
+            if taken[plan.out_tile] == (5 if plan.out_tile == best else 2):
                 continue
             taken[plan.out_tile] += 1
             split = _needs_split(conv, plan, problem.num_workers)
