@@ -76,15 +76,16 @@ class ConvWinograd:
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """Of the most promising variant."""
         conv = _require(problem, target)
-        return min(cost for cost, _ in _ranked(conv, target))
+        return min(cost for cost, _ in _ranked(conv, target, 1))
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """The most promising variants of each tile size."""
         conv = _require(problem, target)
         found: dict[Tactic, None] = {}
         taken = {2: 0, 4: 0}
-        best = _ranked(conv, target)[0][1].out_tile
-        for _, plan in _ranked(conv, target):
+        ranked = _ranked(conv, target, problem.num_workers)
+        best = ranked[0][1].out_tile
+        for _, plan in ranked:
             if taken[plan.out_tile] == (5 if plan.out_tile == best else 2):
                 continue
             taken[plan.out_tile] += 1
@@ -197,8 +198,16 @@ def _needs_split(conv: Convolution, plan: _Plan, workers: int) -> bool:
     return workers > 1 and _num_tiles(conv, plan.out_tile) < 3 * workers * plan.tiles
 
 
-def _ranked(conv: Convolution, target: CpuTarget) -> list[tuple[float, _Plan]]:
-    """Expected microseconds and sizes of all variants, best first."""
+def _idle_factor(conv: Convolution, plan: _Plan, workers: int) -> float:
+    """How much longer the work takes because units do not come out even for the workers."""
+    units = -(-_num_tiles(conv, plan.out_tile) // plan.tiles)
+    if _needs_split(conv, plan, workers):
+        units *= len(balanced(conv.out_blocks, plan.oc_blocks))
+    return -(-units // workers) * workers / units
+
+
+def _ranked(conv: Convolution, target: CpuTarget, workers: int) -> list[tuple[float, _Plan]]:
+    """Expected microseconds (one worker) and sizes of all variants, best for `workers` first."""
     parts = {"avx512": _PARTS_32, "avx2": _PARTS_16, "neon": _PARTS_NEON}[target.isa]
     plans: dict[_Plan, None] = {}
     for out_tile in _OUT_TILES[conv.kernel_h]:
@@ -208,7 +217,10 @@ def _ranked(conv: Convolution, target: CpuTarget) -> list[tuple[float, _Plan]]:
             for pixels, oc_blocks in parts:
                 size = min(oc_blocks, conv.out_blocks)
                 plans[_Plan(out_tile, tiles, min(pixels, tiles), size)] = None
-    costs = ((_estimate_us(conv, plan, target), plan) for plan in plans)
+    costs = (
+        (_estimate_us(conv, plan, target) * _idle_factor(conv, plan, workers), plan)
+        for plan in plans
+    )
     return sorted(costs, key=lambda item: (item[0], repr(item[1])))
 
 
