@@ -6,7 +6,7 @@ held, so that neither its address nor its size can have changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from planformat.datatypes import DataType, TensorFormat
@@ -51,7 +51,11 @@ class BindingTable:
     """
 
     def __init__(
-        self, bindings: Sequence[Binding], shapes: Sequence[tuple[int, ...]], addresses: Any
+        self,
+        bindings: Sequence[Binding],
+        shapes: Sequence[tuple[int, ...]],
+        addresses: Any,
+        hold: Callable[..., Any] = HeldBuffer,
     ) -> None:
         """A table with nothing bound.
 
@@ -59,7 +63,9 @@ class BindingTable:
             bindings: of the plan; shapes: of the profile, in binding order.
             shapes: one per binding.
             addresses: mutable sequence that receives an address per binding.
+            hold: `Device.hold`: makes addresses of the caller's objects.
         """
+        self._hold = hold
         self._slots = [
             _Slot(index, binding, shape)
             for index, (binding, shape) in enumerate(zip(bindings, shapes, strict=True))
@@ -86,7 +92,7 @@ class BindingTable:
                 continue
             if value is _MISSING:
                 self._raise_names(values)
-            address, holder = _resolve(slot, value)
+            address, holder = _resolve(slot, value, self._hold)
             slot.address, slot.holder, slot.value = address, holder, value
             self._addresses[slot.index] = address
             changed = True
@@ -128,17 +134,21 @@ class BindingTable:
                 reach, owner = end, index
 
 
-def _resolve(slot: _Slot, value: Any) -> tuple[int, Any]:
-    holder: HeldBuffer | None = None
-    if isinstance(value, int):
-        address = value
-    elif isinstance(value, tuple) and len(value) == 2:
-        address, size = value
+def _resolve(slot: _Slot, value: Any, hold: Callable[..., Any]) -> tuple[int, Any]:
+    holder: Any = None
+    region = value
+    if not isinstance(value, int) and not (isinstance(value, tuple) and len(value) == 2):
+        holder = region = _hold(slot, value, hold)
+        if isinstance(region, tuple):
+            holder = value
+    if isinstance(region, int):
+        address = region
+    elif isinstance(region, tuple):
+        address, size = region
         if size < slot.nbytes:
             raise BindingError(f"{slot.text()}: the memory given has {size:,} bytes only")
     else:
-        holder = _hold(slot, value)
-        address = holder.address
+        address = region.address
     grain = slot.binding.dtype.size_bytes
     if slot.nbytes and (address <= 0 or address % grain):
         raise BindingError(
@@ -148,21 +158,24 @@ def _resolve(slot: _Slot, value: Any) -> tuple[int, Any]:
     return address, holder
 
 
-def _hold(slot: _Slot, value: Any) -> HeldBuffer:
+def _hold(slot: _Slot, value: Any, hold: Callable[..., Any]) -> Any:
     binding = slot.binding
     try:
-        held = HeldBuffer(value, is_writable=not binding.is_input)
+        held = hold(value, is_writable=not binding.is_input)
     except TypeError as error:
-        device = " in device memory" if hasattr(value, "__cuda_array_interface__") else ""
+        is_array = hasattr(value, "__cuda_array_interface__")
         raise BindingError(
-            f"{slot.text()}: got {type(value).__name__}{device}; pass an address in host memory, a "
-            "pair (address, nbytes), or an object with the buffer protocol"
+            f"{slot.text()}: got {type(value).__name__}{' in device memory' if is_array else ''}; "
+            "pass an address in the device's memory (for a CPU plan: host memory), a pair "
+            "(address, nbytes), or an object with the buffer protocol"
         ) from error
     except (BufferError, ValueError) as error:
         raise BindingError(
             f"{slot.text()}: the buffer of the {type(value).__name__} cannot be used ({error}); it "
             "must be C-contiguous" + ("" if binding.is_input else " and writable")
         ) from error
+    if isinstance(held, tuple):
+        return held
     if held.nbytes != slot.nbytes:
         raise BindingError(
             f"{slot.text()}: the {type(value).__name__} has {held.nbytes:,} bytes, shape "

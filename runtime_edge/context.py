@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from planformat.plan import Profile
 from runtime_edge.bindings import BindingTable
-from runtime_edge.device.base import Program, ProgramMemory, Stream
-from runtime_edge.errors import BindingError, ContextBusyError, StrictModeError
+from runtime_edge.buffers import HeldBuffer
+from runtime_edge.device.base import HostStaging, Program, ProgramMemory, Stream
+from runtime_edge.errors import ContextBusyError, StrictModeError
 from runtime_edge.memory import ALIGNMENT_BYTES, Allocator, caller_region
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class ExecutionContext:
         self.num_workers = num_workers
         self._lock = threading.Lock()
         self._stream: Stream | None = None
+        self._given_stream: Any = None
+        self._staging: HostStaging | None = None
         self._ticket = 0
         self._is_closed = False
         self._owned: tuple[Any, int] | None = None
@@ -59,10 +62,12 @@ class ExecutionContext:
         except BaseException:
             self._give_memory_back()
             raise
-        self._table = BindingTable(engine.plan.bindings, profile.shapes, self._program.addresses)
+        self._table = BindingTable(
+            engine.plan.bindings, profile.shapes, self._program.addresses, engine.device.hold
+        )
         engine._register(self)
 
-    def enqueue(self, bindings: Mapping[str, Any], stream: Stream) -> None:
+    def enqueue(self, bindings: Mapping[str, Any], stream: Any) -> None:
         """Enqueue one inference and return at once.
 
         Inputs are read, and outputs written, when the stream gets there: leave both alone until
@@ -72,8 +77,10 @@ class ExecutionContext:
 
         Args:
             bindings: every input and output by name: address, pair (address, nbytes), or
-                C-contiguous buffer of the binding's type and shape.
-            stream: from `Engine.create_stream` of any loaded engine of the same device kind.
+                C-contiguous buffer of the binding's type and shape. On a GPU: in device memory
+                (pycuda allocations, `__cuda_array_interface__`) or page-locked host memory.
+            stream: from `Engine.create_stream` of any loaded engine on the same device. On a GPU
+                also the caller's: pycuda stream, `__cuda_stream__`, or handle as an integer.
 
         Raises:
             BindingError: a binding is missing, unknown or does not fit.
@@ -82,17 +89,12 @@ class ExecutionContext:
         if not self._lock.acquire(blocking=False):
             self._raise_busy()
         try:
-            if stream is not self._stream or self._stream is None:
-                if not hasattr(stream, "enqueue"):
-                    raise BindingError(
-                        f"stream is {stream!r}; make one with Engine.create_stream() (there is no "
-                        "default stream)"
-                    )
-                self._require_idle("on another stream")
-                self._stream = stream
+            used = self._stream
+            if used is None or stream is not self._given_stream:
+                used = self._adopt(stream)
             # Earlier runs carry their own addresses: rebinding does not disturb them.
             self._table.update(bindings)
-            self._ticket = stream.enqueue(self._program, self._table.kept)
+            self._ticket = used.enqueue(self._program, self._table.kept)
         finally:
             self._lock.release()
 
@@ -126,8 +128,9 @@ class ExecutionContext:
                 outputs or {},
                 is_strict=self.engine.config.strict,
             )
-            self._table.update(arrays)
-            self._program.run()
+            if not self._execute_staged(arrays):
+                self._table.update(arrays)
+                self._program.run()
             self._table.clear()
         finally:
             self._lock.release()
@@ -168,13 +171,17 @@ class ExecutionContext:
         try:
             if self._is_closed:
                 return
-            self._wait()
-            self._is_closed = True
-            self._stream = None
-            self._table.clear()
-            self._program.close()
-            self._give_memory_back()
-            self.engine._unregister(self)
+            try:
+                self._wait()
+            finally:
+                self._is_closed = True
+                self._stream = self._given_stream = None
+                self._table.clear()
+                self._program.close()
+                if self._staging is not None:
+                    self._staging.close()
+                self._give_memory_back()
+                self.engine._unregister(self)
         finally:
             self._lock.release()
 
@@ -206,7 +213,7 @@ class ExecutionContext:
         if isinstance(arena, Allocator):
             allocator = arena
         elif arena is not None:
-            return caller_region(arena, needed)
+            return caller_region(arena, needed, hold=engine.device.hold)
         address = allocator.allocate(needed, ALIGNMENT_BYTES)
         self._owned = (allocator, address)
         return caller_region((address, needed), needed)
@@ -222,6 +229,33 @@ class ExecutionContext:
             num_workers=self.num_workers,
             tuned_workers=profile.num_workers,
         )
+
+    def _adopt(self, stream: Any) -> Stream:
+        device = self.engine.device
+        used: Stream = stream if hasattr(stream, "enqueue") else device.adopt_stream(stream)
+        if used is not self._stream:
+            self._require_idle("on another stream")
+            self._stream = used
+        self._given_stream = stream
+        return used
+
+    def _execute_staged(self, arrays: Mapping[str, Any]) -> bool:
+        """Run on host arrays through memory of the device; false where they are used in place."""
+        engine = self.engine
+        bindings = engine.plan.bindings
+        if self._staging is None:
+            sizes = [engine.binding_bytes(b.name, self.profile.name) for b in bindings]
+            self._staging = engine.device.create_staging(sizes, engine.config.allocator)
+            if self._staging is None:
+                return False
+        held = [HeldBuffer(arrays[b.name], is_writable=not b.is_input) for b in bindings]
+        pairs = list(zip(held, bindings, strict=True))
+        self._staging.execute(
+            self._program,
+            [buffer if binding.is_input else None for buffer, binding in pairs],
+            [None if binding.is_input else buffer for buffer, binding in pairs],
+        )
+        return True
 
     def _give_memory_back(self) -> None:
         owned, self._owned = self._owned, None

@@ -17,7 +17,8 @@ from runtime_edge.canary import CanaryReport, binding_region_bytes, run_canary
 from runtime_edge.config import RuntimeConfig
 from runtime_edge.context import ExecutionContext
 from runtime_edge.device.base import Code, Device, Event, Stream
-from runtime_edge.errors import ContextBusyError, LoadError
+from runtime_edge.device.select import choose_device
+from runtime_edge.errors import ContextBusyError
 from runtime_edge.memory import ALIGNMENT_BYTES, Allocator, round_up
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ def load(
     canary: bool = True,
     num_workers: int | None = None,
     config: RuntimeConfig | None = None,
-    device: Device | None = None,
+    device: Device | str | None = None,
+    weights_memory: Any = None,
 ) -> Engine:
     """Load a plan: verify, choose the variant for this device, map the code, run the canary.
 
@@ -45,7 +47,11 @@ def load(
         num_workers: threads per context; None uses the number that the plan was tuned for, limited
             to the cores that the process may use.
         config: options; None is RuntimeConfig().
-        device: None picks the device kind that the plan has code for.
+        device: `cpu`, `cuda`, `cuda:1` and so on, or a device object; None picks one that the plan
+            was built for, a GPU before the CPU.
+        weights_memory: the caller's memory for the weights (on a GPU: device memory), of as many
+            bytes as the plan has weights: address, pair (address, nbytes) or object. The caller
+            keeps it until the engine is closed. None: where the device wants them.
 
     Raises:
         planformat.errors.PlanError: the file is damaged, not signed as wanted, or made for another
@@ -65,7 +71,8 @@ def load(
         content,
         source=source,
         opened=opened,
-        device=device or _open_device(content, source),
+        device=choose_device(content, device, allow=allow, source=source),
+        weights_memory=weights_memory,
         allow=allow,
         canary=canary,
         num_workers=num_workers,
@@ -97,6 +104,7 @@ class Engine:
         canary: bool,
         num_workers: int | None,
         config: RuntimeConfig,
+        weights_memory: Any = None,
     ) -> None:
         """See `load`."""
         self.plan = plan
@@ -129,7 +137,9 @@ class Engine:
                 usable,
                 usable,
             )
-        self._weights_address, self._weights_holder = device.map_weights(plan.weights)
+        self._weights_address, self._weights_holder = device.map_weights(
+            plan.weights, weights_memory, config.allocator
+        )
         self.canary_report: CanaryReport | None = self._run_canary() if canary else None
         self.is_loaded = True
 
@@ -354,15 +364,3 @@ def _fits(given: tuple[int, ...], own: tuple[int, ...]) -> bool:
     if len(given) != len(own):
         return False
     return given == own or (bool(own) and given[0] <= own[0] and given[1:] == own[1:])
-
-
-def _open_device(plan: Plan, source: str) -> Device:
-    kinds = {variant.fingerprint.device_kind for variant in plan.variants}
-    if "cpu" in kinds:
-        from runtime_edge.device.cpu import CpuDevice
-
-        return CpuDevice()
-    raise LoadError(
-        f"plan {source}: has code for {', '.join(sorted(kinds))} only; this runtime has the device "
-        "kind 'cpu'. Build the plan for this machine's CPU"
-    )

@@ -8,6 +8,7 @@ RuntimeEdgeError
 ├── ContextBusyError     a context is used by two users at once
 ├── StrictModeError      the runtime would have to allocate after load
 └── DeviceError          the device or the operating system refused something
+    └── CudaError        a call of the CUDA driver failed (device/cuda_driver.py)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from runtime_edge.errors import MemoryRegionError
@@ -38,13 +39,16 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def caller_region(memory: Any, needed_bytes: int) -> tuple[int, Any]:
+def caller_region(
+    memory: Any, needed_bytes: int, *, hold: Callable[..., Any] | None = None
+) -> tuple[int, Any]:
     """Check memory that the caller supplies for a context.
 
     Args:
         memory: an address (its size is trusted), a `MemoryRegion` or pair (address, nbytes), or
             a writable buffer.
         needed_bytes: what the context needs.
+        hold: `Device.hold`, which makes addresses of objects; None takes host buffers only.
 
     Returns:
         An address aligned to ALIGNMENT_BYTES, and an object to keep while it is used.
@@ -61,14 +65,18 @@ def caller_region(memory: Any, needed_bytes: int) -> tuple[int, Any]:
         from runtime_edge.buffers import HeldBuffer
 
         try:
-            holder = HeldBuffer(memory, is_writable=True)
+            holder = (hold or HeldBuffer)(memory, is_writable=True)
         except (TypeError, BufferError, ValueError) as error:
             raise MemoryRegionError(
                 f"memory for a context: got {type(memory).__name__}, which is no address, no pair "
                 f"(address, nbytes), no writable contiguous buffer and no allocator ({error})"
             ) from error
-        address = round_up(holder.address, ALIGNMENT_BYTES)
-        size = holder.nbytes - (address - holder.address)
+        if isinstance(holder, tuple):
+            start, size, holder = *holder, memory
+        else:
+            start, size = holder.address, holder.nbytes
+        address = round_up(start, ALIGNMENT_BYTES)
+        size -= address - start
     if address <= 0 or address % ALIGNMENT_BYTES:
         raise MemoryRegionError(
             f"memory for a context: address {address:#x} is not a positive multiple of "

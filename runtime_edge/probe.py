@@ -34,13 +34,20 @@ def probe_device() -> DeviceFingerprint:
         "cpu.l3_bytes": str(_cache_bytes(cores, 3, "Unified")),
         "cpu.num_cores": str(_num_physical(cores)),
         "os.glibc": _glibc_version(),
-        "board.model": read_text("/proc/device-tree/model"),
+        **board_fields(),
+    }
+    return DeviceFingerprint("cpu", {name: value for name, value in fields.items() if value})
+
+
+def board_fields() -> dict[str, str]:
+    """The `board.*` fields, empty where the system does not tell."""
+    return {
+        "board.model": read_text("/proc/device-tree/model") or "",
         "board.release": _l4t_release(read_text("/etc/nv_tegra_release") or ""),
         "board.power_mode": _power_mode(
             read_text("/var/lib/nvpmodel/status") or "", read_large("/etc/nvpmodel.conf")
         ),
     }
-    return DeviceFingerprint("cpu", {name: value for name, value in fields.items() if value})
 
 
 def read_large(path: str) -> str:

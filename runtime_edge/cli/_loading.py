@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from runtime_edge.cli import CommandError
+from runtime_edge.device.select import parse_device
 from runtime_edge.engine import Engine, load
 
 
@@ -18,6 +19,9 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="fingerprint fields that may differ, with commas between (board.* names a group)",
     )
+    parser.add_argument(
+        "--device", metavar="D", help="cpu, cuda, cuda:1 and so on (default: what the plan fits)"
+    )
     parser.add_argument("--no-canary", action="store_true", help="skip the canary inference")
     parser.add_argument("--profile", help="profile to run (default: the first)")
     parser.add_argument(
@@ -27,12 +31,18 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_engine(args: argparse.Namespace) -> Engine:
     """Load the plan that the arguments name."""
+    if args.device is not None:
+        try:
+            parse_device(args.device)
+        except ValueError as error:
+            raise CommandError(f"--device: {error}") from error
     engine = load(
         args.plan,
         public_key=read_public_key(args.key),
         allow=[field for field in args.allow.split(",") if field],
         canary=not args.no_canary,
         num_workers=args.threads,
+        device=args.device,
     )
     if args.profile is not None and args.profile not in engine.profiles:
         raise CommandError(

@@ -139,6 +139,18 @@ class Code(Protocol):
         ...
 
 
+class HostStaging(Protocol):
+    """Memory of the device beside bindings in host memory."""
+
+    def execute(self, program: Any, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """One inference on host buffers (`HeldBuffer`, None in the other list), to its end."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
 class Device(Protocol):
     """One device."""
 
@@ -158,8 +170,22 @@ class Device(Protocol):
         """
         ...
 
-    def map_weights(self, weights: Buffer) -> tuple[int, Any]:
-        """Address of the weights on the device, and an object to keep while they are used."""
+    def map_weights(
+        self, weights: Buffer, memory: Any = None, allocator: Any = None
+    ) -> tuple[int, Any]:
+        """Bring the weights to the device.
+
+        Args:
+            weights: the region of the plan.
+            memory: the caller's memory for them; None lets the device choose.
+            allocator: `Allocator` to use, where the device needs memory for them.
+
+        Returns:
+            Their address, and an object to keep while they are used.
+
+        Raises:
+            MemoryRegionError: memory is too small or misaligned.
+        """
         ...
 
     def allocate(self, nbytes: int, alignment: int) -> int:
@@ -176,6 +202,34 @@ class Device(Protocol):
 
     def read(self, address: int, nbytes: int) -> bytes:
         """Copy from device to host memory."""
+        ...
+
+    def hold(self, value: Any, *, is_writable: bool) -> Any:
+        """What a caller's object is to the device.
+
+        Returns:
+            An object like `HeldBuffer`, or a pair (address, nbytes) of untyped memory.
+
+        Raises:
+            TypeError, BufferError, ValueError: nothing that the device can use.
+        """
+        ...
+
+    def adopt_stream(self, stream: Any) -> Stream:
+        """A stream for the caller's object; one from `Code.create_stream` is not asked for.
+
+        Raises:
+            BindingError: the device has no streams of this kind.
+        """
+        ...
+
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> HostStaging | None:
+        """Memory through which bindings in host memory go; None when they are used in place.
+
+        Args:
+            sizes: bytes of each binding.
+            allocator: `Allocator` to take device memory from; None is the device itself.
+        """
         ...
 
     def usable_workers(self) -> int:

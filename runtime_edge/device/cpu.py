@@ -35,8 +35,8 @@ from runtime_edge.device.cpu_native import (
     num_forks,
     own,
 )
-from runtime_edge.errors import ContextBusyError, DeviceError, LoadError
-from runtime_edge.memory import ALIGNMENT_BYTES
+from runtime_edge.errors import BindingError, ContextBusyError, DeviceError, LoadError
+from runtime_edge.memory import ALIGNMENT_BYTES, caller_region
 
 _log = logging.getLogger(__name__)
 
@@ -388,10 +388,17 @@ class CpuDevice:
         """Load shared objects from memory."""
         return CpuCode(code_objects, kernels, source=source)
 
-    def map_weights(self, weights: Buffer) -> tuple[int, Any]:
+    def map_weights(
+        self, weights: Buffer, memory: Any = None, allocator: Any = None
+    ) -> tuple[int, Any]:
         """Weights are used where they are; only misaligned ones are copied (a plan in `bytes`)."""
+        del allocator
         if len(weights) == 0:
             return 0, None
+        if memory is not None:
+            address, holder = caller_region(memory, len(weights))
+            self.write(address, weights)
+            return address, holder
         held = HeldBuffer(weights, is_writable=False)
         if held.address % ALIGNMENT_BYTES == 0:
             return held.address, held
@@ -439,3 +446,18 @@ class CpuDevice:
     def usable_workers(self) -> int:
         """Cores in the affinity mask."""
         return len(usable_cores())
+
+    def hold(self, value: Any, *, is_writable: bool) -> HeldBuffer:
+        """Host memory with the buffer protocol."""
+        return HeldBuffer(value, is_writable=is_writable)
+
+    def adopt_stream(self, stream: Any) -> CpuStream:
+        """There are no streams but those made here."""
+        raise BindingError(
+            f"stream is {stream!r}; make one with Engine.create_stream() (there is no default "
+            "stream)"
+        )
+
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> None:
+        """Host memory is used in place."""
+        del sizes, allocator

@@ -13,6 +13,7 @@ from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import Buffer, CodeObject, Kernel, Step
 from runtime_edge.buffers import HeldBuffer
 from runtime_edge.device.base import ProgramMemory
+from runtime_edge.errors import BindingError
 
 
 class NullProgram:
@@ -171,8 +172,11 @@ class NullDevice:
         self.log.append(f"load {len(code_objects)} code objects with {len(kernels)} kernels")
         return NullCode(self.log)
 
-    def map_weights(self, weights: Buffer) -> tuple[int, Any]:
+    def map_weights(
+        self, weights: Buffer, memory: Any = None, allocator: Any = None
+    ) -> tuple[int, Any]:
         """Where the weights are."""
+        del memory, allocator
         self.log.append(f"map {len(weights)} bytes of weights")
         if len(weights) == 0:
             return 0, None
@@ -203,3 +207,18 @@ class NullDevice:
     def usable_workers(self) -> int:
         """One."""
         return 1
+
+    def hold(self, value: Any, *, is_writable: bool) -> HeldBuffer:
+        """Host memory with the buffer protocol."""
+        return HeldBuffer(value, is_writable=is_writable)
+
+    def adopt_stream(self, stream: Any) -> NullStream:
+        """There are no streams but those made here."""
+        raise BindingError(
+            f"stream is {stream!r}; make one with Engine.create_stream() (there is no default "
+            "stream)"
+        )
+
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> None:
+        """Host memory is used in place."""
+        del sizes, allocator

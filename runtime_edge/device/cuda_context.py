@@ -1,0 +1,179 @@
+"""The primary context of a GPU: retained through pycuda, made current around each piece of work.
+
+Two ways in. `with context:` pushes it by the driver alone, for ctypes calls (a microsecond). `with
+context.pycuda(...)` pushes it onto pycuda's stack, which pycuda wants when its objects are made or
+destroyed. Never the second inside the first: pycuda would pop what it did not push.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from runtime_edge.device.cuda_driver import CudaError, Driver, open_driver
+from runtime_edge.errors import LoadError
+
+_log = logging.getLogger(__name__)
+_contexts: dict[int, GpuContext] = {}
+_lock = threading.Lock()
+
+
+class GpuContext:
+    """The primary context of one GPU in this process. Made by `open_context`.
+
+    Attributes:
+        ordinal: number of the GPU; driver: of this process.
+        handle: the `CUcontext`.
+    """
+
+    def __init__(self, ordinal: int, driver: Driver, pycuda: Any) -> None:
+        """Retain the context; it stays retained until the process ends, as other users of it do."""
+        self.ordinal = ordinal
+        self.driver = driver
+        self._pycuda = pycuda
+        self._garbage: list[list[Any]] = []
+        try:
+            pycuda.init()
+            self._retained = pycuda.Device(ordinal).retain_primary_context()
+        except pycuda.Error as error:
+            raise self._error(error, f"GPU {ordinal}") from error
+        self.handle: int = self._retained.handle
+        self._popped = ctypes.c_void_p()
+
+    def __enter__(self) -> GpuContext:
+        """Make it current for driver calls of this thread."""
+        self.driver.push(self.handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Make current what was current before."""
+        self.driver.pop(ctypes.byref(self._popped))
+
+    @contextlib.contextmanager
+    def pycuda(self, what: str) -> Iterator[Any]:
+        """Make it current for pycuda, which is the value; its errors become `CudaError`.
+
+        Args:
+            what: the action, for messages.
+        """
+        pycuda = self._pycuda
+        try:
+            self._retained.push()
+            try:
+                self._destroy_garbage()
+                yield pycuda
+            finally:
+                pycuda.Context.pop()
+        except pycuda.Error as error:
+            raise self._error(error, what) from error
+
+    def free_memory(self) -> tuple[int, int]:
+        """Bytes of device memory that are free, and that there are, by the driver's counter."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        with self:
+            self.driver.memory_info(ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def reset(self) -> None:
+        """Destroy everything in the context, also what other libraries made; it can be used anew.
+
+        The way on after a fatal error (`CudaError.is_fatal`).
+        """
+        self.driver.primary_reset(self.ordinal)
+
+    def own(self, owner: Any) -> Owned:
+        """A list of driver and pycuda objects that go with the owner."""
+        return Owned(owner, self)
+
+    def _is_switch_safe(self) -> bool:
+        """Whether pycuda's stack and the driver's agree (not inside `with context`)."""
+        top = self._pycuda.Context.get_current()
+        if top is None:
+            return True
+        current = ctypes.c_void_p()
+        self.driver.current(ctypes.byref(current))
+        return bool(top.handle == (current.value or 0))
+
+    def _destroy(self, items: list[Any]) -> None:
+        """Destroy objects now, or with the next use of pycuda when a switch is not safe here."""
+        self._garbage.append(items)
+        if self._is_switch_safe():
+            with self.pycuda("clean-up"):
+                pass
+
+    def _destroy_garbage(self) -> None:
+        while self._garbage:
+            items = self._garbage.pop()
+            while items:
+                name, thing = items.pop()
+                try:
+                    if name:
+                        getattr(self.driver, name)(thing)
+                    elif hasattr(thing, "free"):
+                        thing.free()
+                except (CudaError, self._pycuda.Error) as error:
+                    _log.warning("GPU %d: clean-up failed: %s", self.ordinal, error)
+                del thing  # pycuda's streams are destroyed with their last reference
+
+    def _error(self, error: Exception, what: str) -> CudaError:
+        return self.driver.error(self.driver.code_of(str(error)), f"{what} ({error})")
+
+
+class Owned:
+    """Objects that are destroyed together, last made first: on `close` or with their owner.
+
+    Nothing is destroyed at interpreter exit: the driver does that with the process.
+    """
+
+    def __init__(self, owner: Any, context: GpuContext, *keep: Any) -> None:
+        """An empty list; `keep` lives until it is destroyed."""
+        self._items: list[Any] = []
+        self.close = weakref.finalize(owner, _destroy, context, self._items, keep)
+        self.close.atexit = False
+
+    def add(self, destroy: str, handle: int) -> int:
+        """Own a handle that the named driver function destroys."""
+        self._items.append((destroy, handle))
+        return handle
+
+    def add_object(self, thing: Any) -> Any:
+        """Own a pycuda object."""
+        self._items.append(("", thing))
+        return thing
+
+
+def _destroy(context: GpuContext, items: list[Any], keep: Any) -> None:
+    del keep
+    if items:
+        context._destroy(items)
+
+
+def open_context(ordinal: int) -> GpuContext:
+    """The primary context of a GPU.
+
+    Raises:
+        LoadError: no driver, or no pycuda.
+        CudaError: no such GPU, or it cannot be used.
+    """
+    with _lock:
+        found = _contexts.get(ordinal)
+        if found is None:
+            driver = open_driver()
+            found = _contexts[ordinal] = GpuContext(ordinal, driver, _import_pycuda())
+        return found
+
+
+def _import_pycuda() -> Any:
+    try:
+        import pycuda.driver
+    except ImportError as error:
+        raise LoadError(
+            f"the device kind 'cuda' needs pycuda, which cannot be imported ({error}); install it "
+            "with: pip install 'edgeplan[cuda]'"
+        ) from error
+    return pycuda.driver

@@ -1,0 +1,141 @@
+"""One launch: argument values, geometry and attributes in the form that the driver takes."""
+
+from __future__ import annotations
+
+import ctypes
+
+from planformat.plan import ArgumentKind, Step
+from runtime_edge.device.base import ProgramMemory
+from runtime_edge.device.cuda_driver import (
+    ATTRIBUTE_CLUSTER_DIMENSION,
+    ATTRIBUTE_PROGRAMMATIC_SERIALIZATION,
+    CudaError,
+    Driver,
+    KernelNodeParams,
+    LaunchAttribute,
+    LaunchConfig,
+)
+from runtime_edge.errors import LoadError
+
+_MASK = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class CudaLaunch:
+    """A step of a program. One thread at a time.
+
+    Attributes:
+        name: of the step; function: the `CUfunction`.
+        patches: (argument, binding, offset in bytes) of arguments that follow bindings.
+        node: of the program's graph, 0 before capture.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_config",
+        "_driver",
+        "_params",
+        "_pointers",
+        "_step",
+        "function",
+        "name",
+        "node",
+        "patches",
+        "values",
+    )
+
+    def __init__(self, driver: Driver, function: int, step: Step, memory: ProgramMemory) -> None:
+        """Resolve the arguments; bindings are 0 until `bind`.
+
+        Raises:
+            LoadError: the step needs a cluster and the driver has none.
+        """
+        self._driver = driver
+        self._step = step
+        self.name = step.name
+        self.function = function
+        self.node = 0
+        num = len(step.arguments)
+        self.values = (ctypes.c_uint64 * max(1, num))()
+        self.patches: list[tuple[int, int, int]] = []
+        for index, argument in enumerate(step.arguments):
+            if argument.kind is ArgumentKind.BINDING:
+                self.patches.append((index, argument.value, argument.offset_bytes))
+            elif argument.kind is ArgumentKind.ARENA:
+                self.values[index] = memory.arena + argument.value + argument.offset_bytes
+            elif argument.kind is ArgumentKind.WEIGHTS:
+                self.values[index] = memory.weights + argument.value + argument.offset_bytes
+            else:
+                self.values[index] = argument.value & _MASK
+        first = ctypes.addressof(self.values)
+        self._pointers = (ctypes.c_void_p * max(1, num))(*(first + 8 * i for i in range(num)))
+        attributes = []
+        if step.cluster != (1, 1, 1):
+            if not driver.has("launch_ex"):
+                raise LoadError(
+                    f"step '{step.name}' is launched as clusters of {step.cluster} and the "
+                    "driver's CUDA is older than 11.8; update the driver or rebuild the plan"
+                )
+            cluster = LaunchAttribute(id=ATTRIBUTE_CLUSTER_DIMENSION)
+            cluster.value[0:3] = step.cluster
+            attributes.append(cluster)
+        if step.is_dependent_launch and driver.has("launch_ex"):
+            dependent = LaunchAttribute(id=ATTRIBUTE_PROGRAMMATIC_SERIALIZATION)
+            dependent.value[0] = 1
+            attributes.append(dependent)  # last, so that it can be left out
+        self._attributes = (LaunchAttribute * max(1, len(attributes)))(*attributes)
+        self._config = LaunchConfig(
+            step.grid, step.block, step.shared_memory_bytes, None, self._attributes, len(attributes)
+        )
+        self._params = KernelNodeParams(
+            function,
+            step.grid,
+            step.block,
+            step.shared_memory_bytes,
+            ctypes.addressof(self._pointers),
+            None,
+        )
+
+    def bind(self, addresses: list[int]) -> None:
+        """Set the arguments that follow bindings."""
+        for argument, binding, offset in self.patches:
+            self.values[argument] = addresses[binding] + offset
+
+    def launch(self, stream: int, *, is_dependent: bool = True) -> None:
+        """Launch on a stream.
+
+        Args:
+            stream: handle.
+            is_dependent: false leaves the dependent launch out, so that the step can be timed.
+
+        Raises:
+            CudaError: names the step and its geometry.
+        """
+        step = self._step
+        num = self._config.num_attributes
+        if not is_dependent and step.is_dependent_launch and num:
+            num -= 1
+        try:
+            if num:
+                config = LaunchConfig.from_buffer_copy(self._config)
+                config.stream, config.num_attributes = stream, num
+                self._driver.launch_ex(ctypes.byref(config), self.function, self._pointers, None)
+            else:
+                self._driver.launch(
+                    self.function,
+                    *step.grid,
+                    *step.block,
+                    step.shared_memory_bytes,
+                    stream,
+                    self._pointers,
+                    None,
+                )
+        except CudaError as error:
+            raise CudaError(
+                f"step '{step.name}' (grid {step.grid}, block {step.block}, cluster "
+                f"{step.cluster}, {step.shared_memory_bytes:,} bytes of shared memory): {error}",
+                error.code,
+            ) from error
+
+    def update_node(self, executable: int) -> None:
+        """Take the present argument values over into an executable graph."""
+        self._driver.set_kernel_node(executable, self.node, ctypes.byref(self._params))
