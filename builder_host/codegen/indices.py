@@ -89,6 +89,9 @@ class Index:
         low, high = rest.bounds()
         if low >= 0 and high < divisor:
             return whole
+        parted = rest._parted(divisor)
+        if parted is not None:
+            return whole + parted[0] // divisor
         common = math.gcd(divisor, *(f for _, f in rest.terms))
         inner = Index(tuple((a, f // common) for a, f in rest.terms), rest.const // common)
         reduced = divisor // common
@@ -108,6 +111,9 @@ class Index:
         low, high = rest.bounds()
         if low >= 0 and high < divisor:
             return rest
+        parted = rest._parted(divisor)
+        if parted is not None:
+            return parted[0] % divisor + parted[1]
         common = math.gcd(divisor, *(f for _, f in rest.terms))
         inner = Index(tuple((a, f // common) for a, f in rest.terms), rest.const // common)
         reduced = divisor // common
@@ -124,6 +130,17 @@ class Index:
         )
         rest = Index(tuple((a, f) for a, f in self.terms if f % divisor != 0), self.const % divisor)
         return whole, rest
+
+    def _parted(self, divisor: int) -> tuple[Index, Index] | None:
+        """(high, low): low stays below a common divisor of high and `divisor`, so never carries."""
+        terms = sorted(self.terms, key=lambda term: abs(term[1]))
+        for number in range(1, len(terms)):
+            step = math.gcd(divisor, *(f for _, f in terms[number:]))
+            low = Index(tuple(terms[:number]), self.const % step)
+            first, last = low.bounds()
+            if first >= 0 and last < step:
+                return Index(tuple(terms[number:]), self.const - low.const), low
+        return None
 
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest possible value (inclusive; not always reached)."""

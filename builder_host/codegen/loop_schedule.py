@@ -97,6 +97,8 @@ def _copied(nest: Nest) -> tuple[StoreTo, Load] | None:
 def _tiled(nest: Nest, size: int) -> list[Section] | None:
     """Sections of whole tiles and of the rest, or None where tiles do not apply."""
     if nest.bound is not None and nest.lane is not None:
+        if sum(1 for v in nest.dims if nest.bound.index.coefficient(v)) > 2:
+            return None  # blocks cut into runs
         parts = _without_bound(nest, nest.bound, nest.lane)
         tiled = [_tiled(part, size) for part in parts]
         if all(found is None for found in tiled):
@@ -334,7 +336,11 @@ def _bounded_lanes(nest: Nest, lane: Var, bound: Condition) -> tuple[Statement, 
         return body(lane.extent)
     if bound.high < lane.extent:
         return body(rest)
-    return (If((full,), body(lane.extent), body(rest)),)
+    partial: tuple[Statement, ...] = body(rest) if rest else ()
+    some = Condition(first, 0, bound.high)
+    if partial and not some.is_always_true:  # runs shorter than a block: some lie outside whole
+        partial = (If((some,), partial),)
+    return (If((full,), body(lane.extent), partial),)
 
 
 def _emits(stages: Sequence[Stage]) -> tuple[Statement, ...]:

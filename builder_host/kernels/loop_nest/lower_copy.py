@@ -37,7 +37,8 @@ def lower_transpose(problem: Problem) -> list[Nest]:
             source[dim] = coords[position]
         return operands.load(0, source)
 
-    return [operands.map(value)]
+    block = problem.inputs[0].format.channel_block
+    return [operands.map(value, block=block, axis=permutation.index(1) if block > 1 else 1)]
 
 
 def lower_slice(problem: Problem) -> list[Nest]:
@@ -50,7 +51,20 @@ def lower_slice(problem: Problem) -> list[Nest]:
         return operands.load(0, source)
 
     block = operands.shared_block() if len(problem.outputs[0].shape) == 4 else 1
-    return [operands.map(value, block=block)]
+    piece = 0
+    if block > 1:
+        start, stride = params.starts[1], params.strides[1]
+        if stride > 1 and block % stride == 0 and start % block < stride:
+            piece = block // stride  # a run of outputs reads one block of the input
+        elif stride == 1:
+            piece = _run(start, block)
+    return [operands.map(value, block=block, piece=piece)]
+
+
+def _run(shift: int, block: int) -> int:
+    """Channels that stay together when blocks are shifted; 0 when cutting does not pay."""
+    run = math.gcd(shift, block)
+    return run if 4 <= run < block else 0
 
 
 def lower_reshape(problem: Problem) -> list[Nest]:
@@ -85,7 +99,8 @@ def lower_concatenation(problem: Problem) -> list[Nest]:
     start = 0
     for number in range(problem.num_own_inputs):
         shape = problem.inputs[number].shape
-        over = iterate(layout, shape, block=block)
+        piece = _run(start, block) if axis == 1 and block > 1 else 0
+        over = iterate(layout, shape, block=block, piece=piece)
         coords = list(over.coords)
         coords[axis] = coords[axis] + start
         store = operands.store(0, coords, operands.load(number, over.coords))

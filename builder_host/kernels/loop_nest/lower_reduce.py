@@ -51,6 +51,9 @@ _PLANS: dict[str, tuple[Expr, str, Expr]] = {
 }
 
 
+MIN_FOLDED = 16  # shorter rows are folded one per lane
+
+
 def smallest(dtype: DataType) -> float:
     """Start of a maximum in the compute type of `dtype`."""
     return -math.inf if dtype.is_float else -(2**63)
@@ -97,13 +100,18 @@ class ReducedAxes:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the innermost memory dimension is folded."""
+        """Whether the innermost memory dimension is folded, and long enough for lanes."""
         if self.layout.format.channel_block > 1:
             return 1 in self.axes
         moving = [d for d, e in enumerate(self.layout.shape) if e > 1]
         if not moving:
             return False
-        return min(moving, key=lambda d: (self.layout.strides[d], -d)) in self.axes
+        inner = min(moving, key=lambda d: (self.layout.strides[d], -d))
+        return inner in self.axes and self._num_folded >= MIN_FOLDED
+
+    @property
+    def _num_folded(self) -> int:
+        return math.prod(self.layout.shape[a] for a in self.axes)
 
     def source(self, coords: Sequence[Index], *, keeps_dims: bool) -> list[Index]:
         """Input coordinates for output coordinates."""

@@ -50,46 +50,44 @@ def offset(layout: Layout, coords: Sequence[Index]) -> Index:
 
 
 def iterate(
-    layout: Layout, shape: Sequence[int], *, block: int = 1, prefix: str = "i"
+    layout: Layout, shape: Sequence[int], *, block: int = 1, axis: int = 1, piece: int = 0
 ) -> Iteration:
     """Loops over `shape` in the memory order of `layout`.
 
     Args:
         layout: whose order is wanted; a blocked one makes the lane the innermost loop.
         shape: extents, rank as the layout's (a part of the tensor is legal).
-        block: cut channels into blocks of this size although the layout is not blocked.
-        prefix: of the names of the variables.
+        block: cut an axis into blocks of this size although the layout is not blocked.
+        axis: which one, when the layout is not blocked.
+        piece: cut the lanes of a blocked layout further, into runs of this length.
     """
     lanes = layout.format.channel_block
     if lanes > 1:
-        block = lanes
-    variables = [Var(f"{prefix}{dim}", extent) for dim, extent in enumerate(shape)]
+        block, axis = lanes, 1
+    variables = [Var(f"i{dim}", extent) for dim, extent in enumerate(shape)]
     coords = [as_index(v) for v in variables]
-    order = sorted(range(len(shape)), key=lambda d: (-_stride(layout, d), d))
+    order = sorted(range(len(shape)), key=lambda d: (-layout.strides[d], d))
     if block == 1 or len(shape) < 2:
         return Iteration(tuple(variables[d] for d in order), tuple(coords))
-    channels = shape[1]
-    outer = Var(f"{prefix}1b", -(-channels // block))
-    lane = Var(f"{prefix}1l", min(block, channels) if lanes == 1 else block)
-    coords[1] = as_index(outer) * block + lane
+    channels = shape[axis]
+    outer = Var(f"i{axis}b", -(-channels // block))
+    inner: tuple[Var, ...] = (Var(f"i{axis}l", min(block, channels) if lanes == 1 else block),)
+    coords[axis] = as_index(outer) * block + inner[0]
+    if lanes > 1 and 0 < piece < lanes:
+        inner = (Var(f"i{axis}p", lanes // piece), Var(f"i{axis}l", piece))
+        coords[axis] = as_index(outer) * block + as_index(inner[0]) * piece + inner[1]
     dims: list[Var] = []
     for dim in order:
-        if dim != 1:
+        if dim != axis:
             dims.append(variables[dim])
-        elif lanes > 1:
-            dims.append(outer)
         else:
-            dims += [outer, lane]
+            dims += [outer] if lanes > 1 else [outer, *inner]
     if lanes > 1:
-        dims.append(lane)
-    bound = None if channels % block == 0 else Condition(coords[1], 0, channels)
+        dims += inner
+    bound = None if channels % block == 0 else Condition(coords[axis], 0, channels)
     if bound is not None and bound.is_always_true:
         bound = None
-    return Iteration(tuple(dims), tuple(coords), bound, lane if bound is not None else None)
-
-
-def _stride(layout: Layout, dim: int) -> int:
-    return layout.strides[dim]
+    return Iteration(tuple(dims), tuple(coords), bound, inner[-1] if bound is not None else None)
 
 
 class Operands:
@@ -154,10 +152,17 @@ class Operands:
         """A nest over an iteration."""
         return Nest(over.dims, tuple(stages), over.bound, over.lane, is_exact, is_vector)
 
-    def map(self, value: Callable[[tuple[Index, ...]], Value], *, block: int = 1) -> Nest:
-        """A nest that computes every element of output 0 on its own."""
+    def map(
+        self,
+        value: Callable[[tuple[Index, ...]], Value],
+        *,
+        block: int = 1,
+        axis: int = 1,
+        piece: int = 0,
+    ) -> Nest:
+        """A nest that computes every element of output 0 on its own; see `iterate`."""
         layout = self.problem.outputs[0]
-        over = iterate(layout, layout.shape, block=block)
+        over = iterate(layout, layout.shape, block=block, axis=axis, piece=piece)
         return self.nest(over, [Emit((self.store(0, over.coords, value(over.coords)),))])
 
     def shared_block(self) -> int:

@@ -49,6 +49,10 @@ FORMS: list[tuple[Index, Callable[[int, int, int], int]]] = [
     ((as_index(A) * 7 + B) // 3 // 5, lambda a, b, c: (7 * a + b) // 15),
     (minimum(as_index(A) * 4, as_index(B)) + 2, lambda a, b, c: min(4 * a, b) + 2),
     (minimum(as_index(A), 9), lambda a, b, c: a),
+    ((as_index(A) * 8 + as_index(C) + 24) // 16, lambda a, b, c: (8 * a + c + 24) // 16),
+    ((as_index(A) * 8 + as_index(C) + 24) % 16, lambda a, b, c: (8 * a + c + 24) % 16),
+    ((as_index(A) * 12 + as_index(C) - 7) // 16, lambda a, b, c: (12 * a + c - 7) // 16),
+    ((as_index(A) * 12 + as_index(C) - 7) % 16, lambda a, b, c: (12 * a + c - 7) % 16),
     (as_index(A) * 0, lambda a, b, c: 0),
 ]
 
