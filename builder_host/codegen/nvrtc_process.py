@@ -66,6 +66,7 @@ class NvrtcWorker:
         Raises:
             CompileError: it does not start, or the library is another version than expected.
         """
+        self._has_timed_out = False
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         command = [sys.executable, "-I", nvrtc_worker.__file__, library.library, library.builtins]
         self._process = subprocess.Popen(
@@ -81,6 +82,11 @@ class NvrtcWorker:
                 f"{'.'.join(map(str, version)) or 'none'}: {detail or 'no message'}; run: edgeplan "
                 f"toolchain install {'.'.join(map(str, library.version))} --force"
             )
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether the process was ended because a compilation took too long."""
+        return self._has_timed_out
 
     @property
     def is_running(self) -> bool:
@@ -108,13 +114,19 @@ class NvrtcWorker:
     def obituary(self) -> str:
         """How the worker ended and the last that it said; call it after `compile` gave None."""
         status = self._process.wait()
+        if self._has_timed_out:
+            return "the compiler was stopped because it took too long"
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return f"the compiler's process ended with {how}: {self._last_words() or 'no message'}"
 
-    def close(self) -> None:
-        """End the worker."""
+    def end(self) -> None:
+        """End the process; `obituary` can still be asked."""
         self._process.kill()
         self._process.wait()
+
+    def close(self) -> None:
+        """End the worker."""
+        self.end()
         for stream in (self._process.stdin, self._process.stdout, self._messages):
             if stream is not None:
                 with contextlib.suppress(OSError):  # what was not written is of no interest
@@ -124,13 +136,17 @@ class NvrtcWorker:
         stdout = self._process.stdout
         if stdout is None:
             return None
-        timer = threading.Timer(timeout_s, self._process.kill)
+        timer = threading.Timer(timeout_s, self._stop)
         timer.daemon = True
         timer.start()
         try:
             return nvrtc_worker.read_frame(stdout)
         finally:
             timer.cancel()
+
+    def _stop(self) -> None:
+        self._has_timed_out = True
+        self._process.kill()
 
     def _last_words(self) -> str:
         self._messages.seek(0)
@@ -142,21 +158,26 @@ _abandoned: list[object] = []  # workers of a parent process, kept so that nothi
 _lock = threading.Lock()
 
 
-def compile_source(library: NvrtcLibrary, request: NvrtcRequest) -> NvrtcReply:
+def compile_source(
+    library: NvrtcLibrary, request: NvrtcRequest, timeout_s: float = COMPILE_TIMEOUT_S
+) -> NvrtcReply:
     """Compile in an idle worker, or in a new one.
 
     A worker that ends on a source is replaced and the source tried once more, since what came
     before may have harmed it; a source that ends two workers is refused with their last words.
+    One that takes longer than `timeout_s` is refused at once.
 
     Raises:
         CompileError: no worker can be started.
     """
     for attempt in (1, 2):
         with _borrowed(library, is_fresh=attempt == 2) as worker:
-            reply = worker.compile(request)
+            reply = worker.compile(request, timeout_s)
             if reply is not None:
                 return reply
             message = worker.obituary()
+            if worker.has_timed_out:
+                break
     return NvrtcReply(b"", f"{message}\n")
 
 

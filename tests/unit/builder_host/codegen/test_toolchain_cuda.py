@@ -372,7 +372,7 @@ def test_a_library_of_another_version_is_refused():
 
 def test_a_compiler_that_takes_too_long_is_stopped():
     library = install_cuda((12, 6)).library
-    request = NvrtcRequest(copy_kernel("k"), "sm_87", ())
+    request = NvrtcRequest(SPILLING, "sm_87", ())
     reply = compile_source(library, request, timeout_s=0.0)
     assert reply.code == b""
     assert "took too long" in reply.log
