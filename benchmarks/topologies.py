@@ -52,11 +52,12 @@ class Graph:
         pad: int = 0,
         group: int = 1,
         activation: str = "Relu",
+        gain: float = 1.0,
     ) -> str:
-        """Convolution with bias and activation (`Relu`, `Relu6` or none)."""
+        """Convolution with bias and activation (`Relu`, `Relu6` or none), He-scaled by gain."""
         fan_in = channels_in // group * kernel * kernel
         weight = self.weight(
-            channels_out, channels_in // group, kernel, kernel, scale=(2 / fan_in) ** 0.5
+            channels_out, channels_in // group, kernel, kernel, scale=gain * (2 / fan_in) ** 0.5
         )
         bias = self.weight(channels_out, scale=0.01)
         y = self.node(
@@ -80,7 +81,13 @@ class Graph:
         return name
 
     def pool(
-        self, x: str, kernel: int, stride: int, pad: int = 0, ceil: bool = False, op: str = "MaxPool"
+        self,
+        x: str,
+        kernel: int,
+        stride: int,
+        pad: int = 0,
+        ceil: bool = False,
+        op: str = "MaxPool",
     ) -> str:
         """Max or average pooling."""
         return self.node(
@@ -209,9 +216,10 @@ def resnet50() -> onnx.ModelProto:
             stride = 2 if stage > 0 and index == 0 else 1
             y = g.conv(x, channels, width, 1)
             y = g.conv(y, width, width, 3, stride=stride, pad=1)
-            y = g.conv(y, width, 4 * width, 1, activation="")
+            # a small branch: sixteen additions must not overflow the soft-max
+            y = g.conv(y, width, 4 * width, 1, activation="", gain=0.3)
             if index == 0:
-                x = g.conv(x, channels, 4 * width, 1, stride=stride, activation="")
+                x = g.conv(x, channels, 4 * width, 1, stride, activation="", gain=0.7)
             x = g.node("Relu", [g.node("Add", [y, x])])
             channels = 4 * width
     x = g.node("Flatten", [g.node("GlobalAveragePool", [x])], axis=1)

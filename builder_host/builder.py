@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.codegen.artifacts import ArtifactStore
-from builder_host.codegen.toolchain_c import CToolchain
+from builder_host.backend import Backend, CpuBackend, make_backend
 from builder_host.emit import TunedOperation, emit_plan
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.measure.local import LocalDevice, local_fingerprint
 from builder_host.network.copying import copy_network
 from builder_host.network.evaluate import evaluate_network
-from builder_host.network.network import Network
-from builder_host.passes import layout_assignment
+from builder_host.network.network import NUMPY_OF_DTYPE, Network
+from builder_host.passes import layout_assignment, narrow_float
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Placement
-from builder_host.registry import kernel_families
 from builder_host.report import BuildReport, make_report
-from builder_host.target import cpu_target, target_fingerprint
+from builder_host.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
 from builder_host.tune.select import Tuner
 from builder_host.tune.timing_cache import (
@@ -46,6 +44,11 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 CANARY_SEED = 1
 _CANARY_ELEMS = 4096  # per output; longer outputs are sampled
+# Canary tolerances, relative to the largest output and to each value. The same code on the same
+# device repeats its bits; against the float64 reference float32 networks stay within 1e-3 and
+# float16 ones, with some fifty roundings of 2^-11 in a row, within 2e-2.
+_TOLERANCE_OF_SAME_CODE = (1e-5, 1e-4)
+_TOLERANCE_OF_PRECISION = {"fp32": (1e-3, 1e-3), "fp16": (2e-2, 2e-2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class BuilderConfig:
         num_jobs: compilers at once; None: as many as there are cores here.
         compiler: `zig` (from pip), `gcc`, `clang` or a path.
         artifact_dir: store of generated code; None: the user's cache folder.
-        is_checked: compare the plan with the float64 reference before it is handed over.
+        precision: `fp32`, or `fp16` (CUDA: stored in float16, accumulated in float32).
+        is_checked: compare the plan with the float64 reference before it is handed over; where the
+            plan cannot run here, the reference becomes the expected output of its canary.
     """
 
     target: str = "host-cpu"
@@ -77,11 +82,14 @@ class BuilderConfig:
     num_jobs: int | None = None
     compiler: str = "zig"
     artifact_dir: str | os.PathLike[str] | None = None
+    precision: str = "fp32"
     is_checked: bool = True
 
     def __post_init__(self) -> None:
         if self.measure not in ("local", "none"):
             raise BuilderError(f"measure is '{self.measure}'; expected 'local' or 'none'")
+        if self.precision not in ("fp32", "fp16"):
+            raise BuilderError(f"precision is '{self.precision}'; expected 'fp32' or 'fp16'")
         for name in ("num_threads", "num_jobs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -99,9 +107,7 @@ class BuiltPlan:
     plan: Plan
     report: BuildReport = field(repr=False)
 
-    def save(
-        self, path: str | os.PathLike[str], *, signing_key: bytes | None = None
-    ) -> None:
+    def save(self, path: str | os.PathLike[str], *, signing_key: bytes | None = None) -> None:
         """Write the plan file atomically, signed when a key is given."""
         save_plan(self.plan, path, signing_key=signing_key)
 
@@ -128,35 +134,33 @@ def build(
     network = copy_network(network)
     _check_bindings(network)
     fingerprint, is_local = resolve_target(config.target)
-    target = cpu_target(fingerprint)
-    num_workers = config.num_threads or target.num_cores
-    if config.measure == "local" and not is_local and not config.is_strict_cache:
-        raise BuilderError(
-            f"target '{config.target}' is not this machine: its kernels cannot be timed here; "
-            "use measure 'none', or a timing cache from the device with a strict build"
-        )
+    backend = make_backend(
+        fingerprint,
+        compiler=config.compiler,
+        artifact_dir=config.artifact_dir,
+        jobs=config.num_jobs or os.cpu_count() or 1,
+        hardware=target_hardware(config.target),
+    )
+    device = _local_device(backend, is_local, report_progress)
+    _check_measuring(config, device, fingerprint)
     reference = _reference(network) if config.is_checked else None
 
     trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
     run_passes(network, trace)
-    choice = FamilyChoice(kernel_families(fingerprint.device_kind), target)
+    if config.precision == "fp16":
+        narrow_float.run(network)
+    num_workers = config.num_threads or backend.default_workers
+    choice = FamilyChoice(backend.families, backend.target)
     formats = layout_assignment.run(network, choice, num_workers)
     if trace is not None:
         trace.layouts(network, formats)
     placement = Placement(network, formats, choice, num_workers)
     operations = placement.operations()
 
-    store = ArtifactStore(config.artifact_dir)
-    jobs = config.num_jobs or os.cpu_count() or 1
-    toolchain = CToolchain(target, compiler=config.compiler, store=store, jobs=jobs)
-    flush_bytes = 2 * target.l2_bytes
-    device = (
-        LocalDevice(toolchain, report_progress, flush_bytes=flush_bytes) if is_local else None
-    )
     cache = _load_cache(config)
     tuner = Tuner(
         choice,
-        toolchain,
+        backend,
         cache,
         device if config.measure == "local" else None,
         fingerprint_id=digest(fingerprint_to_json(fingerprint)),
@@ -170,16 +174,16 @@ def build(
     tuned = []
     for operation in operations:
         selection = selections[operation.problem.text()]
-        tuned.append(TunedOperation(operation, selection, selection.candidate.program(target)))
+        program = selection.candidate.program(backend.target)
+        tuned.append(TunedOperation(operation, selection, program))
     report_progress("emit", 0, 1)
     plan = emit_plan(
         network,
         placement,
         tuned,
-        target=target,
+        backend=backend,
         fingerprint=fingerprint,
-        toolchain=toolchain,
-        provenance=_provenance(network, config, toolchain, selections.values()),
+        provenance=_provenance(network, config, backend, selections.values()),
     )
     accuracy: dict[str, float] = {}
     if device is not None:
@@ -187,11 +191,32 @@ def build(
         if reference is not None:
             accuracy = check_outputs(reference, outputs)
         latency_us = _plan_latency(plan, device, tuner, config)
-        plan = _with_canary(plan, outputs, latency_us)
+        plan = _with_canary(plan, outputs, latency_us, _TOLERANCE_OF_SAME_CODE)
         _save_cache(config, cache)
+    elif reference is not None:
+        plan = _with_canary(plan, reference, None, _TOLERANCE_OF_PRECISION[config.precision])
     report = make_report(plan, tuned, tuner.summary, placement, accuracy)
     report_progress("done", 1, 1)
     return BuiltPlan(plan, report)
+
+
+def _local_device(backend: Backend, is_local: bool, progress: Progress) -> LocalDevice | None:
+    if not is_local or not isinstance(backend, CpuBackend):
+        return None
+    flush_bytes = 2 * backend.target.l2_bytes
+    return LocalDevice(backend.toolchain, progress, flush_bytes=flush_bytes)
+
+
+def _check_measuring(
+    config: BuilderConfig, device: LocalDevice | None, fingerprint: DeviceFingerprint
+) -> None:
+    if config.precision == "fp16" and fingerprint.device_kind == "cpu":
+        raise BuilderError("precision fp16 needs a CUDA target; CPU plans compute in float32")
+    if config.measure == "local" and device is None and not config.is_strict_cache:
+        raise BuilderError(
+            f"target '{config.target}' is not this machine's CPU: its kernels cannot be timed "
+            "here; use measure 'none', or a timing cache from the device with a strict build"
+        )
 
 
 def _no_progress(_phase: str, _done: int, _total: int) -> None:
@@ -221,7 +246,6 @@ def _check_bindings(network: Network) -> None:
 
 def canary_arrays(network_inputs: Sequence[Any], seed: int) -> dict[str, npt.NDArray[Any]]:
     """Canary inputs as arrays, by name, for tensors with `name`, `shape` and `dtype`."""
-    from builder_host.network.network import NUMPY_OF_DTYPE
     from planformat.canary import canary_input
 
     return {
@@ -292,9 +316,7 @@ def _plan_latency(
     variant = plan.variants[0]
     code = hashlib.sha256(variant.code_objects[0].data).hexdigest()
     steps = digest(code, *(repr(step) for step in variant.profiles[0].steps))
-    key = TimingKey(
-        tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.toolchain.identity
-    )
+    key = TimingKey(tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity)
     timing = tuner.cache.get(key)
     if timing is None and config.measure == "local" and not config.is_strict_cache:
         timing = device.time_plan(plan, CANARY_SEED)
@@ -303,7 +325,10 @@ def _plan_latency(
 
 
 def _with_canary(
-    plan: Plan, outputs: Mapping[str, npt.NDArray[Any]], latency_us: float | None
+    plan: Plan,
+    outputs: Mapping[str, npt.NDArray[Any]],
+    latency_us: float | None,
+    tolerance: tuple[float, float],
 ) -> Plan:
     expected: list[bytes] = []
     strides: list[int] = []
@@ -311,7 +336,8 @@ def _with_canary(
     for binding in plan.bindings:
         if binding.is_input:
             continue
-        flat = np.ascontiguousarray(outputs[binding.name]).reshape(-1)
+        flat = np.asarray(outputs[binding.name]).reshape(-1)
+        flat = flat.astype(NUMPY_OF_DTYPE[binding.dtype])
         stride = max(1, -(-flat.size // _CANARY_ELEMS))
         strides.append(stride)
         expected.append(flat[::stride].tobytes())
@@ -322,8 +348,8 @@ def _with_canary(
         seed=CANARY_SEED,
         strides=tuple(strides),
         outputs=tuple(expected),
-        absolute_tolerance=float(np.float32(1e-5 * largest)),
-        relative_tolerance=float(np.float32(1e-4)),
+        absolute_tolerance=float(np.float32(tolerance[0] * largest)),
+        relative_tolerance=float(np.float32(tolerance[1])),
         latency_us=latency_us,
     )
     variant = plan.variants[0]
@@ -332,7 +358,7 @@ def _with_canary(
 
 
 def _provenance(
-    network: Network, config: BuilderConfig, toolchain: CToolchain, selections: Any
+    network: Network, config: BuilderConfig, backend: Backend, selections: Any
 ) -> dict[str, str]:
     from builder_host import __version__
 
@@ -340,7 +366,8 @@ def _provenance(
     return {
         "builder": f"edgeplan {__version__}",
         "network": network.name,
-        "toolchain": toolchain.version,
+        "precision": config.precision,
+        "toolchain": backend.version,
         "tactics": "measured" if predicted == 0 else f"{predicted} predicted by the cost model",
         "threads": str(config.num_threads or "all cores"),
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from builder_host.errors import TargetError
+from planformat.datatypes import TensorFormat
 from planformat.fingerprint import DeviceFingerprint
 
 CudaVersion = tuple[int, int]
@@ -166,6 +167,11 @@ class CudaTarget:
     memory_gbps: float
     shared_per_sm_bytes: int
     shared_per_block_bytes: int
+
+    @property
+    def blocked_format(self) -> TensorFormat:
+        """Format of image tensors inside a plan: channels innermost."""
+        return TensorFormat.NHWC
 
     @property
     def registers_per_block(self) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from builder_host.codegen.toolchain_c import CompileFailure, CToolchain
-from builder_host.errors import CompileError
-from builder_host.kernels.family import Program
+from builder_host.backend import Backend, LinkedCode
+from builder_host.kernels.family import GridLaunch, Launch, Program
 from builder_host.memory_plan import ArenaPlan, Lifetime, plan_memory
 from builder_host.network.network import Network, Tensor
 from builder_host.placement import Operation, Placement, View
-from builder_host.target import CpuTarget
 from builder_host.tune.select import Selection
 from builder_host.weights_region import WeightsRegion
 from planformat.fingerprint import DeviceFingerprint
@@ -19,10 +18,6 @@ from planformat.plan import (
     Argument,
     ArgumentKind,
     Binding,
-    Buffer,
-    CodeKind,
-    CodeObject,
-    Kernel,
     Plan,
     Profile,
     Step,
@@ -44,9 +39,8 @@ def emit_plan(
     placement: Placement,
     tuned: Sequence[TunedOperation],
     *,
-    target: CpuTarget,
+    backend: Backend,
     fingerprint: DeviceFingerprint,
-    toolchain: CToolchain,
     provenance: Mapping[str, str],
 ) -> Plan:
     """Put a plan together.
@@ -55,9 +49,8 @@ def emit_plan(
         network: after all passes; gives the bindings.
         placement: views of its tensors.
         tuned: what runs, in order.
-        target: the CPU.
+        backend: compiles and links the code objects.
         fingerprint: of the device that the plan is for.
-        toolchain: compiles and links the code object.
         provenance: text facts to store.
 
     Raises:
@@ -67,34 +60,18 @@ def emit_plan(
     binding_index = {tensor: index for index, tensor in enumerate(bindings)}
     arena = plan_memory(_lifetimes(placement, tuned, binding_index))
     region = WeightsRegion()
-    keys = [_pack(item, region, target) for item in tuned]
+    keys = [_pack(item, region, backend.target) for item in tuned]
     weights, chunk_lengths, offsets = region.finish()
-    symbols: dict[str, int] = {}
+    code = backend.link([item.program for item in tuned])
     steps: list[Step] = []
     names: set[str] = set()
     for index, item in enumerate(tuned):
         arguments = _arguments(item, index, keys[index], offsets, arena, binding_index)
         for number, launch in enumerate(item.program.launches, start=1):
-            kernel = symbols.setdefault(launch.symbol, len(symbols))
             name = item.operation.name
             if len(item.program.launches) > 1:
                 name = f"{name} [{number}/{len(item.program.launches)}]"
-            timing = item.selection.timing
-            share = len(item.program.launches)
-            steps.append(
-                Step(
-                    name=_unique(name, names),
-                    kernel=kernel,
-                    grid=(launch.num_units, 1, 1),
-                    arguments=arguments,
-                    scratch_bytes_per_worker=launch.scratch_bytes_per_worker,
-                    tactic=item.selection.candidate.tactic.text,
-                    measured_us=timing.median_us / share
-                    if timing is not None and timing.median_us is not None
-                    else None,
-                    predicted_us=item.selection.candidate.estimate_us / share,
-                )
-            )
+            steps.append(_step(_unique(name, names), launch, item, code, arguments))
     workers = max((item.operation.problem.num_workers for item in tuned), default=1)
     profile = Profile(
         name="default",
@@ -106,15 +83,8 @@ def emit_plan(
     )
     variant = Variant(
         fingerprint=fingerprint,
-        code_objects=(
-            CodeObject(
-                CodeKind.SHARED_OBJECT,
-                target.architecture,
-                toolchain.version,
-                _link(tuned, list(symbols), toolchain),
-            ),
-        ),
-        kernels=tuple(Kernel(symbol, 0) for symbol in symbols),
+        code_objects=code.code_objects,
+        kernels=code.kernels,
         profiles=(profile,),
     )
     return Plan(
@@ -127,6 +97,41 @@ def emit_plan(
         weights=weights.data,
         chunk_lengths=chunk_lengths,
         provenance=dict(sorted(provenance.items())),
+    )
+
+
+def _step(
+    name: str,
+    launch: Launch | GridLaunch,
+    item: TunedOperation,
+    code: LinkedCode,
+    arguments: tuple[Argument, ...],
+) -> Step:
+    candidate, timing = item.selection.candidate, item.selection.timing
+    share = len(item.program.launches)
+    median_us = timing.median_us if timing is not None else None
+    common = Step(
+        name=name,
+        kernel=code.kernel_index(launch.symbol),
+        grid=(1, 1, 1),
+        arguments=arguments,
+        tactic=candidate.tactic.text,
+        measured_us=None if median_us is None else median_us / share,
+        predicted_us=candidate.estimate_us / share,
+    )
+    if isinstance(launch, Launch):
+        return replace(
+            common,
+            grid=(launch.num_units, 1, 1),
+            scratch_bytes_per_worker=launch.scratch_bytes_per_worker,
+        )
+    return replace(
+        common,
+        grid=launch.grid,
+        block=launch.block,
+        cluster=launch.cluster,
+        shared_memory_bytes=launch.shared_memory_bytes,
+        is_dependent_launch=launch.is_dependent,
     )
 
 
@@ -162,7 +167,7 @@ def _lifetimes(
     return found
 
 
-def _pack(item: TunedOperation, region: WeightsRegion, target: CpuTarget) -> list[bytes | None]:
+def _pack(item: TunedOperation, region: WeightsRegion, target: Any) -> list[bytes | None]:
     candidate = item.selection.candidate
     constants = [t.values if t is not None else None for t in item.operation.constants]
     packed = candidate.family.pack(candidate.problem, candidate.tactic, target, constants)
@@ -195,15 +200,3 @@ def _arguments(
     if item.program.workspace_bytes:
         arguments.append(Argument(ArgumentKind.ARENA, arena.offsets[_workspace_name(index)]))
     return tuple(arguments)
-
-
-def _link(
-    tuned: Sequence[TunedOperation], symbols: Sequence[str], toolchain: CToolchain
-) -> Buffer:
-    sources = list(dict.fromkeys(item.program.source for item in tuned))
-    objects = []
-    for compiled in toolchain.compile_objects(sources):
-        if isinstance(compiled, CompileFailure):
-            raise CompileError(compiled.error)
-        objects.append(compiled)
-    return toolchain.link_shared(objects, exported=symbols)

@@ -14,16 +14,12 @@ from planformat.datatypes import TensorFormat
 Formats = Mapping[Tensor, TensorFormat]
 
 
-def layer_problem(
-    layer: Layer, layout_of: Callable[[Tensor], Layout], num_workers: int
-) -> Problem:
+def layer_problem(layer: Layer, layout_of: Callable[[Tensor], Layout], num_workers: int) -> Problem:
     """The problem of one layer; constants are dense and LINEAR until a family packs them."""
     return Problem(
         kind=layer.kind,
         params=layer.params,
-        inputs=tuple(
-            dense_layout(t.type) if t.is_constant else layout_of(t) for t in layer.inputs
-        ),
+        inputs=tuple(dense_layout(t.type) if t.is_constant else layout_of(t) for t in layer.inputs),
         is_constant=tuple(t.is_constant for t in layer.inputs),
         outputs=tuple(layout_of(t) for t in layer.outputs),
         epilogue=layer.epilogue,

@@ -173,17 +173,20 @@ class Placement:
         for number, (tensor, offset, part) in enumerate(self._parts(layer)):
             if tensor.type.num_elems == 0:
                 continue
-            place = View(
-                whole.root, whole.offset_bytes + offset * tensor.dtype.size_bytes, part
-            )
+            place = View(whole.root, whole.offset_bytes + offset * tensor.dtype.size_bytes, part)
             if not tensor.is_constant and self.view(tensor) == place:
                 continue
             source = dense_layout(tensor.type) if tensor.is_constant else self.layout(tensor)
             problem = copy_problem(source, part, self.num_workers)
             if tensor.is_constant:
                 problem = Problem(
-                    problem.kind, problem.params, problem.inputs, (True,), problem.outputs,
-                    None, self.num_workers,
+                    problem.kind,
+                    problem.params,
+                    problem.inputs,
+                    (True,),
+                    problem.outputs,
+                    None,
+                    self.num_workers,
                 )
             copies.append(
                 Operation(
@@ -218,9 +221,7 @@ class Placement:
             params.starts[1] % block or any(s != 1 for s in params.strides) or params.starts[0]
         ):
             return None
-        offset = sum(
-            _axis_offset(layout, axis, start) for axis, start in enumerate(params.starts)
-        )
+        offset = sum(_axis_offset(layout, axis, start) for axis, start in enumerate(params.starts))
         strides = layout.strides
         if block == 1:
             strides = tuple(a * b for a, b in zip(strides, params.strides, strict=True))
@@ -305,9 +306,7 @@ class Placement:
         for layer in touched:
             if layer.kind in ("concatenation", "reshape", "slice"):
                 continue  # these become copies, which any layout allows
-            if not self.choice.can_compute(
-                layer_problem(layer, self.layout, self.num_workers)
-            ):
+            if not self.choice.can_compute(layer_problem(layer, self.layout, self.num_workers)):
                 if before is None:
                     del self._links[tensor]
                 else:

@@ -1,6 +1,6 @@
 """Build a plan of a trained SqueezeNet, classify a photograph, compare with ONNX Runtime.
 
-    python -m examples.quickstart [PICTURE]
+python -m examples.quickstart [PICTURE]
 """
 
 from __future__ import annotations

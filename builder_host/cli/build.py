@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("local", "none"),
         help="time candidates here, or rank them by the cost model (default: local)",
     )
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32"
+    )
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
     parser.add_argument("--report", metavar="R.json", help="write the build report")
     parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         trace_dir=args.trace,
         num_jobs=args.jobs,
         compiler=args.cc,
+        precision=args.precision,
         is_checked=not args.no_check,
     )
     signing_key = None

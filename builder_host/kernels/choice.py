@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from builder_host.kernels.family import KernelFamily, Problem
-from builder_host.target import CpuTarget
 
 
 class FamilyChoice:
     """The kernel families of one build, asked many times about equal problems."""
 
-    def __init__(self, families: Sequence[KernelFamily], target: CpuTarget) -> None:
+    def __init__(self, families: Sequence[KernelFamily], target: Any) -> None:
         """Families in their registry order, which breaks ties."""
         self.families = tuple(families)
         self.target = target

@@ -129,7 +129,7 @@ class Program:
     """
 
     source: str
-    launches: tuple[Launch, ...] | tuple[GridLaunch, ...]
+    launches: tuple[Launch | GridLaunch, ...]
     workspace_bytes: int = 0
 
 

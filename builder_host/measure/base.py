@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from builder_host.kernels.family import Launch
+from builder_host.kernels.family import GridLaunch, Launch
 from builder_host.tune.timing_cache import Timing
 
 
@@ -23,7 +23,7 @@ class MeasureJob:
     """
 
     object_path: str
-    launches: tuple[Launch, ...]
+    launches: tuple[Launch | GridLaunch, ...]
     argument_bytes: tuple[int, ...]
     group: int
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builder_host.codegen.toolchain_c import CToolchain
+from builder_host.kernels.family import Launch
 from builder_host.measure.base import MeasureJob
 from builder_host.network.network import NUMPY_OF_DTYPE
 from builder_host.tune.timing_cache import Timing
@@ -112,6 +113,7 @@ class LocalDevice:
                     launch.scratch_bytes_per_worker,
                 )
                 for launch in job.launches
+                if isinstance(launch, Launch)
             ]
             timer = CpuTimer(support, launches, num_workers=num_workers)
             running.append(_Running(index, module, timer, []))

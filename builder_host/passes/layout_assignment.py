@@ -20,6 +20,7 @@ from planformat.datatypes import TensorFormat
 
 _LINEAR = TensorFormat.LINEAR
 _MAX_SWEEPS = 20
+_UNKNOWN_GBPS = 20.0  # assumed where the target does not tell
 _STEP_US = 1.0  # fixed cost of one more step
 
 
@@ -73,8 +74,7 @@ class _Assignment:
         if not self.costs[layer]:
             raise UnsupportedError(
                 f"layer '{layer.name}' ({layer.origin or layer.kind}): no kernel family computes "
-                f"{layer.kind} on {', '.join(str(t.type) for t in layer.inputs)} "
-                f"for {self.choice.target.architecture}/{self.choice.target.isa}"
+                f"{layer.kind} on {', '.join(str(t.type) for t in layer.inputs)} for this target"
             )
         blocked = self.blocked
         return min(
@@ -104,9 +104,14 @@ class _Assignment:
         return sorted(formats, key=lambda fmt: fmt.value)
 
     def _tensor_cost(self, tensor: Tensor) -> float:
-        bytes_moved = 2.0 * tensor.type.num_elems * tensor.dtype.size_bytes
-        each = bytes_moved / (self.choice.target.memory_gbps * 1e3) + _STEP_US
-        return each * len(self.needed(tensor))
+        needed = self.needed(tensor)
+        if not needed:
+            return 0.0
+        bytes_moved = sum(
+            dense_layout(tensor.type, fmt).stored_bytes for fmt in (_LINEAR, self.blocked)
+        )
+        gbps: float = self.choice.target.memory_gbps or _UNKNOWN_GBPS
+        return (bytes_moved / (gbps * 1e3) + _STEP_US) * len(needed)
 
     def _local_cost(self, layers: list[Layer]) -> float:
         tensors = dict.fromkeys(t for layer in layers for t in [*layer.inputs, *layer.outputs])
@@ -191,9 +196,7 @@ def is_free(layer: Layer, reads: TensorFormat, writes: TensorFormat) -> bool:
     return False
 
 
-def run(
-    network: Network, choice: FamilyChoice, num_workers: int
-) -> dict[Tensor, TensorFormat]:
+def run(network: Network, choice: FamilyChoice, num_workers: int) -> dict[Tensor, TensorFormat]:
     """Choose formats, insert reformat layers, and return the format of every computed tensor.
 
     A fused layer that no family can compute loses its epilogue first.

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.codegen.toolchain_c import CompileFailure, CToolchain
+from builder_host.backend import Backend
+from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.errors import TimingCacheError, UnsupportedError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import KernelFamily, Problem, Program, Tactic
 from builder_host.measure.base import MeasureJob, Measurer
 from builder_host.network.network import NUMPY_OF_DTYPE
-from builder_host.target import CpuTarget
 from builder_host.tune.timing_cache import Timing, TimingCache, TimingKey
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Candidate:
     estimate_us: float
     key: TimingKey
 
-    def program(self, target: CpuTarget) -> Program:
+    def program(self, target: Any) -> Program:
         """Source and launches."""
         return self.family.generate(self.problem, self.tactic, target)
 
@@ -66,7 +66,7 @@ class Tuner:
     def __init__(
         self,
         choice: FamilyChoice,
-        toolchain: CToolchain,
+        backend: Backend,
         cache: TimingCache,
         measurer: Measurer | None,
         *,
@@ -77,7 +77,7 @@ class Tuner:
     ) -> None:
         """Without a measurer tactics are predicted; with is_strict a cache miss is an error."""
         self.choice = choice
-        self.toolchain = toolchain
+        self.backend = backend
         self.cache = cache
         self.measurer = measurer
         self.fingerprint_id = fingerprint_id
@@ -114,7 +114,7 @@ class Tuner:
             problem.text(),
             tactic.text,
             family.template_hash,
-            self.toolchain.identity,
+            self.backend.identity,
         )
 
     def select(self, problems: Iterable[Problem]) -> dict[str, Selection]:
@@ -174,7 +174,7 @@ class Tuner:
             self.progress("generate", number, len(missing))
             programs.append(candidate.program(target))
         self.progress("compile", 0, len(missing))
-        objects = self.toolchain.compile_objects([p.source for p in programs])
+        objects = self.backend.compile_objects([p.source for p in programs])
         jobs: list[MeasureJob] = []
         measured: list[Candidate] = []
         for candidate, program, compiled in zip(missing, programs, objects, strict=True):
@@ -215,9 +215,7 @@ def _zero_constants(problem: Problem) -> list[npt.NDArray[Any] | None]:
     ]
 
 
-def argument_sizes(
-    candidate: Candidate, program: Program, target: CpuTarget
-) -> tuple[int, ...]:
+def argument_sizes(candidate: Candidate, program: Program, target: Any) -> tuple[int, ...]:
     """Size in bytes of every argument of a program: inputs (packed), outputs, workspace."""
     problem = candidate.problem
     zeros = _zero_constants(problem)

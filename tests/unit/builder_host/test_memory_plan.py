@@ -25,8 +25,10 @@ def test_buffers_alive_together_never_overlap(lifetimes, align):
             if a.last_step < b.first_step or b.last_step < a.first_step:
                 continue
             a0, b0 = plan.offsets[a.name], plan.offsets[b.name]
-            assert a0 + a.size_bytes <= b0 or b0 + b.size_bytes <= a0 or not (
-                a.size_bytes and b.size_bytes
+            assert (
+                a0 + a.size_bytes <= b0
+                or b0 + b.size_bytes <= a0
+                or not (a.size_bytes and b.size_bytes)
             )
     assert plan.lower_bound_bytes <= plan.arena_bytes
 

@@ -1,0 +1,179 @@
+"""What a build needs to know of a device kind: target, toolchain, kernel families, code objects."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.toolchain_c import CompiledObject, CompileFailure, CToolchain
+from builder_host.errors import BuilderError, CompileError
+from builder_host.kernels.family import GridLaunch, KernelFamily, Program
+from builder_host.registry import kernel_families
+from builder_host.target import cpu_target
+from planformat.fingerprint import DeviceFingerprint
+from planformat.plan import CodeKind, CodeObject, Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedCode:
+    """Code objects of a plan and where each kernel is found."""
+
+    code_objects: tuple[CodeObject, ...]
+    kernels: tuple[Kernel, ...]
+
+    def kernel_index(self, symbol: str) -> int:
+        """Index of a kernel by its symbol."""
+        return next(i for i, kernel in enumerate(self.kernels) if kernel.symbol == symbol)
+
+
+class Backend(Protocol):
+    """One device kind with its target and tools."""
+
+    target: Any
+    families: tuple[KernelFamily, ...]
+
+    @property
+    def version(self) -> str:
+        """Compiler name and version."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """All of the toolchain that can change code: part of the timing cache key."""
+        ...
+
+    @property
+    def default_workers(self) -> int:
+        """Workers to tune for when the user names no number."""
+        ...
+
+    def compile_objects(self, sources: Sequence[str]) -> Sequence[Any]:
+        """One compiled object or CompileFailure per source."""
+        ...
+
+    def link(self, programs: Sequence[Program]) -> LinkedCode:
+        """Code objects for a plan that runs these programs. Raises CompileError."""
+        ...
+
+
+class CpuBackend:
+    """Generated C in one shared object."""
+
+    def __init__(
+        self, fingerprint: DeviceFingerprint, *, compiler: str, store: ArtifactStore, jobs: int
+    ) -> None:
+        """Raises TargetError or CompileError when the target or compiler does not fit."""
+        self.target = cpu_target(fingerprint)
+        self.families = kernel_families("cpu")
+        self.toolchain = CToolchain(self.target, compiler=compiler, store=store, jobs=jobs)
+        self.version = self.toolchain.version
+        self.identity = self.toolchain.identity
+        self.default_workers = self.target.num_cores
+
+    def compile_objects(self, sources: Sequence[str]) -> Sequence[CompiledObject | CompileFailure]:
+        """Compile in parallel through the artifact store."""
+        return self.toolchain.compile_objects(sources)
+
+    def link(self, programs: Sequence[Program]) -> LinkedCode:
+        """One shared object with every kernel and the support code."""
+        symbols = _symbols(programs)
+        objects = _all_compiled(self, programs)
+        data = self.toolchain.link_shared(objects, exported=symbols)
+        code = CodeObject(
+            CodeKind.SHARED_OBJECT, self.target.architecture, self.toolchain.version, data
+        )
+        return LinkedCode((code,), tuple(Kernel(symbol, 0) for symbol in symbols))
+
+
+class CudaBackend:
+    """Generated CUDA C++ in one cubin (or PTX) per source."""
+
+    def __init__(
+        self,
+        fingerprint: DeviceFingerprint,
+        *,
+        hardware: Mapping[str, int | float] | None,
+        store: ArtifactStore,
+        jobs: int,
+    ) -> None:
+        """Raises TargetError or CompileError when the target or toolkit does not fit."""
+        from builder_host.codegen.toolchain_cuda import CudaToolchain
+        from builder_host.cuda_target import cuda_target
+
+        self.target = cuda_target(fingerprint, hardware)
+        self.families = kernel_families("cuda")
+        self.toolchain = CudaToolchain(self.target, store=store, jobs=jobs)
+        self.version = self.toolchain.version
+        self.identity = self.toolchain.identity
+        self.default_workers = 1
+
+    def compile_objects(self, sources: Sequence[str]) -> Sequence[Any]:
+        """Compile in parallel through the artifact store."""
+        return self.toolchain.compile_objects(sources)
+
+    def link(self, programs: Sequence[Program]) -> LinkedCode:
+        """One code object per distinct source; launches are checked against the target."""
+        from builder_host.codegen.nvrtc_cubin import launch_problem
+
+        codes: list[CodeObject] = []
+        kernels: dict[str, Kernel] = {}
+        distinct = list({program.source: program for program in programs}.values())
+        for program, compiled in zip(distinct, _all_compiled(self, distinct), strict=True):
+            kind = CodeKind.PTX if compiled.is_ptx else CodeKind.CUBIN
+            for launch in program.launches:
+                if not isinstance(launch, GridLaunch):
+                    raise BuilderError(f"kernel '{launch.symbol}' has no CUDA launch geometry")
+                problem = launch_problem(
+                    self.target,
+                    compiled.kernel(launch.symbol),
+                    math.prod(launch.block),
+                    launch.shared_memory_bytes,
+                )
+                if problem is not None:
+                    raise CompileError(problem)
+                kernels[launch.symbol] = Kernel(launch.symbol, len(codes))
+            codes.append(
+                CodeObject(kind, f"sm_{self.target.sm}", self.toolchain.version, compiled.code)
+            )
+        return LinkedCode(tuple(codes), tuple(kernels.values()))
+
+
+def make_backend(
+    fingerprint: DeviceFingerprint,
+    *,
+    compiler: str,
+    artifact_dir: str | os.PathLike[str] | None,
+    jobs: int,
+    hardware: Mapping[str, int | float] | None = None,
+) -> CpuBackend | CudaBackend:
+    """The backend for a fingerprint's device kind.
+
+    Args:
+        fingerprint: of the target.
+        compiler: C compiler, used for CPU targets.
+        artifact_dir: store of generated code; None: the user's cache folder.
+        jobs: compilers at once.
+        hardware: facts of the board file beside the fingerprint.
+    """
+    store = ArtifactStore(Path(artifact_dir) if artifact_dir is not None else None)
+    if fingerprint.device_kind == "cuda":
+        return CudaBackend(fingerprint, hardware=hardware, store=store, jobs=jobs)
+    return CpuBackend(fingerprint, compiler=compiler, store=store, jobs=jobs)
+
+
+def _symbols(programs: Sequence[Program]) -> list[str]:
+    return list(dict.fromkeys(launch.symbol for p in programs for launch in p.launches))
+
+
+def _all_compiled(backend: Backend, programs: Sequence[Program]) -> list[Any]:
+    sources = list(dict.fromkeys(program.source for program in programs))
+    compiled = backend.compile_objects(sources)
+    for one in compiled:
+        if isinstance(one, CompileFailure):
+            raise CompileError(one.error)
+    return list(compiled)
