@@ -334,12 +334,12 @@ def _bounded_lanes(nest: Nest, lane: Var, bound: Condition) -> tuple[Statement, 
     full = Condition(first, 0, bound.high - lane.extent + 1)
     if full.is_always_true:
         return body(lane.extent)
-    if bound.high < lane.extent:
-        return body(rest)
     partial: tuple[Statement, ...] = body(rest) if rest else ()
     some = Condition(first, 0, bound.high)
     if partial and not some.is_always_true:  # runs shorter than a block: some lie outside whole
         partial = (If((some,), partial),)
+    if bound.high < lane.extent:
+        return partial
     return (If((full,), body(lane.extent), partial),)
 
 
