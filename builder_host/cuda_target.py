@@ -219,9 +219,14 @@ class CudaTarget:
         return self.compute_capability >= (7, 5)
 
     @property
-    def has_mma_s8(self) -> bool:
-        """`mma.sync.m8n8k16` on int8; sm_72 has it through `wmma` too."""
+    def has_wmma_s8(self) -> bool:
+        """Int8 tensor cores through `wmma` (m16n16k16)."""
         return self.compute_capability >= (7, 2)
+
+    @property
+    def has_mma_s8(self) -> bool:
+        """`mma.sync.m8n8k16` on int8."""
+        return self.compute_capability >= (7, 5)
 
     @property
     def has_mma_k16(self) -> bool:

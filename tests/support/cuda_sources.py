@@ -32,7 +32,29 @@ extern "C" __global__ void __launch_bounds__(32) wmma_f16(const half* a, const h
 }
 #endif
 
+#if __CUDA_ARCH__ >= 720
+extern "C" __global__ void __launch_bounds__(32) wmma_s8(const signed char* a, int* c) {
+    using namespace nvcuda::wmma;
+    fragment<matrix_a, 16, 16, 16, signed char, row_major> fa;
+    fragment<matrix_b, 16, 16, 16, signed char, col_major> fb;
+    fragment<accumulator, 16, 16, 16, int> fc;
+    fill_fragment(fc, 0);
+    load_matrix_sync(fa, a, 16);
+    load_matrix_sync(fb, a, 16);
+    mma_sync(fc, fa, fb, fc);
+    store_matrix_sync(c, fc, 16, mem_row_major);
+}
+#endif
+
 #if __CUDA_ARCH__ >= 750
+extern "C" __global__ void __launch_bounds__(32) mma_s8(const int* a, int* c) {
+    int x = a[threadIdx.x], d[2] = {0, 0};
+    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+                 : "+r"(d[0]), "+r"(d[1]) : "r"(x), "r"(x));
+    c[2 * threadIdx.x] = d[0];
+    c[2 * threadIdx.x + 1] = d[1];
+}
+
 extern "C" __global__ void __launch_bounds__(32) mma_f16(const unsigned* a, float* c) {
     __shared__ __align__(16) unsigned tile[128];
     tile[threadIdx.x] = a[threadIdx.x];
@@ -72,6 +94,30 @@ extern "C" __global__ void __launch_bounds__(64) dependent(const float* a, float
     asm volatile("griddepcontrol.wait;" ::: "memory");
     asm volatile("barrier.cluster.arrive.aligned;\n barrier.cluster.wait.aligned;" ::: "memory");
     b[threadIdx.x] = a[threadIdx.x];
+}
+#endif
+
+#if __CUDA_ARCH__ >= 890 && (__CUDACC_VER_MAJOR__ * 10 + __CUDACC_VER_MINOR__) >= 124
+extern "C" __global__ void __launch_bounds__(32) mma_fp8(const unsigned* a, float* c) {
+    unsigned x = a[threadIdx.x];
+    float d[4] = {0, 0, 0, 0};
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, "
+                 "{%4,%4,%4,%4}, {%4,%4}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(x));
+    for (int i = 0; i < 4; i++) c[4 * threadIdx.x + i] = d[i];
+}
+#endif
+
+#if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ >= 12
+extern "C" __global__ void __launch_bounds__(32) tma(const void* map, float* c) {
+    __shared__ __align__(128) float tile[256];
+    __shared__ __align__(8) unsigned long long barrier;
+    unsigned where = (unsigned)__cvta_generic_to_shared(tile);
+    unsigned done = (unsigned)__cvta_generic_to_shared(&barrier);
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %2}], [%3];"
+                 :: "r"(where), "l"(map), "r"(0), "r"(done) : "memory");
+    c[threadIdx.x] = tile[threadIdx.x];
 }
 #endif
 

@@ -135,8 +135,8 @@ def test_features_by_architecture():
     assert having("has_fp16") == [name for name in everything if name != "61"]
     assert having("has_dp4a") == [name for name in everything if name not in ("53", "62")]
     assert having("has_wmma") == ["72", "75", *from_sm80]
-    assert having("has_mma_f16") == ["75", *from_sm80]
-    assert having("has_mma_s8") == ["72", "75", *from_sm80]
+    assert having("has_wmma_s8") == ["72", "75", *from_sm80]
+    assert having("has_mma_f16") == having("has_mma_s8") == ["75", *from_sm80]
     assert having("has_mma_k16") == having("has_bf16") == having("has_cp_async") == from_sm80
     assert having("has_clusters") == having("has_tma") == from_sm80[4:]
     assert having("has_dependent_launch") == from_sm80[4:]

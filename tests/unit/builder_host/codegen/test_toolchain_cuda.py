@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from support.cuda_sources import FEATURES, SPILLING, copy_kernel
 
+from builder_host.codegen import toolchain_cuda
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.nvrtc_cubin import (
     KernelResources,
@@ -85,7 +86,11 @@ def expected_kernels(target: CudaTarget) -> set[str]:
         "halves": True,  # sm_61 compiles it too, slow as it is
         "dp4a": target.has_dp4a,
         "wmma_f16": target.has_wmma,
+        "wmma_s8": target.has_wmma_s8,
+        "mma_s8": target.has_mma_s8,
         "mma_f16": target.has_mma_f16,
+        "mma_fp8": target.has_mma_fp8,
+        "tma": target.has_tma,
         "mma_async": target.has_cp_async and target.has_mma_k16 and target.has_bf16,
         "dependent": target.has_dependent_launch and target.has_clusters,
         "wgmma": target.has_wgmma,
@@ -183,6 +188,25 @@ def test_results_keep_their_order_and_the_store_is_used(tmp_path):
     again = make_toolchain(make_target("80", (12, 6)), tmp_path)
     assert again.compile_objects(sources) == results
     assert again.compile_objects([]) == []
+
+
+def test_own_headers_come_with_the_source_and_are_part_of_the_identity(tmp_path, monkeypatch):
+    folder = tmp_path / "headers"
+    folder.mkdir()
+    identities = set()
+    for value in ("1.0f", "2.0f"):
+        header = folder / value / "ep_value.cuh"
+        header.parent.mkdir()
+        header.write_text(f"#define EP_VALUE {value}\n")
+        monkeypatch.setattr(toolchain_cuda, "INCLUDE_FOLDER", header.parent)
+        toolchain = make_toolchain(make_target("87", (12, 6)), tmp_path)
+        source = """
+#include "ep_value.cuh"
+extern "C" __global__ void k(float* a) { *a = EP_VALUE; }
+"""
+        assert compiled(toolchain, source).kernel("k").max_threads == 0
+        identities.add(toolchain.identity)
+    assert len(identities) == 2
 
 
 def test_any_executor_compiles(tmp_path):
