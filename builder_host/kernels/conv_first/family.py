@@ -58,12 +58,12 @@ class ConvFirst:
         return conv is not None and _fits(conv)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
-        """Work including padded lanes at 70 % of peak, or memory traffic, whichever is longer."""
+        """Work including padded lanes at 88 % of peak, or memory traffic, whichever is longer."""
         conv = _require(problem, target)
         flops = conv.flops * conv.out_blocks * conv.lanes / conv.filters
         moved = 4.0 * conv.batch * conv.channels * conv.in_h * conv.in_w
         moved += 4.0 * conv.batch * conv.out_blocks * conv.lanes * conv.out_h * conv.out_w
-        compute_us = flops / (0.7e3 * target.fma_gflops_per_core)
+        compute_us = flops / (0.88e3 * target.fma_gflops_per_core)
         return float(max(compute_us, moved / (1e3 * target.memory_gbps))) + 1.0
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:

@@ -6,6 +6,7 @@ import pytest
 from support.convolutions import RELU, Case, check, problem_of
 from support.cpu_kernels import AVX2, AVX512, NEON, compile_source, runs_here
 
+from builder_host.kernels.conv_direct.family import FAMILY as DIRECT
 from builder_host.kernels.conv_first.family import FAMILY
 from builder_host.target import CpuTarget
 
@@ -51,3 +52,9 @@ def test_workers_get_smaller_units() -> None:
         for p in (one, many)
     ]
     assert units == [8, 16]
+
+
+def test_estimate_prefers_it_to_a_blocked_copy_of_the_input() -> None:
+    linear = problem_of(Case(3, 64, 112, 112, (7, 7), (2, 2), (3, 3, 3, 3), linear=True), AVX512)
+    blocked = problem_of(Case(3, 64, 112, 112, (7, 7), (2, 2), (3, 3, 3, 3)), AVX512)
+    assert FAMILY.estimate_us(linear, AVX512) < DIRECT.estimate_us(blocked, AVX512)
