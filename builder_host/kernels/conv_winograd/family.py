@@ -48,6 +48,7 @@ _PARTS_16 = ((6, 2), (5, 2))
 _PARTS_NEON = ((10, 2), (8, 2), (14, 1))
 _PREFETCH_BYTES = 2048
 _CHUNK_SIZES = (8, 14, 28, 56, 112)
+_HOPELESS = 1.3  # times the expected time of the best variant
 _L3_SPEED = 2.0  # times memory bandwidth; a guess on the low side
 _MIN_CHANNELS = 8
 _OUT_TILES = {3: (2, 4), 5: (2,)}
@@ -79,13 +80,19 @@ class ConvWinograd:
         return min(cost for cost, _ in _ranked(conv, target, 1))
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
-        """The most promising variants of each tile size."""
+        """The most promising variants of each tile size.
+
+        Left out are those that must be slow for their weights alone: these come from memory once
+        per inference, though they may be in the cache while the tactic is timed by itself.
+        """
         conv = _require(problem, target)
         found: dict[Tactic, None] = {}
         taken = {2: 0, 4: 0}
         ranked = _ranked(conv, target, problem.num_workers)
         best = ranked[0][1].out_tile
-        for _, plan in ranked:
+        for cost, plan in ranked:
+            if cost > _HOPELESS * ranked[0][0]:
+                break
             if taken[plan.out_tile] == (5 if plan.out_tile == best else 2):
                 continue
             taken[plan.out_tile] += 1
