@@ -32,6 +32,8 @@ _INTEGER_WORDS = (
     ('__builtin_nan("")', "double(EP_NAN)"),
     ("__builtin_inf()", "double(EP_INFINITY)"),
     ("__builtin_", ""),  # floor, ceil, trunc and sqrt of the math library
+    ("(-ep_isnan_s", "(ep_isnan_s"),  # booleans here, masks in C
+    ("(-ep_isinf_s", "(ep_isinf_s"),
     ("uint64_t", "ep_u64"),
     ("int64_t", "ep_i64"),
     ("INT64_C", "ep_i64"),

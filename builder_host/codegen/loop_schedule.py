@@ -77,6 +77,12 @@ def schedule(nest: Nest, vector_elems: int) -> list[Section]:
     return [_units(nest)]
 
 
+def merged(nest: Nest) -> Nest:
+    """The same computation with fewer dimensions: those of extent 1 dropped, neighbours merged."""
+    nest = _merged(_drop_harmless_bound(_without_unit_dims(nest)))
+    return replace(nest, stages=tuple(_merged_stage(s) for s in nest.stages))
+
+
 # --- transposed tiles ----------------------------------------------------------------------------
 
 

@@ -199,4 +199,63 @@ EP_DEVICE void ep_store_pack_any(T *p, const EpPack<T, count> &pack) {
   for (int i = 0; i < count; ++i) p[i] = pack.at[i];
 }
 
+/* --- results shared by the lanes of a point ------------------------------------------------------
+ * `lanes` threads of a block work on one of `points` points: neighbours when is_contiguous (thread
+ * = point * lanes + lane), else rows of points (thread = lane * points + point). All threads of the
+ * block must call. Every lane gets the same bits; the order of joining is fixed. */
+
+template <int lanes, int points, bool is_contiguous, typename T, typename Join>
+EP_DEVICE T ep_join_lanes(T x, Join join) {
+  if constexpr (is_contiguous) {
+    EP_UNROLL
+    for (int step = (lanes > 32 ? 32 : lanes) / 2; step > 0; step /= 2) {
+      x = join(x, __shfl_xor_sync(EP_ALL_LANES, x, step));
+    }
+    if constexpr (lanes > 32) {
+      constexpr int warps = lanes / 32;
+      __shared__ T parts[points * warps];
+      if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+      __syncthreads();
+      const int first = threadIdx.x / lanes * warps;
+      x = parts[first];
+      for (int i = 1; i < warps; ++i) x = join(x, parts[first + i]);
+      __syncthreads();
+    }
+  } else {
+    __shared__ T parts[points * lanes];
+    parts[threadIdx.x] = x;
+    __syncthreads();
+    const int point = threadIdx.x % points;
+    x = parts[point];
+    for (int i = 1; i < lanes; ++i) x = join(x, parts[i * points + point]);
+    __syncthreads();
+  }
+  return x;
+}
+
+/* The same for a value and its position; is_better(a, at_a, b, at_b): b replaces a. */
+template <int lanes, int points, bool is_contiguous, typename T, typename Better>
+EP_DEVICE void ep_join_best(T &value, ep_i64 &at, Better is_better) {
+  __shared__ T values[points * lanes];
+  __shared__ ep_i64 places[points * lanes];
+  values[threadIdx.x] = value;
+  places[threadIdx.x] = at;
+  const int lane = is_contiguous ? threadIdx.x % lanes : threadIdx.x / points;
+  constexpr int step = is_contiguous ? 1 : points;
+  for (int half_lanes = lanes / 2; half_lanes > 0; half_lanes /= 2) {
+    __syncthreads();
+    const int other = threadIdx.x + half_lanes * step;
+    if (lane < half_lanes &&
+        is_better(values[threadIdx.x], places[threadIdx.x], values[other], places[other])) {
+      values[threadIdx.x] = values[other];
+      places[threadIdx.x] = places[other];
+    }
+  }
+  __syncthreads();
+  const int first = threadIdx.x - lane * step;
+  value = values[first];
+  at = places[first];
+  __syncthreads();
+}
+
 #endif

@@ -18,6 +18,7 @@ from builder_host.kernels.loop_nest.operands import (
 from planformat.datatypes import DataType
 
 _F32 = DataType.FLOAT32
+_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
 _PRODUCT = Binary("mul", Input(0), Input(1))
 
 
@@ -75,8 +76,8 @@ def _batched(batch: list[Index], shape: tuple[int, ...], matrix: list[Index]) ->
 
 
 def _require_float(problem: Problem) -> None:
-    if any(layout.dtype is not _F32 for layout in problem.inputs[:2]):
-        raise NotLowerableError("products are generated for float32 only")
+    if any(layout.dtype not in _FLOATS for layout in problem.inputs[:2]):
+        raise NotLowerableError("products are generated for float32 and float16 only")
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -24,6 +24,7 @@ from builder_host.network.layers.pooling import divisors
 from planformat.datatypes import DataType
 
 _F32 = DataType.FLOAT32
+_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
 _PRODUCT = Binary("mul", Input(0), Input(1))
 
 
@@ -116,8 +117,8 @@ def lower_pooling(problem: Problem) -> list[Nest]:
 
 
 def _over(problem: Problem) -> Iteration:
-    if problem.inputs[0].dtype is not _F32 or problem.inputs[1].dtype is not _F32:
-        raise NotLowerableError("convolution is generated for float32 only")
+    if any(layout.dtype not in _FLOATS for layout in problem.inputs[:2]):
+        raise NotLowerableError("convolution is generated for float32 and float16 only")
     return iterate(problem.outputs[0], problem.outputs[0].shape)
 
 
