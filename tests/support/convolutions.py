@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from support.cpu_kernels import run, runs_here
 
 from builder_host.expressions import Binary, Const, Expr, Input, evaluate
 from builder_host.kernels.family import Problem, Tactic
@@ -16,6 +15,7 @@ from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
 from builder_host.target import CpuTarget
 from planformat.datatypes import TensorFormat
+from support.cpu_kernels import run, runs_here
 
 Array = np.ndarray[Any, Any]
 RELU = Binary("max", Input(0), Const(0.0))
