@@ -197,6 +197,8 @@ class ExecutionContext:
         """Wait for enqueued work: it uses the arena that goes away with the context."""
         if not getattr(self, "_is_closed", True):
             self._wait()
+            if self._staging is not None:
+                self._staging.close()
             self._give_memory_back()
 
     def _take_memory(self, arena: Any) -> tuple[int, Any]:
@@ -244,10 +246,15 @@ class ExecutionContext:
         engine = self.engine
         bindings = engine.plan.bindings
         if self._staging is None:
+            if not engine.device.needs_staging:
+                return False
+            if engine.config.strict:
+                raise StrictModeError(
+                    "execute() on host arrays needs device memory for the bindings, which strict "
+                    "mode forbids the runtime to allocate: use enqueue() with device memory"
+                )
             sizes = [engine.binding_bytes(b.name, self.profile.name) for b in bindings]
             self._staging = engine.device.create_staging(sizes, engine.config.allocator)
-            if self._staging is None:
-                return False
         held = [HeldBuffer(arrays[b.name], is_writable=not b.is_input) for b in bindings]
         pairs = list(zip(held, bindings, strict=True))
         self._staging.execute(

@@ -152,9 +152,15 @@ class HostStaging(Protocol):
 
 
 class Device(Protocol):
-    """One device."""
+    """One device.
+
+    Attributes:
+        kind: `cpu` or `cuda`.
+        needs_staging: kernels do not work on ordinary host memory.
+    """
 
     kind: str
+    needs_staging: bool
 
     def probe(self) -> DeviceFingerprint:
         """The live device's fingerprint."""
@@ -223,8 +229,8 @@ class Device(Protocol):
         """
         ...
 
-    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> HostStaging | None:
-        """Memory through which bindings in host memory go; None when they are used in place.
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> HostStaging:
+        """Memory through which bindings in host memory go, on a device that needs it.
 
         Args:
             sizes: bytes of each binding.

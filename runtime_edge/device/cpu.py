@@ -22,7 +22,7 @@ from planformat.plan import (
     Step,
 )
 from runtime_edge.buffers import HeldBuffer
-from runtime_edge.device.base import ProgramMemory
+from runtime_edge.device.base import HostStaging, ProgramMemory
 from runtime_edge.device.cpu_cores import cores_for_pool, usable_cores
 from runtime_edge.device.cpu_native import (
     CALLBACK,
@@ -371,6 +371,7 @@ class CpuDevice:
     """The machine that the process runs on. See `Device` in base.py."""
 
     kind = "cpu"
+    needs_staging = False
 
     def __init__(self) -> None:
         """No memory is taken yet."""
@@ -458,6 +459,6 @@ class CpuDevice:
             "stream)"
         )
 
-    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> None:
-        """Host memory is used in place."""
-        del sizes, allocator
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> HostStaging:
+        """Nobody asks: host memory is used in place."""
+        raise NotImplementedError

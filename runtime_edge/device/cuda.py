@@ -40,6 +40,7 @@ class CudaDevice:
     """
 
     kind = "cuda"
+    needs_staging = True
 
     def __init__(self, ordinal: int = 0) -> None:
         """Retain the GPU's primary context for the process.
@@ -55,7 +56,7 @@ class CudaDevice:
         self._streams: weakref.WeakValueDictionary[int, CudaStream] = weakref.WeakValueDictionary()
         self._owned = self._context.own(self)
         with self._context.pycuda("a stream") as pycuda:
-            self._copies = self._owned.add_object(pycuda.Stream(_NON_BLOCKING))
+            self._copies = self._owned.add_stream(pycuda, _NON_BLOCKING)
 
     def probe(self) -> DeviceFingerprint:
         """The fingerprint of this GPU and its board."""
@@ -125,10 +126,8 @@ class CudaDevice:
         held = HeldBuffer(data, is_writable=False)
         if held.nbytes <= STAGING_BYTES:
             with self._context as context:
-                context.driver.copy_to_device(
-                    address, held.address, held.nbytes, self._copies.handle
-                )
-                context.driver.stream_synchronize(self._copies.handle)
+                context.driver.copy_to_device(address, held.address, held.nbytes, self._copies)
+                context.driver.stream_synchronize(self._copies)
         else:
             self._write_staged(address, held)
 
@@ -138,8 +137,8 @@ class CudaDevice:
             return b""
         target = ctypes.create_string_buffer(nbytes)
         with self._context as context:
-            context.driver.copy_to_host(target, address, nbytes, self._copies.handle)
-            context.driver.stream_synchronize(self._copies.handle)
+            context.driver.copy_to_host(target, address, nbytes, self._copies)
+            context.driver.stream_synchronize(self._copies)
         return target.raw
 
     def usable_workers(self) -> int:
@@ -183,11 +182,11 @@ class CudaDevice:
         self._context.reset()
         with self._context.pycuda("a stream") as pycuda:
             self._owned = self._context.own(self)
-            self._copies = self._owned.add_object(pycuda.Stream(_NON_BLOCKING))
+            self._copies = self._owned.add_stream(pycuda, _NON_BLOCKING)
 
     def _write_staged(self, address: int, held: HeldBuffer) -> None:
         driver = self._context.driver
-        stream = self._copies.handle
+        stream = self._copies
         owned = self._context.own(self)
         try:
             blocks = []

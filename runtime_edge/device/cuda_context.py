@@ -41,8 +41,10 @@ class GpuContext:
             pycuda.init()
             self._retained = pycuda.Device(ordinal).retain_primary_context()
         except pycuda.Error as error:
-            raise self._error(error, f"GPU {ordinal}") from error
+            raise self._error(error, f"GPU {ordinal} (numbers start at 0)") from error
         self.handle: int = self._retained.handle
+        # The destructor in pycuda would detach it as an ordinary context, which it is not.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._retained))
         self._popped = ctypes.c_void_p()
 
     def __enter__(self) -> GpuContext:
@@ -114,11 +116,11 @@ class GpuContext:
                 try:
                     if name:
                         getattr(self.driver, name)(thing)
-                    elif hasattr(thing, "free"):
-                        thing.free()
+                    else:
+                        while thing:  # a stream is destroyed with its last reference
+                            getattr(thing.pop(), "free", int)()
                 except (CudaError, self._pycuda.Error) as error:
                     _log.warning("GPU %d: clean-up failed: %s", self.ordinal, error)
-                del thing  # pycuda's streams are destroyed with their last reference
 
     def _error(self, error: Exception, what: str) -> CudaError:
         return self.driver.error(self.driver.code_of(str(error)), f"{what} ({error})")
@@ -141,10 +143,23 @@ class Owned:
         self._items.append((destroy, handle))
         return handle
 
-    def add_object(self, thing: Any) -> Any:
-        """Own a pycuda object."""
-        self._items.append(("", thing))
-        return thing
+    def add_object(self, thing: Any) -> list[Any]:
+        """Own a pycuda object.
+
+        Returns:
+            A list with it, emptied when it is destroyed; keep no other reference, since the last
+            one must go while the context is pycuda's present one.
+        """
+        box = [thing]
+        self._items.append(("", box))
+        return box
+
+    def add_stream(self, pycuda: Any, flags: int) -> int:
+        """Make and own a pycuda stream; the value is its handle."""
+        stream = pycuda.Stream(flags)
+        handle: int = stream.handle
+        self.add_object(stream)
+        return handle
 
 
 def _destroy(context: GpuContext, items: list[Any], keep: Any) -> None:

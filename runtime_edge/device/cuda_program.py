@@ -62,7 +62,7 @@ class CudaProgram:
         self._executable = 0
         self._owned = context.own(self)
         with context.pycuda("a stream") as pycuda:
-            self._stream: int = self._owned.add_object(pycuda.Stream(_NON_BLOCKING)).handle
+            self._stream: int = self._owned.add_stream(pycuda, _NON_BLOCKING)
         with context:
             self._executable = self._capture()
         self.is_graph = bool(self._executable)

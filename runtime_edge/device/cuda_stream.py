@@ -75,11 +75,11 @@ class Epoch:
         self._context = context
         owned = context.own(self)
         with context.pycuda("a stream") as pycuda:
-            stream = owned.add_object(pycuda.Stream(_NON_BLOCKING))
+            stream = owned.add_stream(pycuda, _NON_BLOCKING)
         with context:
             self._handle = context.driver.create("event_create", EVENT_DEFAULT)
             owned.add("event_destroy", self._handle)
-            context.driver.event_record(self._handle, stream.handle)
+            context.driver.event_record(self._handle, stream)
             context.driver.event_synchronize(self._handle)
 
     def elapsed_us(self, event: CudaEvent) -> float:
@@ -116,11 +116,11 @@ class CudaStream:
         self._is_closed = False
         self._owned = context.own(self)
         self.is_owned = borrowed is None
-        self._pycuda_stream: Any = None
+        self._pycuda_stream: list[Any] = []
         if borrowed is None:
             with context.pycuda("a stream") as pycuda:
-                self._pycuda_stream = pycuda.Stream(_NON_BLOCKING)
-            self.handle: int = self._owned.add_object(self._pycuda_stream).handle
+                self._pycuda_stream = self._owned.add_object(pycuda.Stream(_NON_BLOCKING))
+                self.handle: int = self._pycuda_stream[0].handle
         else:
             self.handle = borrowed
 
@@ -141,9 +141,9 @@ class CudaStream:
             with self._context:
                 self._driver.event_record(event.handle, self.handle)
             event.is_recorded = True
-        elif self._pycuda_stream is not None and hasattr(event, "record"):
+        elif self._pycuda_stream and hasattr(event, "record"):
             with self._context.pycuda("recording a pycuda event"):
-                event.record(self._pycuda_stream)
+                event.record(*self._pycuda_stream)
         else:
             raise _not_an_event(event)
 
@@ -152,9 +152,9 @@ class CudaStream:
         if isinstance(event, CudaEvent):
             with self._context:
                 self._driver.stream_wait_event(self.handle, event.handle, 0)
-        elif self._pycuda_stream is not None and hasattr(event, "record"):
+        elif self._pycuda_stream and hasattr(event, "record"):
             with self._context.pycuda("waiting for a pycuda event"):
-                self._pycuda_stream.wait_for_event(event)
+                self._pycuda_stream[0].wait_for_event(event)
         else:
             raise _not_an_event(event)
 
@@ -208,7 +208,6 @@ class CudaStream:
         finally:
             self._completed = self._last_ticket
             self._pending.clear()
-            self._pycuda_stream = None
             self._owned.close()
 
     def __enter__(self) -> CudaStream:

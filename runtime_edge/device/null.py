@@ -12,7 +12,7 @@ from typing import Any
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import Buffer, CodeObject, Kernel, Step
 from runtime_edge.buffers import HeldBuffer
-from runtime_edge.device.base import ProgramMemory
+from runtime_edge.device.base import HostStaging, ProgramMemory
 from runtime_edge.errors import BindingError
 
 
@@ -153,6 +153,8 @@ class NullDevice:
         log: one line per request, in order.
     """
 
+    needs_staging = False
+
     def __init__(self, fingerprint: DeviceFingerprint) -> None:
         """A device that claims the fingerprint."""
         self.kind = fingerprint.device_kind
@@ -219,6 +221,6 @@ class NullDevice:
             "stream)"
         )
 
-    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> None:
-        """Host memory is used in place."""
-        del sizes, allocator
+    def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> HostStaging:
+        """Nobody asks: host memory is used in place."""
+        raise NotImplementedError
