@@ -141,7 +141,8 @@ def build(
         jobs=config.num_jobs or os.cpu_count() or 1,
         hardware=target_hardware(config.target),
     )
-    device = _local_device(backend, is_local, report_progress)
+    flush_bytes = backend.target.flush_bytes(_constant_bytes(network))
+    device = _local_device(backend, is_local, report_progress, flush_bytes)
     _check_measuring(config, device, fingerprint)
     reference = _reference(network) if config.is_checked else None
 
@@ -164,6 +165,7 @@ def build(
         cache,
         device if config.measure == "local" else None,
         fingerprint_id=digest(fingerprint_to_json(fingerprint)),
+        conditions=f"flush={flush_bytes}",
         is_strict=config.is_strict_cache,
         workspace_limit_bytes=config.workspace_limit_bytes,
         progress=report_progress,
@@ -200,10 +202,15 @@ def build(
     return BuiltPlan(plan, report)
 
 
-def _local_device(backend: Backend, is_local: bool, progress: Progress) -> LocalDevice | None:
+def _constant_bytes(network: Network) -> int:
+    return sum(t.values.nbytes for t in network.tensors() if t.values is not None)
+
+
+def _local_device(
+    backend: Backend, is_local: bool, progress: Progress, flush_bytes: int
+) -> LocalDevice | None:
     if not is_local or not isinstance(backend, CpuBackend):
         return None
-    flush_bytes = 2 * backend.target.l2_bytes
     return LocalDevice(backend.toolchain, progress, flush_bytes=flush_bytes)
 
 
@@ -316,7 +323,9 @@ def _plan_latency(
     variant = plan.variants[0]
     code = hashlib.sha256(variant.code_objects[0].data).hexdigest()
     steps = digest(code, *(repr(step) for step in variant.profiles[0].steps))
-    key = TimingKey(tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity)
+    key = TimingKey(
+        tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity, "warm"
+    )
     timing = tuner.cache.get(key)
     if timing is None and config.measure == "local" and not config.is_strict_cache:
         timing = device.time_plan(plan, CANARY_SEED)

@@ -168,6 +168,10 @@ class CudaTarget:
     shared_per_sm_bytes: int
     shared_per_block_bytes: int
 
+    def flush_bytes(self, weights_bytes: int) -> int:
+        """Memory to overwrite before a kernel is timed: twice an L2 that the weights overflow."""
+        return 2 * self.l2_bytes if weights_bytes > self.l2_bytes // 2 else 0
+
     @property
     def blocked_format(self) -> TensorFormat:
         """Format of image tensors inside a plan: channels innermost."""

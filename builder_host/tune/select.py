@@ -71,6 +71,7 @@ class Tuner:
         measurer: Measurer | None,
         *,
         fingerprint_id: str,
+        conditions: str,
         is_strict: bool,
         workspace_limit_bytes: int,
         progress: Callable[[str, int, int], None],
@@ -81,6 +82,7 @@ class Tuner:
         self.cache = cache
         self.measurer = measurer
         self.fingerprint_id = fingerprint_id
+        self.conditions = conditions
         self.is_strict = is_strict
         self.workspace_limit_bytes = workspace_limit_bytes
         self.progress = progress
@@ -115,6 +117,7 @@ class Tuner:
             tactic.text,
             family.template_hash,
             self.backend.identity,
+            self.conditions,
         )
 
     def select(self, problems: Iterable[Problem]) -> dict[str, Selection]:

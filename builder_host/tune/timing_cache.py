@@ -31,6 +31,7 @@ class TimingKey:
         tactic: `Tactic.text`.
         template: the family's `template_hash`.
         toolchain: compiler name and version.
+        conditions: how it was measured, e.g. `flush=2097152`.
     """
 
     fingerprint: str
@@ -38,6 +39,7 @@ class TimingKey:
     tactic: str
     template: str
     toolchain: str
+    conditions: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class CudaDevice:
 
     Attributes:
         ordinal: its number, as the driver counts (CUDA_VISIBLE_DEVICES renumbers).
+        context: its primary context.
     """
 
     kind = "cuda"
@@ -49,13 +50,13 @@ class CudaDevice:
             LoadError: no driver or no pycuda; CudaError: no such GPU.
         """
         self.ordinal = ordinal
-        self._context: GpuContext = open_context(ordinal)
-        self._is_integrated = is_integrated(self._context.driver, ordinal)
+        self.context: GpuContext = open_context(ordinal)
+        self._is_integrated = is_integrated(self.context.driver, ordinal)
         self._blocks: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._streams: weakref.WeakValueDictionary[int, CudaStream] = weakref.WeakValueDictionary()
-        self._owned = self._context.own(self)
-        with self._context.pycuda("a stream") as pycuda:
+        self._owned = self.context.own(self)
+        with self.context.pycuda("a stream") as pycuda:
             self._copies = self._owned.add_stream(pycuda, _NON_BLOCKING)
 
     def probe(self) -> DeviceFingerprint:
@@ -66,7 +67,7 @@ class CudaDevice:
         self, code_objects: Sequence[CodeObject], kernels: Sequence[Kernel], *, source: str
     ) -> CudaCode:
         """Load cubins or PTX."""
-        return CudaCode(self._context, code_objects, kernels, source=source)
+        return CudaCode(self.context, code_objects, kernels, source=source)
 
     def map_weights(
         self, weights: Buffer, memory: Any = None, allocator: Any = None
@@ -96,12 +97,12 @@ class CudaDevice:
                 "which the driver aligns device memory"
             )
         try:
-            with self._context.pycuda(f"{nbytes:,} bytes of device memory") as pycuda:
+            with self.context.pycuda(f"{nbytes:,} bytes of device memory") as pycuda:
                 block = pycuda.mem_alloc(max(1, nbytes))
         except CudaError as error:
             if error.code != OUT_OF_MEMORY:
                 raise
-            free, total = self._context.free_memory()
+            free, total = self.context.free_memory()
             raise CudaError(
                 f"{error} (GPU {self.ordinal} has {free:,} of {total:,} bytes free)", error.code
             ) from error
@@ -116,7 +117,7 @@ class CudaDevice:
             block = self._blocks.pop(address, None)
         if block is None:
             raise DeviceError(f"address {address:#x} was not allocated here")
-        with self._context.pycuda("freeing device memory"):
+        with self.context.pycuda("freeing device memory"):
             block.free()
 
     def write(self, address: int, data: Buffer) -> None:
@@ -125,7 +126,7 @@ class CudaDevice:
             return
         held = HeldBuffer(data, is_writable=False)
         if held.nbytes <= STAGING_BYTES:
-            with self._context as context:
+            with self.context as context:
                 context.driver.copy_to_device(address, held.address, held.nbytes, self._copies)
                 context.driver.stream_synchronize(self._copies)
         else:
@@ -136,7 +137,7 @@ class CudaDevice:
         if nbytes == 0:
             return b""
         target = ctypes.create_string_buffer(nbytes)
-        with self._context as context:
+        with self.context as context:
             context.driver.copy_to_host(target, address, nbytes, self._copies)
             context.driver.stream_synchronize(self._copies)
         return target.raw
@@ -147,7 +148,7 @@ class CudaDevice:
 
     def hold(self, value: Any, *, is_writable: bool) -> Any:
         """Device memory of a caller's object; see `cuda_memory.hold`."""
-        return hold(self._context, value, is_writable=is_writable)
+        return hold(self.context, value, is_writable=is_writable)
 
     def adopt_stream(self, stream: Any) -> CudaStream:
         """The caller's stream: pycuda, `__cuda_stream__` or integer.
@@ -159,16 +160,16 @@ class CudaDevice:
         with self._lock:
             found = self._streams.get(handle)
             if found is None:
-                found = self._streams[handle] = CudaStream(self._context, handle, stream)
+                found = self._streams[handle] = CudaStream(self.context, handle, stream)
             return found
 
     def create_staging(self, sizes: Sequence[int], allocator: Any = None) -> CudaStaging:
         """Memory through which bindings in host memory go."""
-        return CudaStaging(self._context, sizes, allocator or self, is_shared=self._is_integrated)
+        return CudaStaging(self.context, sizes, allocator or self, is_shared=self._is_integrated)
 
     def free_memory(self) -> tuple[int, int]:
         """Bytes of device memory that are free, and that there are, by the driver's counter."""
-        return self._context.free_memory()
+        return self.context.free_memory()
 
     def reset(self) -> None:
         """Destroy everything on this GPU that belongs to this process, and start anew.
@@ -179,18 +180,18 @@ class CudaDevice:
         with self._lock:
             self._blocks.clear()
         self._owned.close()
-        self._context.reset()
-        with self._context.pycuda("a stream") as pycuda:
-            self._owned = self._context.own(self)
+        self.context.reset()
+        with self.context.pycuda("a stream") as pycuda:
+            self._owned = self.context.own(self)
             self._copies = self._owned.add_stream(pycuda, _NON_BLOCKING)
 
     def _write_staged(self, address: int, held: HeldBuffer) -> None:
-        driver = self._context.driver
+        driver = self.context.driver
         stream = self._copies
-        owned = self._context.own(self)
+        owned = self.context.own(self)
         try:
             blocks = []
-            with self._context.pycuda("page-locked memory") as pycuda:
+            with self.context.pycuda("page-locked memory") as pycuda:
                 for _ in range(2):
                     array = pycuda.pagelocked_empty(STAGING_BYTES, "uint8")
                     owned.add_object(array.base)
@@ -198,7 +199,7 @@ class CudaDevice:
                     owned.add("event_destroy", event)
                     blocks.append((array.__array_interface__["data"][0], event))
                     del array
-            with self._context:
+            with self.context:
                 for number, offset in enumerate(range(0, held.nbytes, STAGING_BYTES)):
                     block, event = blocks[number % 2]
                     size = min(STAGING_BYTES, held.nbytes - offset)

@@ -17,21 +17,17 @@ from runtime_edge.device.base import ProgramMemory
 from runtime_edge.device.cuda_codes import INVALID_IMAGE, NO_BINARY_FOR_GPU
 from runtime_edge.device.cuda_context import GpuContext
 from runtime_edge.device.cuda_driver import (
-    FUNCTION_MAX_DYNAMIC_SHARED_BYTES,
-    FUNCTION_NON_PORTABLE_CLUSTER,
     JIT_ERROR_LOG_BUFFER,
     JIT_ERROR_LOG_BYTES,
     CudaError,
 )
-from runtime_edge.device.cuda_launch import CudaLaunch
+from runtime_edge.device.cuda_launch import CudaLaunch, allow_launch
 from runtime_edge.device.cuda_probe import compute_capability
 from runtime_edge.device.cuda_program import CudaProgram
 from runtime_edge.device.cuda_stream import CudaEvent, CudaStream, Epoch
 from runtime_edge.errors import LoadError
 
 _LOG_BYTES = 8192
-_SHARED_WITHOUT_OPT_IN_BYTES = 48 << 10
-_PORTABLE_CLUSTER_BLOCKS = 8
 
 
 class CudaModule:
@@ -124,7 +120,6 @@ class CudaCode:
             for index, code in enumerate(code_objects)
         ]
         self._lock = threading.Lock()
-        self._shared_bytes: dict[int, int] = {}
         self._epoch: Epoch | None = None
         self._num_parameters: dict[int, int | None] = {}
         with context:
@@ -163,7 +158,7 @@ class CudaCode:
                         f"step '{step.name}' passes {len(step.arguments)} arguments to a kernel "
                         f"with {expected} parameters; build the plan again"
                     )
-                self._allow(function, step)
+                allow_launch(self._context.driver, function, step)
                 launches.append(CudaLaunch(self._context.driver, function, step, memory))
         return CudaProgram(
             self._context, launches, num_bindings=num_bindings, keep=tuple(self._modules)
@@ -184,26 +179,6 @@ class CudaCode:
         """Unload modules that no program uses any more."""
         self._modules = []
         self._functions = []
-
-    def _allow(self, function: int, step: Step) -> None:
-        """Raise a function's limits to what a step needs; the context is current."""
-        driver = self._context.driver
-        needed = step.shared_memory_bytes
-        try:
-            with self._lock:
-                if needed > self._shared_bytes.get(function, _SHARED_WITHOUT_OPT_IN_BYTES):
-                    driver.set_function_attribute(
-                        function, FUNCTION_MAX_DYNAMIC_SHARED_BYTES, needed
-                    )
-                    self._shared_bytes[function] = needed
-                if step.cluster[0] * step.cluster[1] * step.cluster[2] > _PORTABLE_CLUSTER_BLOCKS:
-                    driver.set_function_attribute(function, FUNCTION_NON_PORTABLE_CLUSTER, 1)
-        except CudaError as error:
-            raise CudaError(
-                f"step '{step.name}' ({needed:,} bytes of shared memory per block, cluster "
-                f"{step.cluster}): {error}",
-                error.code,
-            ) from error
 
 
 def _without_suffix(architecture: str) -> str:

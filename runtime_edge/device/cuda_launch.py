@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 
 from planformat.plan import ArgumentKind, Step
 from runtime_edge.device.base import ProgramMemory
 from runtime_edge.device.cuda_driver import (
     ATTRIBUTE_CLUSTER_DIMENSION,
     ATTRIBUTE_PROGRAMMATIC_SERIALIZATION,
+    FUNCTION_MAX_DYNAMIC_SHARED_BYTES,
+    FUNCTION_NON_PORTABLE_CLUSTER,
     CudaError,
     Driver,
     KernelNodeParams,
@@ -18,6 +21,9 @@ from runtime_edge.device.cuda_driver import (
 from runtime_edge.errors import LoadError
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
+_SHARED_WITHOUT_OPT_IN_BYTES = 48 << 10
+_PORTABLE_CLUSTER_BLOCKS = 8
+_limits = threading.Lock()
 
 
 class CudaLaunch:
@@ -139,3 +145,31 @@ class CudaLaunch:
     def update_node(self, executable: int) -> None:
         """Take the present argument values over into an executable graph."""
         self._driver.set_kernel_node(executable, self.node, ctypes.byref(self._params))
+
+
+def allow_launch(driver: Driver, function: int, step: Step) -> None:
+    """Raise a function's limits to what a step needs; the context is current.
+
+    Raises:
+        CudaError: the GPU cannot give that much; names the step.
+    """
+    needed = step.shared_memory_bytes
+    try:
+        if needed > _SHARED_WITHOUT_OPT_IN_BYTES:
+            allowed = ctypes.c_int()
+            with _limits:
+                driver.function_attribute(
+                    ctypes.byref(allowed), FUNCTION_MAX_DYNAMIC_SHARED_BYTES, function
+                )
+                if needed > allowed.value:
+                    driver.set_function_attribute(
+                        function, FUNCTION_MAX_DYNAMIC_SHARED_BYTES, needed
+                    )
+        if step.cluster[0] * step.cluster[1] * step.cluster[2] > _PORTABLE_CLUSTER_BLOCKS:
+            driver.set_function_attribute(function, FUNCTION_NON_PORTABLE_CLUSTER, 1)
+    except CudaError as error:
+        raise CudaError(
+            f"step '{step.name}' ({needed:,} bytes of shared memory per block, cluster "
+            f"{step.cluster}): {error}",
+            error.code,
+        ) from error

@@ -166,7 +166,7 @@ class CudaProgram:
                 launch.launch(stream)
                 launch.node = last_captured_node(driver, stream)
         except BaseException:
-            _abandon_capture(driver, stream)
+            abandon_capture(driver, stream)
             raise
         driver.end_capture(stream, ctypes.byref(graph))
         self._owned.add("graph_destroy", graph.value or 0)
@@ -203,7 +203,7 @@ class _ProfileGraph:
                     lambda event: driver.event_record_flags(event, stream, EVENT_RECORD_EXTERNAL)
                 )
             except BaseException:
-                _abandon_capture(driver, stream)
+                abandon_capture(driver, stream)
                 raise
             driver.end_capture(stream, ctypes.byref(graph))
             owned.add("graph_destroy", graph.value or 0)
@@ -242,7 +242,8 @@ def last_captured_node(driver: Driver, stream: int) -> int:
     return ctypes.cast(nodes, ctypes.POINTER(ctypes.c_void_p))[0] or 0
 
 
-def _abandon_capture(driver: Driver, stream: int) -> None:
+def abandon_capture(driver: Driver, stream: int) -> None:
+    """End a capture that failed half way."""
     graph = ctypes.c_void_p()
     try:
         driver.end_capture(stream, ctypes.byref(graph))

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from support.cuda_shim import run_emulated
-from support.typed_kernels import NUMPY_TYPES, _buffer, _read, _view, _write, store_of_the_run
 
 from builder_host.codegen.nvrtc_install import default_toolkit_root, install_cuda, is_installed
 from builder_host.codegen.toolchain_c import CompileFailure
@@ -18,6 +16,8 @@ from builder_host.kernels.family import GridLaunch, Problem, Program, Tactic
 from builder_host.layouts import Layout
 from planformat.datatypes import DataType
 from planformat.fingerprint import DeviceFingerprint
+from support.cuda_shim import run_emulated
+from support.typed_kernels import NUMPY_TYPES, _buffer, _read, _view, _write, store_of_the_run
 
 Array = np.ndarray[Any, Any]
 TOOLKIT = (12, 6)

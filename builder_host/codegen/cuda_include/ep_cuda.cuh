@@ -60,13 +60,17 @@ EP_DEVICE bool ep_is_aligned(const void *p, unsigned bytes) {
 }
 EP_DEVICE uint4 ep_load16(const void *p) { return *static_cast<const uint4 *>(p); }
 EP_DEVICE void ep_store16(void *p, uint4 v) { *static_cast<uint4 *>(p) = v; }
-/* Data that is read once in a launch and never written by it (weights): no place in L1. */
+/* Data that is read once in a launch and written by no kernel (weights): no place in L1 (sm_70). */
 EP_DEVICE uint4 ep_load16_stream(const void *p) {
+#if EP_ARCH < 70
+  return __ldg(static_cast<const uint4 *>(p));
+#else
   uint4 v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(p));
   return v;
+#endif
 }
 /* Ask for a line to come to L2; never faults, orders nothing. */
 EP_DEVICE void ep_prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }

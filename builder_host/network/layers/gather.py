@@ -52,7 +52,7 @@ class Gather:
         where = np.where(indices < 0, indices + extent, indices)
         legal = (where >= 0) & (where < extent)
         y = np.take(data, np.where(legal, where, 0), axis=params.axis)
-        mask = legal.reshape(*indices.shape, *(1,) * (data.ndim - params.axis - 1))
+        mask = legal.reshape((*indices.shape, *(1,) * (data.ndim - params.axis - 1)))
         return [np.where(mask, y, np.zeros((), dtype=data.dtype))]
 
 

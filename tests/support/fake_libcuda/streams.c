@@ -245,7 +245,7 @@ void fake_run_node(context *ctx, const node *n) {
         happen(n->event, n->event->recorded);
         return;
     }
-    if (ctx->fault) return;
+    if (ctx->fault || !n->function) return;
     void *params[256];
     for (unsigned int i = 0; i < n->function->num_params; ++i) params[i] = &n->values[i];
     n->function->entry(params, &n->launch);
@@ -448,7 +448,7 @@ API int cuGraphExecKernelNodeSetParams(graph *g, const node *which, const kernel
     ENTER_CONTEXT("cuGraphExecKernelNodeSetParams");
     node *n = g->first;
     while (n && n->original != which) n = n->next;
-    if (!n || n->is_event || n->function != p->function) return INVALID_VALUE;
+    if (!n || n->is_event || !n->function || n->function != p->function) return INVALID_VALUE;
     memcpy(n->launch.grid, p->grid, sizeof p->grid);
     memcpy(n->launch.block, p->block, sizeof p->block);
     n->launch.shared_bytes = p->shared_bytes;

@@ -11,7 +11,7 @@ from builder_host.tune.timing_cache import Timing, TimingCache, TimingKey, load_
 
 
 def key(problem="p", tactic="t"):
-    return TimingKey("fp", problem, tactic, "template", "zig")
+    return TimingKey("fp", problem, tactic, "template", "zig", "flush=0")
 
 
 def test_round_trip_and_sorted_text(tmp_path):

@@ -199,7 +199,7 @@ def test_a_stream_that_is_being_captured_is_refused(engine, memory, gpu):
     import ctypes
 
     theirs = engine.create_stream()
-    with engine.create_context() as context, engine.device._context as cuda:
+    with engine.create_context() as context, engine.device.context as cuda:
         cuda.driver.begin_capture(theirs.handle, 1)
         borrowed = engine.device.adopt_stream(theirs.handle)
         with pytest.raises(rt.ContextBusyError, match="captured"):
@@ -230,7 +230,7 @@ def test_the_callers_memory(engine, memory, gpu):
 
     context = engine.create_context()
     stream = engine.create_stream()
-    with engine.device._context.pycuda("test") as driver:
+    with engine.device.context.pycuda("test") as driver:
         allocation = driver.mem_alloc(memory.y_bytes)
         pinned = driver.pagelocked_empty((1, 1000), np.float32, mem_flags=2)
     assert cuda is not None
@@ -257,7 +257,7 @@ def test_the_callers_memory(engine, memory, gpu):
             assert np.array_equal(memory.result(), Y)
     context.close()
     stream.close()
-    with engine.device._context.pycuda("test"):
+    with engine.device.context.pycuda("test"):
         allocation.free()
         pinned.base.free()
 
