@@ -1,0 +1,175 @@
+"""Products with constant weights on CUDA: few rows, bound by the stream of weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder_host.codegen import cuda_expression
+from builder_host.codegen.template import fill
+from builder_host.cuda_target import CudaTarget
+from builder_host.kernels.cuda_gemm.product import (
+    CUDA_TYPES,
+    Product,
+    packed_operands,
+    packed_weights,
+    product_of,
+)
+from builder_host.kernels.cuda_loop_nest.cost import LAUNCH_US, bytes_us, operations_us
+from builder_host.kernels.family import (
+    Array,
+    GridLaunch,
+    KernelFamily,
+    Problem,
+    Program,
+    Tactic,
+    symbol_for,
+    template_hash,
+)
+
+_HERE = Path(__file__).parent
+_TEMPLATE = (_HERE / "kernel.cu").read_text()
+_HEADERS = Path(cuda_expression.__file__).parent / "cuda_include"
+_MAX_ROW_TILE = 8
+_WARPS_PER_SM = 16  # enough 16-byte loads in flight for any memory known
+
+
+class CudaGemmFamily:
+    """Kernel family `cuda_gemm`: fully connected layers, and matrices times constant ones."""
+
+    name = "cuda_gemm"
+    device_kind = "cuda"
+    template_hash = template_hash(
+        _TEMPLATE,
+        Path(__file__).read_text(),
+        (_HERE / "product.py").read_text(),
+        *(path.read_text() for path in sorted(_HEADERS.glob("*.cuh"))),
+    )
+
+    def applies(self, problem: Problem, target: Any) -> bool:
+        """Float16 or float32 x, constant weights of that type, rows that are dense."""
+        return isinstance(target, CudaTarget) and product_of(problem) is not None
+
+    def estimate_us(self, problem: Problem, target: Any) -> float:
+        """Launch, and the weights once per row tile."""
+        product = _required(problem)
+        tiles = -(-product.rows // _MAX_ROW_TILE)
+        weights = product.columns * product.padded_depth * product.dtype.size_bytes
+        products = product.rows * product.columns * product.depth
+        compute = operations_us(products, target, num_threads=1e9)
+        return LAUNCH_US + max(bytes_us(weights * tiles, target), compute)
+
+    def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
+        """Columns per warp, and warps per column; those that fill the chip first."""
+        product = _required(problem)
+        chunks = product.padded_depth * product.dtype.size_bytes // 16
+        row_tile = min(product.rows, _MAX_ROW_TILE)
+        row_tiles = -(-product.rows // row_tile)
+        wanted = target.num_sms * _WARPS_PER_SM
+        found = []
+        for columns in (1, 2, 4):
+            if columns * row_tile > 32 or (columns > 1 and columns > product.columns):
+                continue
+            for split in (1, 2, 4, 8):
+                if split > 1 and chunks < 32 * split:
+                    continue
+                warps = -(-product.columns // columns) * split * row_tiles
+                distance = abs(math.log2(warps / wanted))
+                found.append((distance, columns, split))
+        found.sort()
+        return [
+            Tactic(
+                self.name,
+                (
+                    ("ahead", max(1, min(4, -(-chunks // (32 * split))))),
+                    ("columns", columns),
+                    ("row_tile", row_tile),
+                    ("split", split),
+                    ("warps", max(4, split)),
+                ),
+            )
+            for _, columns, split in found[:8]
+        ]
+
+    def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
+        """One kernel; a block is a few groups of columns and one tile of rows."""
+        product = _required(problem)
+        values = {name: int(value) for name, value in tactic.values.items()}
+        short = product.dtype.text
+        stem = f"cuda_gemm_{short}_{values['row_tile']}x{values['columns']}_s{values['split']}"
+        symbol = symbol_for(stem, problem.text(), tactic.text, self.template_hash, target.sm)
+        parameters, loads, names = "", [], ["x0"]
+        for operand in product.operands:
+            parameters += f", const {CUDA_TYPES[operand.dtype]} *{operand.name}"
+            place = "k" if operand.is_channel else f"ep_i64(m) * {operand.row_stride} + k"
+            name = f"x{len(names)}"
+            loads.append(f"const float {name} = ep_to_float({operand.name}[{place}]);")
+            names.append(name)
+        epilogue = product.problem.epilogue
+        source = fill(
+            _TEMPLATE,
+            {
+                "KERNEL": symbol,
+                "X_TYPE": CUDA_TYPES[product.dtype],
+                "Y_TYPE": CUDA_TYPES[problem.outputs[0].dtype],
+                "ROWS": product.rows,
+                "COLUMNS": product.columns,
+                "DEPTH": product.depth,
+                "X_STRIDE": product.x_stride,
+                "Y_STRIDE": product.y_stride,
+                "ROW_TILE": values["row_tile"],
+                "COLUMNS_PER_WARP": values["columns"],
+                "SPLIT": values["split"],
+                "NUM_WARPS": values["warps"],
+                "AHEAD": values["ahead"],
+                "OPERAND_PARAMETERS": parameters,
+                "OPERAND_LOADS": " ".join(loads),
+                "EPILOGUE": (
+                    cuda_expression.print_cuda(epilogue.expr, names) if epilogue else "x0"
+                ),
+            },
+        )
+        grid = (
+            _stored_columns(product, tactic) // _columns_per_block(tactic),
+            -(-product.rows // values["row_tile"]),
+            1,
+        )
+        launch = GridLaunch(
+            symbol, grid, (32 * values["warps"], 1, 1), is_dependent=target.has_dependent_launch
+        )
+        return Program(source, (launch,))
+
+    def pack(
+        self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
+    ) -> list[Array | None]:
+        """Weights with rows of whole 16-byte chunks, zero columns to fill the last block."""
+        del target
+        product = _required(problem)
+        columns = _stored_columns(product, tactic)
+        weights = constants[1]
+        if weights is None:
+            raise ValueError(f"cuda_gemm needs the weights of {problem.text()}")
+        packed = packed_weights(product, weights, columns)
+        return [None, packed, *packed_operands(product, list(constants[2:]), columns)]
+
+
+def _required(problem: Problem) -> Product:
+    product = product_of(problem)
+    if product is None:
+        raise ValueError(f"cuda_gemm does not apply to {problem.text()}; ask applies() first")
+    return product
+
+
+def _columns_per_block(tactic: Tactic) -> int:
+    values = tactic.values
+    return int(values["warps"]) // int(values["split"]) * int(values["columns"])
+
+
+def _stored_columns(product: Product, tactic: Tactic) -> int:
+    width = _columns_per_block(tactic)
+    return -(-product.columns // width) * width
+
+
+FAMILY: KernelFamily = CudaGemmFamily()
