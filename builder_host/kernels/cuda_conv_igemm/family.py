@@ -1,0 +1,197 @@
+"""Implicit-GEMM convolution on tensor cores: fp16 storage, float sums, sm_75 and later.
+
+Any kernel, stride, padding, dilation and batch; groups of at least 8 channels and filters;
+deconvolutions with small strides, which multiply the zeros that their strides put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from builder_host.codegen.template import fill
+from builder_host.cuda_target import CudaTarget
+from builder_host.kernels.cuda_conv_igemm.tiles import (
+    SUM_THREADS,
+    Tile,
+    candidates,
+    estimate_us,
+)
+from builder_host.kernels.cuda_conv_igemm.weights import fragment_weights
+from builder_host.kernels.cuda_conv_simt.epilogue import (
+    CONVOLUTION_SOURCE,
+    epilogue_parameters,
+    grouped_weights,
+    pack_operands,
+    with_convolution,
+)
+from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
+from builder_host.kernels.family import (
+    Array,
+    GridLaunch,
+    Problem,
+    Program,
+    Tactic,
+    symbol_for,
+    template_hash,
+)
+from planformat.datatypes import DataType
+
+_HERE = Path(__file__).parent
+_TEMPLATE = (_HERE / "kernel.cu").read_text()
+_MOST_TACTICS = 12
+_MIN_GROUP = 8
+_MAX_DECONVOLUTION_STRIDE = 2
+
+
+class CudaConvIgemm:
+    """Family `cuda_conv_igemm`.
+
+    Tactic parameters: pixels, filters, k: tile of a block. warps_m, warps_n, warps_k: its warps
+    over these. stages: steps of k in shared memory. splits: blocks that share the k range of one
+    tile, and `sum` how they add up.
+    """
+
+    name = "cuda_conv_igemm"
+    device_kind = "cuda"
+    template_hash = template_hash(
+        _TEMPLATE,
+        CONVOLUTION_SOURCE,
+        *((_HERE / name).read_text() for name in ("family.py", "tiles.py", "weights.py")),
+    )
+
+    def applies(self, problem: Problem, target: Any) -> bool:
+        """Half x and y, tensor cores with `mma`, groups that fill fragments."""
+        conv = convolution_of(problem, target)
+        return conv is not None and _fits(conv, target)
+
+    def estimate_us(self, problem: Problem, target: Any) -> float:
+        """The best tile's estimate."""
+        conv = _require(problem, target)
+        return min(estimate_us(tile, conv, target) for tile in candidates(conv, target, 1))
+
+    def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
+        """Tiles by the estimate."""
+        conv = _require(problem, target)
+        return [_tactic(self.name, tile) for tile in candidates(conv, target, _MOST_TACTICS)]
+
+    def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
+        """One launch, or two where splits are added through a workspace."""
+        conv = _require(problem, target)
+        tile = _tile(tactic)
+        symbol = symbol_for(
+            f"conv_igemm_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
+            f"_s{tile.stages}_sm{target.sm}",
+            self.template_hash, problem.text(), tactic.text,
+        )  # fmt: skip
+        template = with_convolution(_TEMPLATE)
+        parameters: dict[str, int | str] = {
+            **conv.parameters_of(_TEMPLATE),
+            **epilogue_parameters(conv),
+            "SYMBOL": symbol,
+            "TILE_PIXELS": tile.pixels,
+            "TILE_FILTERS": tile.filters,
+            "TILE_K": tile.tile_k,
+            "STAGES": tile.stages,
+            "WARPS_M": tile.warps_m,
+            "WARPS_N": tile.warps_n,
+            "WARPS_K": tile.warps_k,
+            "SPLITS": tile.splits,
+            "USES_CLUSTER": int(tile.uses_cluster),
+        }
+        launches = [
+            GridLaunch(
+                symbol,
+                tile.grid(conv),
+                (tile.threads, 1, 1),
+                (tile.splits if tile.uses_cluster else 1, 1, 1),
+                tile.shared_bytes,
+                target.has_dependent_launch,
+            )
+        ]
+        workspace = tile.workspace_bytes(conv)
+        if workspace:
+            runs = conv.pixels * conv.groups * tile.padded_filters(conv) // 4
+            launches.append(
+                GridLaunch(
+                    f"{symbol}_sum",
+                    (-(-runs // SUM_THREADS), 1, 1),
+                    (SUM_THREADS, 1, 1),
+                    is_dependent=target.has_dependent_launch,
+                )
+            )
+        return Program(fill(template, parameters), tuple(launches), workspace)
+
+    def pack(
+        self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
+    ) -> list[Array | None]:
+        """Weights as fragments, channel vectors as floats padded to whole tiles."""
+        conv = _require(problem, target)
+        weights = constants[1]
+        if weights is None:
+            raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
+        tile = _tile(tactic)
+        padded = tile.padded_filters(conv)
+        fragments = fragment_weights(grouped_weights(problem, conv, weights), tile, padded)
+        return [None, fragments, *pack_operands(conv, constants, padded)]
+
+
+def _fits(conv: Convolution, target: CudaTarget) -> bool:
+    if not target.has_mma_f16 or conv.x_dtype is not DataType.FLOAT16:
+        return False
+    if conv.y_dtype is not DataType.FLOAT16:
+        return False
+    if conv.groups > 1 and min(conv.group_channels, conv.group_filters) < _MIN_GROUP:
+        return False
+    if conv.is_transposed and max(conv.stride_h, conv.stride_w) > _MAX_DECONVOLUTION_STRIDE:
+        return False
+    return bool(candidates(conv, target, 1))
+
+
+def _require(problem: Problem, target: Any) -> Convolution:
+    conv = convolution_of(problem, target)
+    if conv is None or not _fits(conv, target):
+        raise ValueError(f"cuda_conv_igemm does not apply to {problem.text()}")
+    return conv
+
+
+def _tactic(name: str, tile: Tile) -> Tactic:
+    return Tactic(
+        name,
+        (
+            ("filters", tile.filters),
+            ("k", tile.tile_k),
+            ("pixels", tile.pixels),
+            ("splits", tile.splits),
+            ("stages", tile.stages),
+            ("sum", _sum(tile)),
+            ("warps_k", tile.warps_k),
+            ("warps_m", tile.warps_m),
+            ("warps_n", tile.warps_n),
+        ),
+    )
+
+
+def _sum(tile: Tile) -> str:
+    if tile.splits == 1:
+        return "none"
+    return "cluster" if tile.uses_cluster else "workspace"
+
+
+def _tile(tactic: Tactic) -> Tile:
+    values = tactic.values
+    return Tile(
+        pixels=int(values["pixels"]),
+        filters=int(values["filters"]),
+        warps_m=int(values["warps_m"]),
+        warps_n=int(values["warps_n"]),
+        warps_k=int(values["warps_k"]),
+        tile_k=int(values["k"]),
+        stages=int(values["stages"]),
+        splits=int(values["splits"]),
+        uses_cluster=values["sum"] == "cluster",
+    )
+
+
+FAMILY = CudaConvIgemm()

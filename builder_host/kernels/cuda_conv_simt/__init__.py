@@ -1,0 +1,1 @@
+"""Convolution with plain multiply-adds, and what all CUDA convolution families share."""
