@@ -1,0 +1,1 @@
+"""Max and average pooling of channels-last images on GPUs."""
