@@ -56,8 +56,16 @@ class Backend(Protocol):
         """One compiled object or CompileFailure per source."""
         ...
 
+    def launch_problem(self, program: Program, compiled: Any) -> str:
+        """Why the target cannot launch a compiled program; empty when it can."""
+        ...
+
     def link(self, programs: Sequence[Program]) -> LinkedCode:
         """Code objects for a plan that runs these programs. Raises CompileError."""
+        ...
+
+    def support_code(self) -> bytes:
+        """What a device needs beside the candidates to time them; may be empty."""
         ...
 
 
@@ -78,6 +86,14 @@ class CpuBackend:
     def compile_objects(self, sources: Sequence[str]) -> Sequence[CompiledObject | CompileFailure]:
         """Compile in parallel through the artifact store."""
         return self.toolchain.compile_objects(sources)
+
+    def launch_problem(self, _program: Program, _compiled: Any) -> str:
+        """Any work units can be launched."""
+        return ""
+
+    def support_code(self) -> bytes:
+        """The worker pool that runs candidates."""
+        return self.toolchain.link_shared([], exported=[])
 
     def link(self, programs: Sequence[Program]) -> LinkedCode:
         """One shared object with every kernel and the support code."""
@@ -116,27 +132,39 @@ class CudaBackend:
         """Compile in parallel through the artifact store."""
         return self.toolchain.compile_objects(sources)
 
-    def link(self, programs: Sequence[Program]) -> LinkedCode:
-        """One code object per distinct source; launches are checked against the target."""
+    def launch_problem(self, program: Program, compiled: Any) -> str:
+        """Registers, threads and shared memory against the target's limits."""
         from builder_host.codegen.nvrtc_cubin import launch_problem
 
+        for launch in program.launches:
+            if not isinstance(launch, GridLaunch):
+                raise BuilderError(f"kernel '{launch.symbol}' has no CUDA launch geometry")
+            problem = launch_problem(
+                self.target,
+                compiled.kernel(launch.symbol),
+                math.prod(launch.block),
+                launch.shared_memory_bytes,
+            )
+            if problem is not None:
+                return problem
+        return ""
+
+    def support_code(self) -> bytes:
+        """The driver launches kernels itself."""
+        return b""
+
+    def link(self, programs: Sequence[Program]) -> LinkedCode:
+        """One code object per distinct source; launches are checked against the target."""
         codes: list[CodeObject] = []
         kernels: dict[str, Kernel] = {}
         distinct = list({program.source: program for program in programs}.values())
         for program, compiled in zip(distinct, _all_compiled(self, distinct), strict=True):
-            kind = CodeKind.PTX if compiled.is_ptx else CodeKind.CUBIN
+            problem = self.launch_problem(program, compiled)
+            if problem:
+                raise CompileError(problem)
             for launch in program.launches:
-                if not isinstance(launch, GridLaunch):
-                    raise BuilderError(f"kernel '{launch.symbol}' has no CUDA launch geometry")
-                problem = launch_problem(
-                    self.target,
-                    compiled.kernel(launch.symbol),
-                    math.prod(launch.block),
-                    launch.shared_memory_bytes,
-                )
-                if problem is not None:
-                    raise CompileError(problem)
                 kernels[launch.symbol] = Kernel(launch.symbol, len(codes))
+            kind = CodeKind.PTX if compiled.is_ptx else CodeKind.CUBIN
             codes.append(
                 CodeObject(kind, f"sm_{self.target.sm}", self.toolchain.version, compiled.code)
             )

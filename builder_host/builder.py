@@ -17,6 +17,7 @@ from builder_host.backend import Backend, CpuBackend, make_backend
 from builder_host.emit import TunedOperation, emit_plan
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import LocalDevice, local_fingerprint
 from builder_host.network.copying import copy_network
 from builder_host.network.evaluate import evaluate_network
@@ -62,7 +63,8 @@ class BuilderConfig:
         is_strict_cache: a timing that the cache lacks is an error instead of a measurement.
         workspace_limit_bytes: candidates that need more shared workspace are dropped.
         num_threads: worker threads that the plan is tuned for; None: every core of the target.
-        measure: `local` times candidates here; `none` ranks them by the cost model.
+        measure: `local` times candidates here; `none` takes what the timing cache holds and ranks
+            the rest by the cost model.
         trace_dir: where the network is written after each pass, or None.
         num_jobs: compilers at once; None: as many as there are cores here.
         compiler: `zig` (from pip), `gcc`, `clang` or a path.
@@ -129,77 +131,126 @@ def build(
     Raises:
         BuilderError: a subclass names what cannot be done and why.
     """
-    config = config or BuilderConfig()
-    report_progress = progress or _no_progress
-    network = copy_network(network)
-    _check_bindings(network)
-    fingerprint, is_local = resolve_target(config.target)
-    backend = make_backend(
-        fingerprint,
-        compiler=config.compiler,
-        artifact_dir=config.artifact_dir,
-        jobs=config.num_jobs or os.cpu_count() or 1,
-        hardware=target_hardware(config.target),
-    )
-    flush_bytes = backend.target.flush_bytes(_constant_bytes(network))
-    device = _local_device(backend, is_local, report_progress, flush_bytes)
-    _check_measuring(config, device, fingerprint)
-    reference = _reference(network) if config.is_checked else None
+    job = _Build(network, config or BuilderConfig(), progress or _no_progress)
+    return job.finish()
 
-    trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
-    run_passes(network, trace)
-    if config.precision == "fp16":
-        narrow_float.run(network)
-    num_workers = config.num_threads or backend.default_workers
-    choice = FamilyChoice(backend.families, backend.target)
-    formats = layout_assignment.run(network, choice, num_workers)
-    if trace is not None:
-        trace.layouts(network, formats)
-    placement = Placement(network, formats, choice, num_workers)
-    operations = placement.operations()
 
-    cache = _load_cache(config)
-    tuner = Tuner(
-        choice,
-        backend,
-        cache,
-        device if config.measure == "local" else None,
-        fingerprint_id=digest(fingerprint_to_json(fingerprint)),
-        conditions=f"flush={flush_bytes}",
-        is_strict=config.is_strict_cache,
-        workspace_limit_bytes=config.workspace_limit_bytes,
-        progress=report_progress,
-    )
-    selections = tuner.select(op.problem for op in operations)
-    _save_cache(config, cache)
+def write_tuning_bundle(
+    network: Network,
+    path: str | os.PathLike[str],
+    config: BuilderConfig | None = None,
+    *,
+    progress: Progress | None = None,
+) -> int:
+    """Write the candidates that the timing cache lacks, to be timed by `edgeplan tune`.
 
-    tuned = []
-    for operation in operations:
-        selection = selections[operation.problem.text()]
-        program = selection.candidate.program(backend.target)
-        tuned.append(TunedOperation(operation, selection, program))
-    report_progress("emit", 0, 1)
-    plan = emit_plan(
-        network,
-        placement,
-        tuned,
-        backend=backend,
-        fingerprint=fingerprint,
-        provenance=_provenance(network, config, backend, selections.values()),
-    )
-    accuracy: dict[str, float] = {}
-    if device is not None:
-        outputs = device.run_canary(plan, CANARY_SEED)
-        if reference is not None:
-            accuracy = check_outputs(reference, outputs)
-        latency_us = _plan_latency(plan, device, tuner, config)
-        plan = _with_canary(plan, outputs, latency_us, _TOLERANCE_OF_SAME_CODE)
-        _save_cache(config, cache)
-    elif reference is not None:
-        plan = _with_canary(plan, reference, None, _TOLERANCE_OF_PRECISION[config.precision])
-    report = make_report(plan, tuned, tuner.summary, placement, accuracy)
-    report_progress("done", 1, 1)
-    return BuiltPlan(plan, report)
+    Args:
+        network: as for `build`.
+        path: zip file to write.
+        config: as for the `build` that will use the timings; `measure` is not looked at.
+        progress: as for `build`.
+
+    Returns:
+        Number of candidates in the bundle.
+    """
+    config = replace(config or BuilderConfig(), measure="none")
+    return _Build(network, config, progress or _no_progress).write_bundle(path)
+
+
+class _Build:
+    """The stages of one build; the constructor goes as far as the list of problems."""
+
+    def __init__(self, network: Network, config: BuilderConfig, progress: Progress) -> None:
+        self.config = config
+        self.progress = progress
+        self.network = network = copy_network(network)
+        _check_bindings(network)
+        self.fingerprint, is_local = resolve_target(config.target)
+        self.backend = make_backend(
+            self.fingerprint,
+            compiler=config.compiler,
+            artifact_dir=config.artifact_dir,
+            jobs=config.num_jobs or os.cpu_count() or 1,
+            hardware=target_hardware(config.target),
+        )
+        self.flush_bytes = self.backend.target.flush_bytes(_constant_bytes(network))
+        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
+        _check_measuring(config, self.device, self.fingerprint)
+        self.reference = _reference(network) if config.is_checked else None
+
+        trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
+        run_passes(network, trace)
+        if config.precision == "fp16":
+            narrow_float.run(network)
+        self.num_workers = config.num_threads or self.backend.default_workers
+        choice = FamilyChoice(self.backend.families, self.backend.target)
+        formats = layout_assignment.run(network, choice, self.num_workers)
+        if trace is not None:
+            trace.layouts(network, formats)
+        self.placement = Placement(network, formats, choice, self.num_workers)
+        self.operations = self.placement.operations()
+        self.cache = _load_cache(config)
+        self.tuner = Tuner(
+            choice,
+            self.backend,
+            self.cache,
+            self.device if config.measure == "local" else None,
+            fingerprint_id=digest(fingerprint_to_json(self.fingerprint)),
+            conditions=f"flush={self.flush_bytes}",
+            is_strict=config.is_strict_cache,
+            workspace_limit_bytes=config.workspace_limit_bytes,
+            progress=progress,
+        )
+
+    def write_bundle(self, path: str | os.PathLike[str]) -> int:
+        """Compile what the cache lacks and write the bundle."""
+        rows = self.tuner.rows(op.problem for op in self.operations)
+        prepared = self.tuner.prepare(self.tuner.missing(rows))
+        write_bundle(
+            path,
+            prepared.jobs,
+            [candidate.key for candidate in prepared.candidates],
+            [(candidate.key, timing.error) for candidate, timing in prepared.failed],
+            fingerprint=self.fingerprint,
+            num_workers=self.num_workers,
+            flush_bytes=self.flush_bytes,
+            support=self.backend.support_code(),
+        )
+        return len(prepared.jobs)
+
+    def finish(self) -> BuiltPlan:
+        """Select tactics, emit the plan, try it where it can run."""
+        config, tuner, device = self.config, self.tuner, self.device
+        selections = tuner.select(op.problem for op in self.operations)
+        _save_cache(config, self.cache)
+        tuned = []
+        for operation in self.operations:
+            selection = selections[operation.problem.text()]
+            program = selection.candidate.program(self.backend.target)
+            tuned.append(TunedOperation(operation, selection, program))
+        self.progress("emit", 0, 1)
+        plan = emit_plan(
+            self.network,
+            self.placement,
+            tuned,
+            backend=self.backend,
+            fingerprint=self.fingerprint,
+            provenance=_provenance(self.network, config, self.backend, selections.values()),
+        )
+        accuracy: dict[str, float] = {}
+        if device is not None:
+            outputs = device.run_canary(plan, CANARY_SEED)
+            if self.reference is not None:
+                accuracy = check_outputs(self.reference, outputs)
+            latency_us = _plan_latency(plan, device, tuner, config)
+            plan = _with_canary(plan, outputs, latency_us, _TOLERANCE_OF_SAME_CODE)
+            _save_cache(config, self.cache)
+        elif self.reference is not None:
+            tolerance = _TOLERANCE_OF_PRECISION[config.precision]
+            plan = _with_canary(plan, self.reference, None, tolerance)
+        report = make_report(plan, tuned, tuner.summary, self.placement, accuracy)
+        self.progress("done", 1, 1)
+        return BuiltPlan(plan, report)
 
 
 def _constant_bytes(network: Network) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from builder_host.errors import BuilderError
 from builder_host.network.network import Network
 
+_BUNDLE = "bundle:"
 _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan build`."""
     parser.add_argument("model", metavar="MODEL", help="model.onnx or deploy.prototxt")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="caffemodel")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT.plan", help="plan to write")
+    parser.add_argument("-o", "--output", metavar="OUT.plan", required=True, help="plan to write")
     parser.add_argument(
         "--target",
         default="host-cpu",
@@ -50,8 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--measure",
-        choices=("local", "none"),
-        help="time candidates here, or rank them by the cost model (default: local)",
+        type=measure_argument,
+        default="local",
+        metavar="local|none|bundle:OUT.zip",
+        help="time candidates here (default); take the cache and rank the rest by the cost model; "
+        "or only write them into a bundle for 'edgeplan tune' on the device",
     )
     parser.add_argument(
         "--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32"
@@ -69,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the plan. Returns the exit status."""
-    from builder_host.builder import BuilderConfig, build
+    from builder_host.builder import BuilderConfig, build, write_tuning_bundle
     from builder_host.cli.progress import progress_display
 
     config = BuilderConfig(
@@ -78,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         is_strict_cache=args.strict_cache,
         workspace_limit_bytes=args.workspace_mib << 20,
         num_threads=args.threads,
-        measure=args.measure or "local",
+        measure="local" if args.measure == "local" else "none",
         trace_dir=args.trace,
         num_jobs=args.jobs,
         compiler=args.cc,
@@ -94,6 +98,11 @@ def run(args: argparse.Namespace) -> int:
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
         network = import_model(args.model, args.weights, dict(args.shapes), outputs)
+        if args.measure.startswith(_BUNDLE):
+            path = args.measure.removeprefix(_BUNDLE)
+            count = write_tuning_bundle(network, path, config, progress=progress)
+            print(f"wrote {path}: {count} candidates; time them: edgeplan tune {path} -o T.cache")
+            return 0
         built = build(network, config, progress=progress)
         built.save(args.output, signing_key=signing_key)
     if args.report is not None:
@@ -137,6 +146,13 @@ def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME:1x3x224x224")
     return match["name"], tuple(int(d) for d in match["dims"].split("x"))
+
+
+def measure_argument(text: str) -> str:
+    """`local`, `none`, or `bundle:` and a path."""
+    if text in ("local", "none") or len(text.removeprefix(_BUNDLE)) not in (0, len(text)):
+        return text
+    raise argparse.ArgumentTypeError(f"'{text}' is none of local, none, bundle:OUT.zip")
 
 
 def positive(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,20 @@ class TuneSummary:
     num_cached: int
     num_measured: int
     num_failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJobs:
+    """Candidates ready to be timed, and those that cannot be.
+
+    Attributes:
+        jobs, candidates: in the same order.
+        failed: candidate and why.
+    """
+
+    jobs: list[MeasureJob]
+    candidates: list[Candidate]
+    failed: list[tuple[Candidate, Timing]]
 
 
 class Tuner:
@@ -120,6 +134,15 @@ class Tuner:
             self.conditions,
         )
 
+    def rows(self, problems: Iterable[Problem]) -> dict[str, list[Candidate]]:
+        """Candidates of every distinct problem, by `Problem.text()`."""
+        distinct = {problem.text(): problem for problem in problems}
+        return {text: self.candidates(problem) for text, problem in distinct.items()}
+
+    def missing(self, rows: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
+        """Candidates without a timing in the cache."""
+        return [c for row in rows.values() for c in row if self.cache.get(c.key) is None]
+
     def select(self, problems: Iterable[Problem]) -> dict[str, Selection]:
         """Choose a tactic for every distinct problem; the result is keyed by `Problem.text()`.
 
@@ -127,10 +150,9 @@ class Tuner:
             TimingCacheError: strict, and the cache lacks a candidate.
             UnsupportedError: nothing computes a problem, or every candidate failed.
         """
-        distinct = {problem.text(): problem for problem in problems}
-        rows = {text: self.candidates(problem) for text, problem in distinct.items()}
+        rows = self.rows(problems)
         flat = [c for row in rows.values() for c in row]
-        missing = [c for c in flat if self.cache.get(c.key) is None]
+        missing = self.missing(rows)
         if missing and self.is_strict:
             raise TimingCacheError(
                 f"strict build: the timing cache lacks {len(missing)} of {len(flat)} timings, "
@@ -138,8 +160,7 @@ class Tuner:
                 "build once without --strict-cache on the target, or merge a cache that has them"
             )
         if missing and self.measurer is not None:
-            groups = {text: number for number, text in enumerate(rows)}
-            self._measure(missing, groups, self.measurer)
+            self._measure(missing, self.measurer)
         failed = sum(1 for c in flat if (t := self.cache.get(c.key)) and t.median_us is None)
         self.summary = TuneSummary(
             len(rows),
@@ -168,44 +189,53 @@ class Tuner:
             )
         return Selection(untried[0], None)
 
-    def _measure(
-        self, missing: Sequence[Candidate], groups: dict[str, int], measurer: Measurer
-    ) -> None:
+    def prepare(self, missing: Sequence[Candidate]) -> PreparedJobs:
+        """Generate and compile candidates; one that does not compile is a failed timing."""
         target = self.choice.target
+        groups: dict[str, int] = {}
         programs: list[Program] = []
         for number, candidate in enumerate(missing):
             self.progress("generate", number, len(missing))
             programs.append(candidate.program(target))
         self.progress("compile", 0, len(missing))
         objects = self.backend.compile_objects([p.source for p in programs])
-        jobs: list[MeasureJob] = []
-        measured: list[Candidate] = []
+        prepared = PreparedJobs([], [], [])
         for candidate, program, compiled in zip(missing, programs, objects, strict=True):
-            if isinstance(compiled, CompileFailure):
-                log.warning("%s does not compile: %s", candidate.tactic.text, compiled.error)
-                self.cache.put(candidate.key, Timing(None, error="does not compile"))
+            error = self._refusal(candidate, program, compiled)
+            if error:
+                prepared.failed.append((candidate, Timing(None, error=error)))
                 continue
-            if program.workspace_bytes > self.workspace_limit_bytes:
-                error = (
-                    f"needs {program.workspace_bytes} B of workspace, "
-                    f"the limit is {self.workspace_limit_bytes} B"
-                )
-                self.cache.put(candidate.key, Timing(None, error=error))
-                continue
-            jobs.append(
-                MeasureJob(
-                    str(compiled.path),
-                    program.launches,
-                    argument_sizes(candidate, program, target),
-                    groups[candidate.problem.text()],
-                )
+            job = MeasureJob(
+                str(compiled.path),
+                program.launches,
+                argument_sizes(candidate, program, target),
+                groups.setdefault(candidate.problem.text(), len(groups)),
             )
-            measured.append(candidate)
-        if not jobs:
-            return
-        num_workers = missing[0].problem.num_workers
-        for candidate, timing in zip(measured, measurer.measure(jobs, num_workers), strict=True):
+            prepared.jobs.append(job)
+            prepared.candidates.append(candidate)
+        return prepared
+
+    def _refusal(self, candidate: Candidate, program: Program, compiled: Any) -> str:
+        if isinstance(compiled, CompileFailure):
+            log.warning("%s does not compile: %s", candidate.tactic.text, compiled.error)
+            return "does not compile"
+        if program.workspace_bytes > self.workspace_limit_bytes:
+            return (
+                f"needs {program.workspace_bytes} B of workspace, "
+                f"the limit is {self.workspace_limit_bytes} B"
+            )
+        problem: str = self.backend.launch_problem(program, compiled)
+        return problem
+
+    def _measure(self, missing: Sequence[Candidate], measurer: Measurer) -> None:
+        prepared = self.prepare(missing)
+        for candidate, timing in prepared.failed:
             self.cache.put(candidate.key, timing)
+        if prepared.jobs:
+            num_workers = missing[0].problem.num_workers
+            timings = measurer.measure(prepared.jobs, num_workers)
+            for candidate, timing in zip(prepared.candidates, timings, strict=True):
+                self.cache.put(candidate.key, timing)
 
 
 def _zero_constants(problem: Problem) -> list[npt.NDArray[Any] | None]:

@@ -163,8 +163,15 @@ def c_type(dtype: DataType) -> str:
     return {DataType.FLOAT16: "half", DataType.FLOAT32: "float"}[dtype]
 
 
-def convolution_of(problem: Problem, target: Any) -> Convolution | None:
+def convolution_of(
+    problem: Problem, target: Any, *, spans_groups: bool = False
+) -> Convolution | None:
     """The problem as a `Convolution`, or None when no CUDA family can compute it.
+
+    Args:
+        problem: any problem.
+        target: any target.
+        spans_groups: vectors of channels may hold several groups, for depthwise kernels.
 
     Needs a CUDA target, rank 4, fp16 or fp32 storage in NHWC or row-major order, constant weights
     and bias, and epilogue operands that broadcast to the output.
@@ -183,10 +190,10 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
         return None
     canonical = with_bias_as_operand(problem, 2, 1)
     params = problem.params
-    group_filters = y.shape[1] // params.groups
+    together = 1 if spans_groups else params.groups
     operands: list[Operand] = []
     for layout, constant in zip(canonical.inputs[2:], canonical.is_constant[2:], strict=True):
-        operand = _operand(layout, constant, y, group_filters)
+        operand = _operand(layout, constant, y, y.shape[1] // together)
         if operand is None:
             return None
         operands.append(operand)
@@ -215,8 +222,8 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
         y_dtype=y.dtype,
         x_strides=_four(x.strides),
         y_strides=_four(y.strides),
-        x_vector=_vector(x.shape, _four(x.strides), x.dtype, x.shape[1] // params.groups),
-        y_vector=_vector(y.shape, _four(y.strides), y.dtype, group_filters),
+        x_vector=_vector(x.shape, _four(x.strides), x.dtype, x.shape[1] // together),
+        y_vector=_vector(y.shape, _four(y.strides), y.dtype, y.shape[1] // together),
         x_is_view=not x.is_dense,
         y_is_view=not y.is_dense,
         operands=tuple(operands),
