@@ -14,7 +14,7 @@ from planformat.plan import Buffer, CodeObject, Kernel
 from runtime_edge.buffers import HeldBuffer
 from runtime_edge.device.cuda_code import CudaCode
 from runtime_edge.device.cuda_codes import OUT_OF_MEMORY
-from runtime_edge.device.cuda_context import GpuContext, open_context
+from runtime_edge.device.cuda_context import GpuContext, keep_for_ever, open_context
 from runtime_edge.device.cuda_driver import CudaError
 from runtime_edge.device.cuda_memory import hold
 from runtime_edge.device.cuda_probe import is_integrated, probe_gpu
@@ -117,6 +117,9 @@ class CudaDevice:
             block = self._blocks.pop(address, None)
         if block is None:
             raise DeviceError(f"address {address:#x} was not allocated here")
+        if self.context.is_dead:
+            keep_for_ever(block)  # it cannot be freed, nor may pycuda try
+            return
         with self.context.pycuda("freeing device memory"):
             block.free()
 
@@ -170,20 +173,6 @@ class CudaDevice:
     def free_memory(self) -> tuple[int, int]:
         """Bytes of device memory that are free, and that there are, by the driver's counter."""
         return self.context.free_memory()
-
-    def reset(self) -> None:
-        """Destroy everything on this GPU that belongs to this process, and start anew.
-
-        The way on after a fatal error. Close contexts and engines first; arrays of other libraries
-        on this GPU are gone too.
-        """
-        with self._lock:
-            self._blocks.clear()
-        self._owned.close()
-        self.context.reset()
-        with self.context.pycuda("a stream") as pycuda:
-            self._owned = self.context.own(self)
-            self._copies = self._owned.add_stream(pycuda, _NON_BLOCKING)
 
     def _write_staged(self, address: int, held: HeldBuffer) -> None:
         driver = self.context.driver

@@ -34,8 +34,8 @@ NOT_READY = 600
 NOT_SUPPORTED = 801
 
 _NEW_CONTEXT = (
-    "the GPU's context in this process cannot be used any more: close contexts and engines, then "
-    "restart the process, or call CudaDevice.reset() and load again"
+    "CUDA gives this process no GPU any more: close contexts and engines and restart the process "
+    "(CPU plans go on working)"
 )
 _FAULT = f"check binding addresses and sizes, and plugins; {_NEW_CONTEXT}"
 _DRIVER = "reload the driver or reboot; on Jetson flash a consistent L4T release"

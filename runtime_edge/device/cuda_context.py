@@ -37,15 +37,8 @@ class GpuContext:
         self.driver = driver
         self._pycuda = pycuda
         self._garbage: list[list[Any]] = []
-        try:
-            pycuda.init()
-            self._retained = pycuda.Device(ordinal).retain_primary_context()
-        except pycuda.Error as error:
-            raise self._error(error, f"GPU {ordinal} (numbers start at 0)") from error
-        self.handle: int = self._retained.handle
-        # The destructor in pycuda would detach it as an ordinary context, which it is not.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._retained))
         self._popped = ctypes.c_void_p()
+        self._retain()
 
     def __enter__(self) -> GpuContext:
         """Make it current for driver calls of this thread."""
@@ -72,7 +65,15 @@ class GpuContext:
             finally:
                 pycuda.Context.pop()
         except pycuda.Error as error:
-            raise self._error(error, what) from error
+            translated = self._error(error, what)
+            if translated.is_fatal:
+                self.driver.dead_contexts.add(self.handle)
+            raise translated from error
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether a fatal error was met: nothing can be destroyed one by one any more."""
+        return self.handle in self.driver.dead_contexts
 
     def free_memory(self) -> tuple[int, int]:
         """Bytes of device memory that are free, and that there are, by the driver's counter."""
@@ -81,16 +82,20 @@ class GpuContext:
             self.driver.memory_info(ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
-    def reset(self) -> None:
-        """Destroy everything in the context, also what other libraries made; it can be used anew.
-
-        The way on after a fatal error (`CudaError.is_fatal`).
-        """
-        self.driver.primary_reset(self.ordinal)
-
     def own(self, owner: Any) -> Owned:
         """A list of driver and pycuda objects that go with the owner."""
         return Owned(owner, self)
+
+    def _retain(self) -> None:
+        pycuda = self._pycuda
+        try:
+            pycuda.init()
+            self._retained = pycuda.Device(self.ordinal).retain_primary_context()
+        except pycuda.Error as error:
+            raise self._error(error, f"GPU {self.ordinal} (numbers start at 0)") from error
+        self.handle: int = self._retained.handle
+        # The destructor in pycuda would detach it as an ordinary context, which it is not.
+        keep_for_ever(self._retained)
 
     def _is_switch_safe(self) -> bool:
         """Whether pycuda's stack and the driver's agree (not inside `with context`)."""
@@ -103,6 +108,18 @@ class GpuContext:
 
     def _destroy(self, items: list[Any]) -> None:
         """Destroy objects now, or with the next use of pycuda when a switch is not safe here."""
+        if self.is_dead:
+            _log.warning(
+                "GPU %d: %d objects are left to the end of the process, because its context met a "
+                "fatal error",
+                self.ordinal,
+                len(items),
+            )
+            for name, thing in items:
+                if not name:
+                    keep_for_ever(thing)
+            items.clear()
+            return
         self._garbage.append(items)
         if self._is_switch_safe():
             with self.pycuda("clean-up"):
@@ -166,6 +183,11 @@ def _destroy(context: GpuContext, items: list[Any], keep: Any) -> None:
     del keep
     if items:
         context._destroy(items)
+
+
+def keep_for_ever(thing: Any) -> None:
+    """Let a pycuda object's destructor never run."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def open_context(ordinal: int) -> GpuContext:

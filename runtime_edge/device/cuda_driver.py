@@ -81,7 +81,8 @@ class CudaError(DeviceError):
 
     Attributes:
         code: number of the `CUresult`.
-        is_fatal: nothing works any more in the GPU's context of this process.
+        is_fatal: the GPU's context in this process is gone, and no new one can be made (seen with
+            driver 580: retaining it after a reset fails with the same error).
     """
 
     def __init__(self, text: str, code: int) -> None:
@@ -107,7 +108,6 @@ _FUNCTIONS: Mapping[str, _Function] = {
     "device_name": _Function("cuDeviceGetName", (_TEXT, _INT, _INT)),
     "device_attribute": _Function("cuDeviceGetAttribute", (ctypes.POINTER(_INT), _INT, _INT)),
     "device_memory": _Function("cuDeviceTotalMem_v2", (ctypes.POINTER(_SIZE), _INT)),
-    "primary_reset": _Function("cuDevicePrimaryCtxReset_v2", (_INT,), "11.0"),
     "push": _Function("cuCtxPushCurrent_v2", (_P,)),
     "pop": _Function("cuCtxPopCurrent_v2", (_PP,)),
     "current": _Function("cuCtxGetCurrent", (_PP,)),
@@ -160,11 +160,15 @@ class Driver:
     """The functions of libcuda, typed; each raises `CudaError` when it fails.
 
     Called with a context current where CUDA wants one. The GIL is released meanwhile.
+
+    Attributes:
+        dead_contexts: handles of contexts that met a fatal error.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """Bind the functions that the library has."""
         self._library = library
+        self.dead_contexts: set[int] = set()
         self._names = self._text_function("cuGetErrorName")
         self._texts = self._text_function("cuGetErrorString")
         self._missing: dict[str, _Function] = {}
@@ -175,6 +179,7 @@ class Driver:
             else:
                 setattr(self, name, bound)
         # Not errors: "not ready" and "invalid value" are answers here.
+        self._get_current = self._plain("cuCtxGetCurrent", (_PP,))
         self._event_query = self._plain("cuEventQuery", (_P,))
         self._pointer_attribute = self._plain("cuPointerGetAttribute", (_P, _INT, _U64))
         self._parameter_info = self._plain(
@@ -258,7 +263,7 @@ class Driver:
         """Code whose driver text ends the given text, as in pycuda's messages; 999 if none."""
         message = text.partition(" failed: ")[2].partition(" - ")[0]
         for code in CODES:
-            if message == self._text(self._texts, code):
+            if message and message == self._text(self._texts, code):
                 return code
         return 999
 
@@ -270,7 +275,11 @@ class Driver:
             what: the function or action that failed.
             advice: replaces the general one.
         """
-        return CudaError(f"{what}: {self.explain(code, advice=advice)}", code)
+        error = CudaError(f"{what}: {self.explain(code, advice=advice)}", code)
+        current = _P()
+        if error.is_fatal and self._get_current(ctypes.byref(current)) == SUCCESS:
+            self.dead_contexts.add(current.value or 0)
+        return error
 
     def explain(self, code: int, *, advice: str = "") -> str:
         """`NAME (code): meaning; what to do`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +103,8 @@ class CudaProgram:
         """As `run`, with an event after each step; microseconds of each.
 
         The events are nodes of a second graph where the driver can do that (CUDA 11.1), so that the
-        host's launch time does not show. Steps do not overlap here.
+        host's launch time does not show. What an event itself takes (1.3 µs on an H200) is measured
+        beside the steps and taken off. Steps do not overlap here.
         """
         with self._context:
             if self._profile is None or self._profile.addresses != self.addresses:
@@ -192,7 +194,7 @@ class _ProfileGraph:
         owned = context.own(self)
         self._events = [
             owned.add("event_destroy", driver.create("event_create", EVENT_DEFAULT))
-            for _ in range(len(launches) + 1)
+            for _ in range(len(launches) + 3)
         ]
         self._executable = 0
         if driver.has(*_GRAPH_FUNCTIONS, "event_record_flags"):
@@ -217,14 +219,19 @@ class _ProfileGraph:
         else:
             self._enqueue(lambda event: driver.event_record(event, self._stream))
         driver.stream_synchronize(self._stream)
-        pairs = zip(self._events, self._events[1:], strict=False)
-        return [driver.elapsed_us(start, end) for start, end in pairs]
+        events = self._events[1:]
+        spans = [driver.elapsed_us(*pair) for pair in itertools.pairwise(events)]
+        floor = spans.pop()
+        return [max(0.0, span - floor) for span in spans]
 
     def _enqueue(self, record: Any) -> None:
+        """One event before the first that counts (the graph's start is slower), one after all."""
         record(self._events[0])
-        for launch, event in zip(self._launches, self._events[1:], strict=True):
+        record(self._events[1])
+        for launch, event in zip(self._launches, self._events[2:-1], strict=True):
             launch.launch(self._stream, is_dependent=False)
             record(event)
+        record(self._events[-1])
 
 
 def last_captured_node(driver: Driver, stream: int) -> int:

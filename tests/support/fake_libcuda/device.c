@@ -174,22 +174,6 @@ API int cuDevicePrimaryCtxRelease_v2(int device) {
     return OK;
 }
 
-API int cuDevicePrimaryCtxReset_v2(int device) {
-    ENTER("cuDevicePrimaryCtxReset");
-    primary[device].fault = OK;
-    pthread_mutex_lock(&fake_lock);
-    while (blocks) { /* all memory of the process: tests use one device at a time here */
-        block *b = blocks;
-        blocks = b->next;
-        fake_count_live(b->is_host ? "host memory" : "memory", -1);
-        if (!b->is_host) used_bytes -= b->size;
-        free(b->address);
-        free(b);
-    }
-    pthread_mutex_unlock(&fake_lock);
-    return OK;
-}
-
 API int cuCtxCreate_v4(context **out, void *params, unsigned int flags, int device) {
     (void)params, (void)flags;
     ENTER("cuCtxCreate");
