@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from support.cuda_kernels import run
 
 from builder_host.cuda_target import CudaTarget
 from builder_host.expressions import Binary, Const, Expr, Input, evaluate
@@ -16,6 +15,7 @@ from builder_host.network.layers import convolution, deconvolution
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType, TensorFormat
+from support.cuda_kernels import run
 
 Array = np.ndarray[Any, Any]
 F16, F32 = DataType.FLOAT16, DataType.FLOAT32

@@ -1,0 +1,1 @@
+"""Convolution of an image with at most four channels."""
