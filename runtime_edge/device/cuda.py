@@ -14,7 +14,7 @@ from planformat.plan import Buffer, CodeObject, Kernel
 from runtime_edge.buffers import HeldBuffer
 from runtime_edge.device.cuda_code import CudaCode
 from runtime_edge.device.cuda_codes import OUT_OF_MEMORY
-from runtime_edge.device.cuda_context import GpuContext, keep_for_ever, open_context
+from runtime_edge.device.cuda_context import GpuContext, destroy_object, keep_for_ever, open_context
 from runtime_edge.device.cuda_driver import CudaError
 from runtime_edge.device.cuda_memory import hold
 from runtime_edge.device.cuda_probe import is_integrated, probe_gpu
@@ -52,7 +52,7 @@ class CudaDevice:
         self.ordinal = ordinal
         self.context: GpuContext = open_context(ordinal)
         self._is_integrated = is_integrated(self.context.driver, ordinal)
-        self._blocks: dict[int, Any] = {}
+        self._blocks: dict[int, list[Any]] = {}
         self._lock = threading.Lock()
         self._streams: weakref.WeakValueDictionary[int, CudaStream] = weakref.WeakValueDictionary()
         self._owned = self.context.own(self)
@@ -106,9 +106,10 @@ class CudaDevice:
             raise CudaError(
                 f"{error} (GPU {self.ordinal} has {free:,} of {total:,} bytes free)", error.code
             ) from error
+        keep_for_ever(block)  # until it is freed: not at interpreter exit
         address = int(block)
         with self._lock:
-            self._blocks[address] = block
+            self._blocks[address] = [block]
         return address
 
     def free(self, address: int) -> None:
@@ -118,10 +119,9 @@ class CudaDevice:
         if block is None:
             raise DeviceError(f"address {address:#x} was not allocated here")
         if self.context.is_dead:
-            keep_for_ever(block)  # it cannot be freed, nor may pycuda try
-            return
+            return  # it cannot be freed, and pycuda shall not try
         with self.context.pycuda("freeing device memory"):
-            block.free()
+            destroy_object(block)
 
     def write(self, address: int, data: Buffer) -> None:
         """Copy host memory to device memory; returns when it is there."""

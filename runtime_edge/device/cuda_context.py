@@ -115,9 +115,6 @@ class GpuContext:
                 self.ordinal,
                 len(items),
             )
-            for name, thing in items:
-                if not name:
-                    keep_for_ever(thing)
             items.clear()
             return
         self._garbage.append(items)
@@ -134,8 +131,7 @@ class GpuContext:
                     if name:
                         getattr(self.driver, name)(thing)
                     else:
-                        while thing:  # a stream is destroyed with its last reference
-                            getattr(thing.pop(), "free", int)()
+                        destroy_object(thing)
                 except (CudaError, self._pycuda.Error) as error:
                     _log.warning("GPU %d: clean-up failed: %s", self.ordinal, error)
 
@@ -167,6 +163,7 @@ class Owned:
             A list with it, emptied when it is destroyed; keep no other reference, since the last
             one must go while the context is pycuda's present one.
         """
+        keep_for_ever(thing)  # until it is destroyed here: not at interpreter exit
         box = [thing]
         self._items.append(("", box))
         return box
@@ -188,6 +185,20 @@ def _destroy(context: GpuContext, items: list[Any], keep: Any) -> None:
 def keep_for_ever(thing: Any) -> None:
     """Let a pycuda object's destructor never run."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def destroy_object(box: list[Any]) -> None:
+    """Destroy an object that `keep_for_ever` holds; its context is pycuda's present one.
+
+    Args:
+        box: a list with the object, or empty; emptied.
+    """
+    while box:
+        thing = box.pop()
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(thing))
+        if hasattr(thing, "free"):
+            thing.free()
+        del thing  # a stream is destroyed with its last reference
 
 
 def open_context(ordinal: int) -> GpuContext:

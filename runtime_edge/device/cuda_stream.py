@@ -132,8 +132,13 @@ class CudaStream:
         """Enqueue one run: one graph launch, and an event by which its end is known."""
         with self._lock, self._context:
             self._require_usable()
-            program.enqueue_on(self.handle)
-            return self._mark((program, keep))
+            event = self._take_event()  # first: what is enqueued must be kept until its end
+            try:
+                program.enqueue_on(self.handle)
+            except BaseException:
+                self._free_events.append(event)
+                raise
+            return self._mark(event, (program, keep))
 
     def record(self, event: Any) -> None:
         """Record an event of `Engine.create_event`, or a pycuda event on a stream made here."""
@@ -170,8 +175,9 @@ class CudaStream:
         callback = HOST_CALLBACK(guarded)
         with self._lock, self._context:
             self._require_usable()
+            event = self._take_event()
             self._driver.launch_host(self.handle, callback, None)
-            self._mark(callback)
+            self._mark(event, callback)
 
     def is_done(self, ticket: int) -> bool:
         """Whether the work with this ticket has finished."""
@@ -239,17 +245,18 @@ class CudaStream:
                 "launch already: enqueue before or after the capture, or on another stream"
             )
 
-    def _mark(self, keep: Any) -> int:
+    def _mark(self, event: int, keep: Any) -> int:
         """Record an event behind the work and keep what it needs until then; needs the lock."""
-        event = self._free_events.pop() if self._free_events else self._new_event()
-        self._driver.event_record(event, self.handle)
         self._last_ticket += 1
         self._pending.append((self._last_ticket, event, keep))
+        self._driver.event_record(event, self.handle)
         if len(self._pending) >= _PENDING_BEFORE_CLEANING:
             self._drop_finished_here()
         return self._last_ticket
 
-    def _new_event(self) -> int:
+    def _take_event(self) -> int:
+        if self._free_events:
+            return self._free_events.pop()
         return self._owned.add(
             "event_destroy", self._driver.create("event_create", EVENT_DISABLE_TIMING)
         )
