@@ -1,0 +1,1 @@
+"""Local response normalisation over channels-last images on GPUs."""

@@ -1,0 +1,1 @@
+"""The k best of each row on GPUs."""
