@@ -1,7 +1,8 @@
-"""The reference cases on the CPU target: import, build, save, load, run, compare.
+"""The reference cases on every device: import, build, save, load, run, compare.
 
 Tactics come from the cost model, so that the table needs no timing and no idle machine; which
-tactic runs must not change the answer beyond the tolerance of the case.
+tactic runs must not change the answer beyond the tolerance of the case. In float16 an output may be
+off by 2 % of the largest value: some fifty roundings of 2^-11 in a row, with room for cancellation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from support.cases import DATA, Case, case, load, model_paths, preprocessed
 
 import builder_host as bh
 import runtime_edge as rt
+from planformat.fingerprint import fingerprint_to_json
 
 CAFFE = [
     "caffe/lenet/digits",
@@ -55,15 +57,38 @@ ONNX = [
 LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet", "vgg19"]
 
 
-@pytest.fixture(scope="session")
-def config(tmp_path_factory):
+DEVICES = [
+    "cpu",
+    pytest.param("cuda-fp32", marks=pytest.mark.gpu),
+    pytest.param("cuda-fp16", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def config(request, tmp_path_factory):
     """One worker, tactics by the cost model, compiled code kept for the session."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    target, precision = "host-cpu", "fp32"
+    if request.param != "cpu":
+        from runtime_edge.device.cuda_probe import probe_gpu
+
+        target, precision = str(folder / "gpu.json"), request.param.removeprefix("cuda-")
+        Path(target).write_text(fingerprint_to_json(probe_gpu(0)))
     return bh.BuilderConfig(
+        target=target,
+        precision=precision,
         num_threads=1,
         measure="none",
-        artifact_dir=tmp_path_factory.mktemp("artifacts"),
+        artifact_dir=folder,
         is_checked=False,
     )
+
+
+def tolerance(config: bh.BuilderConfig, expected: np.ndarray, atol: float) -> float:
+    """Absolute tolerance of one output."""
+    if config.precision == "fp32":
+        return atol
+    return max(atol, 2e-2 * float(np.abs(np.asarray(expected, np.float64)).max()))
 
 
 def run_plan(
@@ -99,7 +124,12 @@ def test_caffe_case(case_id, config, tmp_path):
         if case_id == "caffe/wechat_qr/qr":
             # only as many rows are filled as there are boxes; engines fill the rest differently
             actual, expected = (a[0, 0][a[0, 0, :, 2] > 0] for a in (actual, expected))
-        np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=0, atol=one.atol)
+        np.testing.assert_allclose(
+            actual.reshape(expected.shape),
+            expected,
+            rtol=0,
+            atol=tolerance(config, expected, one.atol),
+        )
 
 
 @pytest.mark.parametrize("case_id", ONNX)
@@ -123,7 +153,10 @@ def test_onnx_case(case_id, config, tmp_path):
             actual = actual[:, :, ::4, ::2]
         expected = load(stored)
         np.testing.assert_allclose(
-            actual.reshape(expected.shape).astype(np.float64), expected, rtol=0, atol=one.atol
+            actual.reshape(expected.shape).astype(np.float64),
+            expected,
+            rtol=0,
+            atol=tolerance(config, expected, one.atol),
         )
 
 
@@ -137,7 +170,8 @@ def test_light_model(name, config, tmp_path):
     values = np.linspace(-1, 1, data.type.num_elems, dtype=np.float32).reshape(data.shape)
     (result,) = run_plan(network, config, tmp_path / "light.plan", [{data.name: values}])
     (actual,) = result.values()
-    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6)
+    atol = tolerance(config, expected, 1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=atol)
 
 
 def test_lenet_gets_990_of_1000_digits(config, tmp_path):
@@ -150,7 +184,8 @@ def test_lenet_gets_990_of_1000_digits(config, tmp_path):
     batches = [{"data": values[i : i + 100]} for i in range(0, 1000, 100)]
     results = run_plan(network, config, tmp_path / "lenet.plan", batches)
     prob = np.concatenate([result["prob"] for result in results])
-    assert int((prob.argmax(1) == labels).sum()) == 990
+    right = int((prob.argmax(1) == labels).sum())
+    assert right == 990 if config.precision == "fp32" else abs(right - 990) <= 1
 
 
 def test_every_case_named_in_the_table_exists():
