@@ -1,4 +1,4 @@
-"""The benchmark topologies in PyTorch: the same weights, channels last, replayed as a CUDA graph."""
+"""The benchmark topologies in PyTorch: same weights, channels last, replayed as a CUDA graph."""
 
 from __future__ import annotations
 
