@@ -158,6 +158,25 @@ def packed_weights(product: Product, weights: Array, columns: int) -> Array:
     return packed
 
 
+def fragments(weights: Array) -> Array:
+    """Weights in the order in which the lanes of an mma read them.
+
+    Args:
+        weights: [columns][depth], columns a multiple of 16.
+
+    Returns:
+        [column tile][block of 32 depths][mma][lane][8 elements], depth padded with zeros. Lane
+        4 g + t has columns g and g + 8 at the depths 8 t + 4 mma .. + 3.
+    """
+    columns, depth = weights.shape
+    blocks = -(-depth // 32)
+    padded = np.zeros((columns, blocks * 32), weights.dtype)
+    padded[:, :depth] = weights
+    # column = tile, upper half, g; depth = block, t, mma, pair, element
+    split = padded.reshape(columns // 16, 2, 8, blocks, 4, 2, 2, 2)
+    return np.ascontiguousarray(split.transpose(0, 3, 5, 2, 4, 6, 1, 7))
+
+
 def packed_operands(
     product: Product, constants: list[Array | None], columns: int
 ) -> list[Array | None]:

@@ -61,7 +61,14 @@ def check(result, wanted, depth):
 @pytest.mark.parametrize("dtype", [F16, F32])
 @pytest.mark.parametrize(
     ("rows", "columns", "shape"),
-    [(1, 37, (520,)), (1, 10, (7,)), (3, 21, (6, 5, 4)), (8, 9, (67,)), (11, 18, (96,))],
+    [
+        (1, 37, (520,)),
+        (1, 10, (7,)),
+        (3, 21, (6, 5, 4)),
+        (8, 9, (67,)),
+        (11, 18, (96,)),
+        (70, 33, (129,)),
+    ],
 )
 def test_every_tactic_matches_float64(dtype, rows, columns, shape):
     built, values, wanted = fully_connected(rows, columns, shape, dtype)
@@ -93,6 +100,15 @@ def test_product_with_a_constant_matrix(transpose):
     right = values[1].T if transpose else values[1]
     wanted = values[0].astype(np.float64) @ right.astype(np.float64)
     check(run(FAMILY, built, HOPPER, values)[0], wanted, 50)
+
+
+@pytest.mark.parametrize("architecture", ["75", "87"])
+def test_tensor_cores_of_older_gpus(architecture):
+    built, values, wanted = fully_connected(5, 20, (100,), F16, residual=True)
+    target = make_target(architecture)
+    tactic = FAMILY.tactics(built, target)[0]
+    assert "row_tiles" in tactic.values
+    check(run(FAMILY, built, target, values, tactic, offset_elems=1)[0], wanted, 100)
 
 
 def test_leaves_to_others_what_it_cannot_do():
