@@ -137,8 +137,12 @@ class Engine:
                 usable,
                 usable,
             )
+        is_own = config.allocator is None and not config.strict
         self._weights_address, self._weights_holder = device.map_weights(
-            plan.weights, weights_memory, config.allocator
+            plan.weights,
+            weights_memory,
+            config.allocator,
+            context_bytes=self.context_bytes() if is_own else 0,
         )
         self.canary_report: CanaryReport | None = self._run_canary() if canary else None
         self.is_loaded = True

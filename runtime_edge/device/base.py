@@ -177,7 +177,12 @@ class Device(Protocol):
         ...
 
     def map_weights(
-        self, weights: Buffer, memory: Any = None, allocator: Any = None
+        self,
+        weights: Buffer,
+        memory: Any = None,
+        allocator: Any = None,
+        *,
+        context_bytes: int = 0,
     ) -> tuple[int, Any]:
         """Bring the weights to the device.
 
@@ -185,6 +190,8 @@ class Device(Protocol):
             weights: the region of the plan.
             memory: the caller's memory for them; None lets the device choose.
             allocator: `Allocator` to use, where the device needs memory for them.
+            context_bytes: what the first context will ask for; a device that allocates in large
+                pages may take both from one.
 
         Returns:
             Their address, and an object to keep while they are used.

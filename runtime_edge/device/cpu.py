@@ -390,10 +390,15 @@ class CpuDevice:
         return CpuCode(code_objects, kernels, source=source)
 
     def map_weights(
-        self, weights: Buffer, memory: Any = None, allocator: Any = None
+        self,
+        weights: Buffer,
+        memory: Any = None,
+        allocator: Any = None,
+        *,
+        context_bytes: int = 0,
     ) -> tuple[int, Any]:
         """Weights are used where they are; only misaligned ones are copied (a plan in `bytes`)."""
-        del allocator
+        del allocator, context_bytes
         if len(weights) == 0:
             return 0, None
         if memory is not None:

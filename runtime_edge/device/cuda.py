@@ -7,6 +7,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from planformat.fingerprint import DeviceFingerprint
@@ -21,7 +22,7 @@ from runtime_edge.device.cuda_probe import is_integrated, probe_gpu
 from runtime_edge.device.cuda_staging import CudaStaging
 from runtime_edge.device.cuda_stream import CudaStream, stream_handle
 from runtime_edge.errors import DeviceError
-from runtime_edge.memory import caller_region
+from runtime_edge.memory import caller_region, round_up
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class CudaDevice:
         self.context: GpuContext = open_context(ordinal)
         self._is_integrated = is_integrated(self.context.driver, ordinal)
         self._blocks: dict[int, list[Any]] = {}
+        self._slots: dict[int, _Slot] = {}
         self._lock = threading.Lock()
         self._streams: weakref.WeakValueDictionary[int, CudaStream] = weakref.WeakValueDictionary()
         self._owned = self.context.own(self)
@@ -70,9 +72,18 @@ class CudaDevice:
         return CudaCode(self.context, code_objects, kernels, source=source)
 
     def map_weights(
-        self, weights: Buffer, memory: Any = None, allocator: Any = None
+        self,
+        weights: Buffer,
+        memory: Any = None,
+        allocator: Any = None,
+        *,
+        context_bytes: int = 0,
     ) -> tuple[int, Any]:
-        """Copy the weights to the device, once, through page-locked memory."""
+        """Copy the weights to the device, once, through page-locked memory.
+
+        The driver gives whole pages of 2 MiB, so the first context's memory comes from the same
+        allocation: two roundings would cost more than many an arena.
+        """
         nbytes = len(weights)
         if nbytes == 0:
             return 0, None
@@ -80,8 +91,13 @@ class CudaDevice:
             address, holder = caller_region(memory, nbytes, hold=self.hold)
         else:
             source = allocator or self
-            address = source.allocate(nbytes, ALLOCATION_ALIGNMENT_BYTES)
+            offset = round_up(nbytes, ALLOCATION_ALIGNMENT_BYTES)
+            needed = offset + context_bytes if context_bytes else nbytes
+            address = source.allocate(needed, ALLOCATION_ALIGNMENT_BYTES)
             holder = _Allocation(source, address)
+            if context_bytes and allocator is None:
+                with self._lock:
+                    self._slots[address + offset] = _Slot(context_bytes, address)
         self.write(address, weights)
         return address, holder
 
@@ -96,6 +112,11 @@ class CudaDevice:
                 f"alignment {alignment} is more than the {ALLOCATION_ALIGNMENT_BYTES} bytes to "
                 "which the driver aligns device memory"
             )
+        with self._lock:
+            for address, slot in self._slots.items():
+                if not slot.is_used and slot.nbytes // 2 < nbytes <= slot.nbytes:
+                    slot.is_used = True
+                    return address
         try:
             with self.context.pycuda(f"{nbytes:,} bytes of device memory") as pycuda:
                 block = pycuda.mem_alloc(max(1, nbytes))
@@ -115,7 +136,11 @@ class CudaDevice:
     def free(self, address: int) -> None:
         """Give back what `allocate` returned."""
         with self._lock:
+            if address in self._slots:
+                self._slots[address].is_used = False
+                return
             block = self._blocks.pop(address, None)
+            self._slots = {a: s for a, s in self._slots.items() if s.block != address}
         if block is None:
             raise DeviceError(f"address {address:#x} was not allocated here")
         if self.context.is_dead:
@@ -199,6 +224,15 @@ class CudaDevice:
                 driver.stream_synchronize(stream)
         finally:
             owned.close()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Memory for a context behind the weights in the block at address `block`."""
+
+    nbytes: int
+    block: int
+    is_used: bool = False
 
 
 class _Allocation:

@@ -121,16 +121,11 @@ class CudaCode:
         ]
         self._lock = threading.Lock()
         self._epoch: Epoch | None = None
-        self._num_parameters: dict[int, int | None] = {}
+        self._checked: set[tuple[int, int]] = set()
         with context:
             self._functions = [
                 self._modules[kernel.code_object].function(kernel.symbol) for kernel in kernels
             ]
-            for kernel, function in zip(kernels, self._functions, strict=True):
-                try:
-                    self._num_parameters[function] = context.driver.num_parameters(function)
-                except LoadError as error:
-                    raise LoadError(f"plan {source}: kernel '{kernel.symbol}': {error}") from error
 
     def create_program(
         self,
@@ -144,7 +139,7 @@ class CudaCode:
         """Resolve the arguments of all steps and capture them as a graph.
 
         Raises:
-            LoadError: a step passes another number of arguments than its kernel has.
+            LoadError: a step passes more arguments than its kernel has parameters.
             CudaError: a launch is refused.
         """
         del num_workers, tuned_workers
@@ -152,12 +147,7 @@ class CudaCode:
         with self._context:
             for step in steps:
                 function = self._functions[step.kernel]
-                expected = self._num_parameters[function]
-                if expected is not None and expected != len(step.arguments):
-                    raise LoadError(
-                        f"step '{step.name}' passes {len(step.arguments)} arguments to a kernel "
-                        f"with {expected} parameters; build the plan again"
-                    )
+                self._check(function, step)
                 allow_launch(self._context.driver, function, step)
                 launches.append(CudaLaunch(self._context.driver, function, step, memory))
         return CudaProgram(
@@ -179,6 +169,16 @@ class CudaCode:
         """Unload modules that no program uses any more."""
         self._modules = []
         self._functions = []
+
+    def _check(self, function: int, step: Step) -> None:
+        num = len(step.arguments)
+        if (function, num) in self._checked:
+            return
+        try:
+            self._context.driver.check_parameters(function, num)
+        except LoadError as error:
+            raise LoadError(f"step '{step.name}': {error}") from error
+        self._checked.add((function, num))
 
 
 def _without_suffix(architecture: str) -> str:

@@ -228,24 +228,27 @@ class Driver:
         code = self._pointer_attribute(ctypes.byref(pointer), POINTER_DEVICE_POINTER, address)
         return pointer.value or None if code == SUCCESS else None
 
-    def num_parameters(self, function: int) -> int | None:
-        """Number of a kernel's parameters; None when the driver does not tell (before 12.4).
+    def check_parameters(self, function: int, num: int) -> None:
+        """Check that a kernel has at least so many parameters, of 8 bytes each.
+
+        Drivers before CUDA 12.4 do not tell; then nothing is checked.
 
         Raises:
-            LoadError: one of them is not 8 bytes wide.
+            LoadError: it has fewer, or one is not 8 bytes wide.
         """
         if self._parameter_info is None:
-            return None
+            return
         offset, size = _SIZE(), _SIZE()
-        for index in range(1 << 16):
+        for index in range(num):
             if self._parameter_info(function, index, ctypes.byref(offset), ctypes.byref(size)):
-                return index
+                raise LoadError(
+                    f"{num} arguments go to a kernel with {index} parameters; build the plan again"
+                )
             if size.value != 8:
                 raise LoadError(
-                    f"parameter {index} is {size.value} bytes wide; every kernel parameter of a "
-                    "plan has 8 bytes: build the plan again"
+                    f"parameter {index} of the kernel is {size.value} bytes wide, those of a plan "
+                    "have 8 bytes; build the plan again"
                 )
-        return None
 
     def elapsed_us(self, start: int, end: int) -> float:
         """Microseconds between two events that both happened."""

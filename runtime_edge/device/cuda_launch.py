@@ -21,6 +21,7 @@ from runtime_edge.device.cuda_driver import (
 from runtime_edge.errors import LoadError
 
 _MASK = 0xFFFF_FFFF_FFFF_FFFF
+_GUARDED_PARAMETERS = 64
 _SHARED_WITHOUT_OPT_IN_BYTES = 48 << 10
 _PORTABLE_CLUSTER_BLOCKS = 8
 _limits = threading.Lock()
@@ -61,7 +62,7 @@ class CudaLaunch:
         self.function = function
         self.node = 0
         num = len(step.arguments)
-        self.values = (ctypes.c_uint64 * max(1, num))()
+        self.values = (ctypes.c_uint64 * (num + 1))()
         self.patches: list[tuple[int, int, int]] = []
         for index, argument in enumerate(step.arguments):
             if argument.kind is ArgumentKind.BINDING:
@@ -73,7 +74,10 @@ class CudaLaunch:
             else:
                 self.values[index] = argument.value & _MASK
         first = ctypes.addressof(self.values)
-        self._pointers = (ctypes.c_void_p * max(1, num))(*(first + 8 * i for i in range(num)))
+        addresses = [first + 8 * index for index in range(num)]
+        # A kernel with more parameters than the plan knows of reads zeros, not what lies behind.
+        addresses += [first + 8 * num] * max(1, _GUARDED_PARAMETERS - num)
+        self._pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         attributes = []
         if step.cluster != (1, 1, 1):
             if not driver.has("launch_ex"):

@@ -175,10 +175,15 @@ class NullDevice:
         return NullCode(self.log)
 
     def map_weights(
-        self, weights: Buffer, memory: Any = None, allocator: Any = None
+        self,
+        weights: Buffer,
+        memory: Any = None,
+        allocator: Any = None,
+        *,
+        context_bytes: int = 0,
     ) -> tuple[int, Any]:
         """Where the weights are."""
-        del memory, allocator
+        del memory, allocator, context_bytes
         self.log.append(f"map {len(weights)} bytes of weights")
         if len(weights) == 0:
             return 0, None

@@ -27,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from builder_host.cuda_target import CudaTarget, cuda_target
 from builder_host.kernels.cuda_gemm.family import FAMILY as GEMM
 from builder_host.kernels.cuda_loop_nest.family import FAMILY as NEST
+from builder_host.kernels.cuda_lrn.family import FAMILY as LRN
 from builder_host.kernels.cuda_pooling.family import FAMILY as POOLING
+from builder_host.kernels.cuda_softmax.family import FAMILY as SOFTMAX
+from builder_host.kernels.cuda_top_k.family import FAMILY as TOP_K
 from builder_host.kernels.family import GridLaunch, Problem
 from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers import definition
@@ -113,6 +116,8 @@ def cases() -> list[Case]:
         fully_connected(4, 2048, 1000, F16),
         fully_connected(8, 2048, 1000, F16),
         fully_connected(32, 2048, 1000, F16),
+        fully_connected(64, 2048, 1000, F16),
+        fully_connected(8, 9216, 4096, F16),
     ]
     max_pool = PoolingParams("max", (3, 3), (2, 2), (1, 1), (1, 1), (56, 56), (1, 1), False)
     found.append(
@@ -150,10 +155,10 @@ def cases() -> list[Case]:
         case("add 256x56x56 f16", NEST, "elementwise", ElementwiseParams("add"),
              [layout(deep, NHWC, F16)] * 2, layout(deep, NHWC, F16),
              rival=lambda torch, v: torch.add(v[0], v[1])),
-        case("softmax 1000 f32", NEST, "softmax", SoftmaxParams(1),
+        case("softmax 1000 f32", SOFTMAX, "softmax", SoftmaxParams(1),
              [layout((1, 1000), LINEAR, F32)], layout((1, 1000), LINEAR, F32), terms=1000,
              rival=lambda torch, v: torch.softmax(v[0], 1)),
-        case("softmax 8732x21 f16", NEST, "softmax", SoftmaxParams(1),
+        case("softmax 8732x21 f16", SOFTMAX, "softmax", SoftmaxParams(1),
              [layout((8732, 21), LINEAR, F16)], layout((8732, 21), LINEAR, F16), terms=21,
              rival=lambda torch, v: torch.softmax(v[0], 1)),
         case("mean 7x7 of 2048 linear f16", NEST, "reduce", ReduceParams("mean", (2, 3)),
@@ -165,12 +170,12 @@ def cases() -> list[Case]:
              [layout((1, 64, 40, 40), NHWC, F16)], layout((1, 64, 80, 80), NHWC, F16), terms=16),
         case("arg max of 1000", NEST, "arg_reduce", ArgReduceParams("max", 1),
              [layout((1, 1000), LINEAR, F32)], layout((1, 1), LINEAR, DataType.INT64)),
-        case("top 5 of 1000", NEST, "top_k", TopKParams(5, 1), [layout((1, 1000), LINEAR, F32)],
+        case("top 5 of 1000", TOP_K, "top_k", TopKParams(5, 1), [layout((1, 1000), LINEAR, F32)],
              [layout((1, 5), LINEAR, F32), layout((1, 5), LINEAR, DataType.INT64)]),
     ]  # fmt: skip
     for shape in ((1, 64, 56, 56), (1, 192, 56, 56), (1, 96, 55, 55)):
         found.append(
-            case(f"lrn 5 {shape} f16", NEST, "lrn", LrnParams(5, 1e-4, 0.75, 1.0),
+            case(f"lrn 5 {shape} f16", LRN, "lrn", LrnParams(5, 1e-4, 0.75, 1.0),
                  [layout(shape, NHWC, F16)], layout(shape, NHWC, F16), terms=8,
                  rival=lambda torch, v: torch.nn.functional.local_response_norm(v[0], 5))
         )  # fmt: skip

@@ -270,7 +270,8 @@ def test_steps_are_timed(engine):
 
 
 def test_device_memory_is_weights_arena_and_little_more(make_plan):
-    data = make_plan(first_weights=np.random.default_rng(2).bytes(50 * MIB), canary=False)
+    weights = np.random.default_rng(2).bytes(48 * MIB + 700 * 1024)
+    data = make_plan(first_weights=weights, canary=False, num_pairs=27)
     device = CudaDevice(0)
     free, _ = device.free_memory()
     with rt.load(data, device=device) as engine:
@@ -282,6 +283,7 @@ def test_device_memory_is_weights_arena_and_little_more(make_plan):
             running, _ = device.free_memory()
             planned = engine.weights_bytes + engine.context_bytes() + 2 * X.nbytes
             extra = free - running - planned
+            print(f"beyond weights, arena and bindings: {extra / MIB:.2f} MiB")
             print(
                 f"loaded {(free - loaded) / MIB:.2f} MiB, running {(free - running) / MIB:.2f} MiB"
             )
@@ -388,7 +390,7 @@ engine.close()
 try:
     rt.load(data)
 except (rt.LoadError, rt.DeviceError) as error:
-    print("load:", error.code)
+    print("load:", error)
 print("the process lives")
 """
 
@@ -400,6 +402,6 @@ def test_an_illegal_address_is_explained_and_the_process_lives(make_plan, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     print(done.stdout, done.stderr[-3000:])
     assert "CUDA_ERROR_ILLEGAL_ADDRESS (700): a kernel read or wrote memory" in done.stdout
-    assert "load: 700" in done.stdout
+    assert "restart the process" in done.stdout.partition("load:")[2]
     assert "the process lives" in done.stdout
     assert done.returncode == 0

@@ -309,6 +309,20 @@ def test_sizes_and_memory_of_the_caller(plan_data, gpu):
     assert gpu.used_bytes() == used
 
 
+def test_the_first_context_shares_an_allocation_with_the_weights(plan_data, gpu):
+    with rt.load(plan_data()) as engine:
+        used, blocks = gpu.used_bytes(), gpu.live("memory")
+        with engine.create_context() as first, engine.create_context() as second:
+            assert gpu.live("memory") == blocks + 1
+            assert gpu.used_bytes() == used + engine.context_bytes()
+            for context in (first, second, first):
+                assert np.array_equal(context.execute({"x": X})["y"], Y)
+        assert (gpu.used_bytes(), gpu.live("memory")) == (used, blocks)
+        with engine.create_context(arena=engine.device.allocate(20_000, 256)) as context:
+            assert gpu.live("memory") == blocks + 1
+            assert np.array_equal(context.execute({"x": X})["y"], Y)
+
+
 def test_an_allocator_is_asked_for_everything(plan_data):
     device = CudaDevice(0)
     asked = []
