@@ -173,15 +173,15 @@ class _Build:
             jobs=config.num_jobs or os.cpu_count() or 1,
             hardware=target_hardware(config.target),
         )
-        self.flush_bytes = self.backend.target.flush_bytes(_constant_bytes(network))
-        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
-        _check_measuring(config, self.device, self.fingerprint)
+        _check_measuring(config, _is_timed_here(self.backend, is_local), self.fingerprint)
         self.reference = _reference(network) if config.is_checked else None
 
         trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
         run_passes(network, trace)
         if config.precision == "fp16":
             narrow_float.run(network)
+        self.flush_bytes = self.backend.target.flush_bytes(_constant_bytes(network))
+        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
         self.num_workers = config.num_threads or self.backend.default_workers
         choice = FamilyChoice(self.backend.families, self.backend.target)
         formats = layout_assignment.run(network, choice, self.num_workers)
@@ -257,6 +257,10 @@ def _constant_bytes(network: Network) -> int:
     return sum(t.values.nbytes for t in network.tensors() if t.values is not None)
 
 
+def _is_timed_here(backend: Backend, is_local: bool) -> bool:
+    return is_local and isinstance(backend, CpuBackend)
+
+
 def _local_device(
     backend: Backend, is_local: bool, progress: Progress, flush_bytes: int
 ) -> LocalDevice | None:
@@ -266,11 +270,11 @@ def _local_device(
 
 
 def _check_measuring(
-    config: BuilderConfig, device: LocalDevice | None, fingerprint: DeviceFingerprint
+    config: BuilderConfig, is_timed_here: bool, fingerprint: DeviceFingerprint
 ) -> None:
     if config.precision == "fp16" and fingerprint.device_kind == "cpu":
         raise BuilderError("precision fp16 needs a CUDA target; CPU plans compute in float32")
-    if config.measure == "local" and device is None and not config.is_strict_cache:
+    if config.measure == "local" and not is_timed_here and not config.is_strict_cache:
         raise BuilderError(
             f"target '{config.target}' is not this machine's CPU: its kernels cannot be timed "
             "here; use measure 'none', or a timing cache from the device with a strict build"

@@ -170,7 +170,7 @@ class CudaTarget:
 
     def flush_bytes(self, weights_bytes: int) -> int:
         """Memory to overwrite before a kernel is timed: twice an L2 that the weights overflow."""
-        return 2 * self.l2_bytes if weights_bytes > self.l2_bytes // 2 else 0
+        return 2 * self.l2_bytes if weights_bytes > self.l2_bytes else 0
 
     @property
     def blocked_format(self) -> TensorFormat:
