@@ -1,8 +1,9 @@
 """A stand-in for libcuda.so.1, compiled when it is first wanted, for tests without a GPU.
 
-A "cubin" is a host shared object whose kernels are host functions (host_kernel.h). Streams are
-threads, so that work is as asynchronous as on a device. The library is loaded into this process
-under the name of the real one, so that pycuda and the runtime find it.
+A "cubin" is a host shared object: host functions in the place of kernels (host_kernel.h), or CUDA
+C++ compiled for emulated threads (support.cuda_shim.compile_emulated). Streams are threads, so that
+work is as asynchronous as on a device. The library is loaded into this process under the name of
+the real one, so that pycuda and the runtime find it.
 """
 
 from __future__ import annotations

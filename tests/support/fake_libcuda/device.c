@@ -434,7 +434,11 @@ API int cuModuleGetFunction(function **out, module *m, const char *name) {
     char symbol[512];
     snprintf(symbol, sizeof symbol, "%s_num_params", name);
     void *entry_point = dlsym(m->library, name);
-    const unsigned int *num = dlsym(m->library, symbol);
+    /* The emulation does not say how many parameters a kernel has; it takes 24, which the runtime's
+       launches always have pointers for. */
+    static const unsigned int most = 24;
+    emulation emulate = (emulation)dlsym(m->library, "emu_launch");
+    const unsigned int *num = emulate ? &most : dlsym(m->library, symbol);
     if (!entry_point || !num) return NOT_FOUND;
     pthread_mutex_lock(&fake_lock);
     function *f = functions;
@@ -442,6 +446,7 @@ API int cuModuleGetFunction(function **out, module *m, const char *name) {
     if (!f) {
         f = calloc(1, sizeof *f);
         f->entry = (ep_host_kernel)entry_point;
+        f->emulate = emulate;
         f->num_params = *num;
         f->owner = m;
         f->next = functions;

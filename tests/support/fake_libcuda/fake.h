@@ -43,8 +43,14 @@ typedef struct module {
     int fd;
 } module;
 
+/* What an object of the CUDA emulation (tests/support/cuda_shim) exports to run its kernels. */
+typedef int (*emulation)(void *kernel, int num, void **values, const unsigned *grid,
+                         const unsigned *block, const unsigned *cluster, int shared_bytes,
+                         int descending);
+
 typedef struct function {
     ep_host_kernel entry;
+    emulation emulate; /* NULL for EP_HOST_KERNEL */
     unsigned int num_params;
     int max_dynamic_shared, allows_large_cluster;
     struct function *next;
