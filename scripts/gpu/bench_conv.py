@@ -86,9 +86,7 @@ class Case:
             expr = Binary("add", expr, Input(1))
         expr = Binary("max", expr, Const(0.0))
         epilogue = Epilogue(expr, int(self.residual))
-        return Problem(
-            "convolution", self.params, tuple(inputs), tuple(constant), (y,), epilogue
-        )
+        return Problem("convolution", self.params, tuple(inputs), tuple(constant), (y,), epilogue)
 
 
 def resnet50(batch: int = 1, dtype: DataType = F16) -> list[Case]:

@@ -39,7 +39,10 @@ from builder_host.kernels.family import (
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent
-_TEMPLATE = (_HERE / "kernel.cu").read_text()
+_LINEAR = (_HERE / "kernel.cu").read_text()
+_PATCH = (_HERE / "kernel_patch.cu").read_text()
+_SUMS = (_HERE / "sums.cuh").read_text()
+_SUMS_INCLUDE = '#include "sums.cuh"\n'
 _MOST_TACTICS = 12
 _MIN_GROUP = 8
 _MAX_DECONVOLUTION_STRIDE = 2
@@ -48,7 +51,8 @@ _MAX_DECONVOLUTION_STRIDE = 2
 class CudaConvIgemm:
     """Family `cuda_conv_igemm`.
 
-    Tactic parameters: pixels, filters, k: tile of a block. warps_m, warps_n, warps_k: its warps
+    Tactic parameters: pixels, filters, k: tile of a block. rows, columns: rectangle of pixels that
+    reads its input once for all taps, 0 for a run of pixels and one tap at a time. warps_m, warps_n, warps_k: its warps
     over these. stages: steps of k in shared memory. splits: blocks that share the k range of one
     tile, and `sum` how they add up.
     """
@@ -56,7 +60,9 @@ class CudaConvIgemm:
     name = "cuda_conv_igemm"
     device_kind = "cuda"
     template_hash = template_hash(
-        _TEMPLATE,
+        _LINEAR,
+        _PATCH,
+        _SUMS,
         CONVOLUTION_SOURCE,
         *((_HERE / name).read_text() for name in ("family.py", "tiles.py", "weights.py")),
     )
@@ -81,13 +87,13 @@ class CudaConvIgemm:
         conv = _require(problem, target)
         tile = _tile(tactic)
         symbol = symbol_for(
-            f"conv_igemm_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
+            f"conv_{'patch' if tile.is_patch else 'igemm'}_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
             f"_s{tile.stages}_sm{target.sm}",
             self.template_hash, problem.text(), tactic.text,
         )  # fmt: skip
-        template = with_convolution(_TEMPLATE)
+        template = _PATCH if tile.is_patch else _LINEAR
         parameters: dict[str, int | str] = {
-            **conv.parameters_of(_TEMPLATE),
+            **conv.parameters_of(template),
             **epilogue_parameters(conv),
             "SYMBOL": symbol,
             "TILE_PIXELS": tile.pixels,
@@ -100,13 +106,16 @@ class CudaConvIgemm:
             "SPLITS": tile.splits,
             "USES_CLUSTER": int(tile.uses_cluster),
         }
+        if tile.is_patch:
+            parameters |= {"TILE_H": tile.rows, "TILE_W": tile.columns}
+        source = fill(with_convolution(template).replace(_SUMS_INCLUDE, _SUMS), parameters)
         launches = [
             GridLaunch(
                 symbol,
                 tile.grid(conv),
                 (tile.threads, 1, 1),
                 (tile.splits if tile.uses_cluster else 1, 1, 1),
-                tile.shared_bytes,
+                tile.shared_bytes(conv),
                 target.has_dependent_launch,
             )
         ]
@@ -121,7 +130,7 @@ class CudaConvIgemm:
                     is_dependent=target.has_dependent_launch,
                 )
             )
-        return Program(fill(template, parameters), tuple(launches), workspace)
+        return Program(source, tuple(launches), workspace)
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
@@ -160,9 +169,11 @@ def _tactic(name: str, tile: Tile) -> Tactic:
     return Tactic(
         name,
         (
+            ("columns", tile.columns),
             ("filters", tile.filters),
             ("k", tile.tile_k),
             ("pixels", tile.pixels),
+            ("rows", tile.rows),
             ("splits", tile.splits),
             ("stages", tile.stages),
             ("sum", _sum(tile)),
@@ -191,6 +202,8 @@ def _tile(tactic: Tactic) -> Tile:
         stages=int(values["stages"]),
         splits=int(values["splits"]),
         uses_cluster=values["sum"] == "cluster",
+        rows=int(values["rows"]),
+        columns=int(values["columns"]),
     )
 
 

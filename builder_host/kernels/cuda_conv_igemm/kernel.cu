@@ -58,10 +58,9 @@
 #define USES_CLUSTER 0
 // end of parameters
 #include "convolution.cuh"
+#include "sums.cuh"
 
 constexpr int kTaps = KERNEL_H * KERNEL_W;
-constexpr int kPixels = BATCH * OUT_H * OUT_W;
-constexpr int kThreads = 32 * WARPS_M * WARPS_N * WARPS_K;
 constexpr int kChunksOfTap = (GROUP_CHANNELS + 7) / 8;
 constexpr int kChunks = kTaps * kChunksOfTap;  // 16-byte chunks of a pixel's row
 constexpr int kChunksOfStep = TILE_K / 8;
@@ -74,21 +73,7 @@ constexpr int kWeightBytes = TILE_FILTERS * TILE_K * 2;
 constexpr int kStageBytes = kPixelBytes + kWeightBytes;
 constexpr int kRowsAtOnce = kThreads / kChunksOfStep;
 constexpr int kPasses = (TILE_PIXELS + kRowsAtOnce - 1) / kRowsAtOnce;
-constexpr int kTilesM = TILE_PIXELS / WARPS_M / 16;
-constexpr int kTilesN = TILE_FILTERS / WARPS_N / 8;
-constexpr int kRun = kTilesN < 4 ? kTilesN : 4;  // 8-column tiles whose columns are interleaved
-constexpr int kFilterTiles = (GROUP_FILTERS + TILE_FILTERS - 1) / TILE_FILTERS;
-constexpr int kPaddedFilters = kFilterTiles * TILE_FILTERS;
-constexpr int kSumPitch = TILE_FILTERS + 4;
 constexpr bool kIsVectorX = X_VECTOR == 8 && X_C == 1 && GROUP_CHANNELS % 8 == 0;
-
-#if SPLITS > 1 && !USES_CLUSTER
-#define SUMS_PARAMETER , float *sums
-#define SUMS sums
-#else
-#define SUMS_PARAMETER
-#define SUMS static_cast<float *>(nullptr)
-#endif
 
 struct RowPlan {
   int n_offset, origin_h, origin_w;
@@ -142,22 +127,6 @@ EP_DEVICE void load_weights(unsigned char *stage, const half *w) {
   }
 }
 
-// A run of neighbouring outputs of one pixel: finished, or kept as a partial sum.
-template <int count>
-EP_DEVICE void emit(float (&v)[count], Y_TYPE *y OPERAND_PARAMETERS, float *sums, int split, int m,
-                    int group, int filter) {
-  if (m >= kPixels || filter >= GROUP_FILTERS) return;
-  const int slot = group * kPaddedFilters + filter;
-  if (SPLITS > 1 && !USES_CLUSTER) {
-    float *to = sums + (static_cast<ep_i64>(split) * kPixels + m) * (GROUPS * kPaddedFilters) + slot;
-    EP_UNROLL
-    for (int i = 0; i < count; ++i) to[i] = v[i];
-  } else {
-    finish<count>(v, y OPERAND_NAMES, pixel_of(m), group * GROUP_FILTERS + filter, slot,
-                  GROUP_FILTERS - filter);
-  }
-}
-
 EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPERAND_PARAMETERS,
                                              Y_TYPE *y SUMS_PARAMETER) {
   extern __shared__ __align__(128) unsigned char shared[];
@@ -198,15 +167,8 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
     ep_cp_async_commit();
   }
 
-  float acc[kTilesM][kTilesN][4];
-  EP_UNROLL
-  for (int i = 0; i < kTilesM; ++i) {
-    EP_UNROLL
-    for (int j = 0; j < kTilesN; ++j) {
-      EP_UNROLL
-      for (int e = 0; e < 4; ++e) acc[i][j][e] = 0.0f;
-    }
-  }
+  Sums acc;
+  clear(acc);
   int slot = 0, free_slot = kAhead % STAGES;
   for (int i = 0; i < num_steps; ++i) {
     ep_cp_async_wait<kAhead - 1>();
@@ -220,127 +182,26 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
       free_slot = free_slot + 1 == STAGES ? 0 : free_slot + 1;
     }
     ep_cp_async_commit();
-    const half *a_rows = reinterpret_cast<const half *>(shared + slot * kStageBytes) +
-                         (warp_m * (kTilesM * 16) + lane % 16) * kPitch + lane / 16 * 8;
+    const half *pixels = reinterpret_cast<const half *>(shared + slot * kStageBytes);
+    const half *a_rows[kTilesM];
+    EP_UNROLL
+    for (int j = 0; j < kTilesM; ++j) {
+      a_rows[j] =
+          pixels + ((warp_m * kTilesM + j) * 16 + lane % 16) * kPitch + lane / 16 * 8 + warp_k * 16;
+    }
     const uint4 *b_chunks =
         reinterpret_cast<const uint4 *>(shared + slot * kStageBytes + kPixelBytes) +
-        warp_n * (kTilesN / 2) * 32 + lane;
+        (warp_k * (TILE_FILTERS / 16) + warp_n * (kTilesN / 2)) * 32 + lane;
     EP_UNROLL
     for (int kk = 0; kk < TILE_K / 16; kk += WARPS_K) {
-      unsigned a[kTilesM][4];
-      EP_UNROLL
-      for (int j = 0; j < kTilesM; ++j) {
-        ep_ldmatrix_x4(a[j], a_rows + j * 16 * kPitch + (kk + warp_k) * 16);
-      }
-      EP_UNROLL
-      for (int j = 0; j < kTilesN / 2; ++j) {
-        const uint4 b = b_chunks[((kk + warp_k) * (TILE_FILTERS / 16) + j) * 32];
-        const unsigned even[2] = {b.x, b.y}, odd[2] = {b.z, b.w};
-        EP_UNROLL
-        for (int t = 0; t < kTilesM; ++t) {
-          ep_mma_f16(acc[t][2 * j], a[t], even);
-          ep_mma_f16(acc[t][2 * j + 1], a[t], odd);
-        }
-      }
+      multiply(acc, a_rows, kk * 16, b_chunks + kk * (TILE_FILTERS / 16) * 32);
     }
     slot = slot + 1 == STAGES ? 0 : slot + 1;
   }
 
-  constexpr bool is_direct = WARPS_K == 1 && !(SPLITS > 1 && USES_CLUSTER);
-  float *tile = reinterpret_cast<float *>(shared);
-  if (!is_direct) {
-    ep_cp_async_wait<0>();
-    __syncthreads();
-    tile += warp_k * (TILE_PIXELS * kSumPitch);
-  }
-  EP_UNROLL
-  for (int i = 0; i < kTilesM; ++i) {
-    EP_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const int row = warp_m * (kTilesM * 16) + i * 16 + h * 8 + lane / 4;
-      EP_UNROLL
-      for (int j = 0; j < kTilesN; j += kRun) {
-        float v[2 * kRun];
-        EP_UNROLL
-        for (int e = 0; e < 2 * kRun; ++e) v[e] = acc[i][j + e / 2][2 * h + e % 2];
-        const int column = warp_n * (kTilesN * 8) + j * 8 + lane % 4 * (2 * kRun);
-        if (is_direct) {
-          emit<2 * kRun>(v, y OPERAND_NAMES, SUMS, split, first_pixel + row, group,
-                         filter_tile * TILE_FILTERS + column);
-        } else {
-          EP_UNROLL
-          for (int e = 0; e < 2 * kRun; e += 4) {
-            *reinterpret_cast<float4 *>(tile + row * kSumPitch + column + e) =
-                make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
-          }
-        }
-      }
-    }
-  }
-  if (!is_direct) {
-    constexpr int blocks = USES_CLUSTER ? SPLITS : 1;
-    constexpr int runs = TILE_PIXELS * TILE_FILTERS / 4;
-    const int rank = blocks > 1 ? split : 0;
-    const float *own = reinterpret_cast<const float *>(shared);
-    if (blocks > 1) {
-#if USES_CLUSTER
-      ep_cluster_sync();
-#endif
-    } else {
-      __syncthreads();
-    }
-    for (int run = rank * kThreads + threadIdx.x; run < runs; run += blocks * kThreads) {
-      const int row = run / (TILE_FILTERS / 4), column = run % (TILE_FILTERS / 4) * 4;
-      float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      EP_UNROLL
-      for (int b = 0; b < blocks; ++b) {
-        EP_UNROLL
-        for (int k = 0; k < WARPS_K; ++k) {
-          const float *from = own + (k * TILE_PIXELS + row) * kSumPitch + column;
-#if USES_CLUSTER
-          const float4 part = ep_cluster_load4(from, b);
-#else
-          const float4 part = *reinterpret_cast<const float4 *>(from);
-#endif
-          v[0] += part.x;
-          v[1] += part.y;
-          v[2] += part.z;
-          v[3] += part.w;
-        }
-      }
-      emit<4>(v, y OPERAND_NAMES, SUMS, split, first_pixel + row, group,
-              filter_tile * TILE_FILTERS + column);
-    }
-#if USES_CLUSTER
-    ep_cluster_sync();  // no block may end while others read its shared memory
-#endif
-  }
+  const auto pixel_of_row = [&](int row, Pixel &at) {
+    at = pixel_of(first_pixel + row);
+    return first_pixel + row < kPixels;
+  };
+  store_sums(acc, shared, pixel_of_row, y OPERAND_NAMES, SUMS, split, group, filter_tile);
 }
-
-#if SPLITS > 1 && !USES_CLUSTER
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-// The second kernel: partial sums of all splits, four channels per thread.
-EP_KERNEL __launch_bounds__(128) JOIN(SYMBOL, _sum)(const X_TYPE *, const half *OPERAND_PARAMETERS,
-                                                    Y_TYPE *y, const float *sums) {
-  ep_grid_wait();
-  ep_grid_launch();
-  constexpr int width = GROUPS * kPaddedFilters;
-  const ep_i64 run = static_cast<ep_i64>(blockIdx.x) * 128 + threadIdx.x;
-  const int m = static_cast<int>(run / (width / 4)), slot = static_cast<int>(run % (width / 4)) * 4;
-  const int group = slot / kPaddedFilters, filter = slot - group * kPaddedFilters;
-  if (m >= kPixels || filter >= GROUP_FILTERS) return;
-  float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  EP_UNROLL
-  for (int split = 0; split < SPLITS; ++split) {
-    const float4 part = *reinterpret_cast<const float4 *>(
-        sums + (static_cast<ep_i64>(split) * kPixels + m) * width + slot);
-    v[0] += part.x;
-    v[1] += part.y;
-    v[2] += part.z;
-    v[3] += part.w;
-  }
-  finish<4>(v, y OPERAND_NAMES, pixel_of(m), group * GROUP_FILTERS + filter, slot,
-            GROUP_FILTERS - filter);
-}
-#endif

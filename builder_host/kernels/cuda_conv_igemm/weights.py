@@ -41,6 +41,8 @@ def fragment_weights(weights: Array, tile: Tile, padded_filters: int) -> Array:
     Returns:
         Flat float16 array; a channel count that is no multiple of 8 is padded per tap.
     """
+    if tile.is_patch:
+        weights = _by_channel_chunk(weights, tile.tile_k)
     groups, filters, taps, channels = weights.shape
     padded_channels = -(-channels // 8) * 8
     steps = -(-taps * padded_channels // tile.tile_k)
@@ -55,3 +57,13 @@ def fragment_weights(weights: Array, tile: Tile, padded_filters: int) -> Array:
     ordered = blocks[:, :, :, :, fragment_filters(tile)][..., 2 * quad + 8 * half + low]
     # ... pair, column, which, quad, half, low -> pair, column, quad, which, half, low
     return np.ascontiguousarray(ordered.transpose(0, 1, 2, 3, 4, 5, 7, 6, 8, 9)).reshape(-1)
+
+
+def _by_channel_chunk(weights: Array, size: int) -> Array:
+    """`[groups, filters, chunks x taps, channels of a chunk]`, zeros in the last chunk."""
+    groups, filters, taps, channels = weights.shape
+    chunks = -(-channels // size)
+    padded = np.zeros((groups, filters, taps, chunks * size), weights.dtype)
+    padded[..., :channels] = weights
+    split = padded.reshape(groups, filters, taps, chunks, size).transpose(0, 1, 3, 2, 4)
+    return split.reshape(groups, filters, chunks * taps, size)

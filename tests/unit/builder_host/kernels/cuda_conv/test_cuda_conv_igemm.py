@@ -26,8 +26,11 @@ def tactic(
     stages: int = 2,
     splits: int = 1,
     sum_: str = "none",
+    rows: int = 0,
+    columns: int = 0,
 ) -> Tactic:
     values = (
+        *(("columns", columns), ("rows", rows)),
         *(("filters", filters), ("k", k), ("pixels", pixels), ("splits", splits)),
         *(("stages", stages), ("sum", sum_)),
         *(("warps_k", warps[2]), ("warps_m", warps[0]), ("warps_n", warps[1])),
@@ -67,12 +70,32 @@ def test_matches_the_reference(case: Case, target: object) -> None:
         tactic(splits=8, sum_="cluster", warps=(2, 1, 2)),
         tactic(splits=4, sum_="workspace"),
         tactic(splits=2, sum_="workspace", warps=(1, 1, 2), k=64),
+        tactic(rows=4, columns=7),
+        tactic(rows=2, columns=8, k=16, stages=3),
+        tactic(64, 32, (2, 1, 4), 64, 1, rows=7, columns=6),
+        tactic(splits=2, sum_="cluster", stages=1, rows=4, columns=8, warps=(2, 1, 2)),
+        tactic(splits=3, sum_="workspace", stages=1, rows=4, columns=4, k=16),
     ],
     ids=lambda one: one.text,
 )
 def test_every_way_to_divide_the_work(one: Tactic) -> None:
     case = Case(40, 40, 7, 6, operands=("full", "channel"))
     check(FAMILY, case, HOPPER, one)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(24, 40, 9, 11, strides=(2, 2), batch=2),
+        Case(16, 24, 10, 9, (5, 3), (1, 2), (2, 1, 2, 1), (1, 2), operands=("view",)),
+        Case(64, 64, 6, 7, groups=4, expr=RELU),
+        Case(80, 16, 6, 7, pads=(0, 2, 1, 0)),
+    ],
+    ids=str,
+)
+def test_patches_shared_by_all_taps(case: Case) -> None:
+    check(FAMILY, case, TURING, tactic(rows=4, columns=7, warps=(1, 1, 2)))
+    check(FAMILY, case, HOPPER, tactic(rows=3, columns=8, k=64, warps=(2, 1, 4), stages=2))
 
 
 def test_views_at_odd_addresses_are_read_and_written_element_by_element() -> None:

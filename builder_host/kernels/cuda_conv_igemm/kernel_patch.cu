@@ -1,0 +1,176 @@
+// Convolution on tensor cores that reads its input patch once for all taps of the kernel.
+//
+// A block computes TILE_H x TILE_W pixels (padded to TILE_PIXELS matrix rows) x TILE_FILTERS
+// filters of one group. A stage is TILE_K channels: the patch of input pixels that the tile needs,
+// and the weights of all taps. Matrix rows of a tap are the patch's rows at a constant offset. x
+// has its channels together and aligned to 16 bytes. Splits take channels.
+#include "ep_cuda.cuh"
+
+// parameters
+#define SYMBOL conv_patch
+#define BATCH 1
+#define GROUPS 1
+#define GROUP_CHANNELS 64
+#define GROUP_FILTERS 64
+#define IN_H 56
+#define IN_W 56
+#define OUT_H 56
+#define OUT_W 56
+#define KERNEL_H 3
+#define KERNEL_W 3
+#define STRIDE_H 1
+#define STRIDE_W 1
+#define PAD_TOP 1
+#define PAD_LEFT 1
+#define DILATION_H 1
+#define DILATION_W 1
+#define IS_TRANSPOSED 0
+#define X_TYPE half
+#define Y_TYPE half
+#define X_N 200704
+#define X_H 3584
+#define X_W 64
+#define Y_N 200704
+#define Y_C 1
+#define Y_H 3584
+#define Y_W 64
+#define Y_VECTOR 8
+#define Y_IS_VIEW 0
+#define OPERAND_PARAMETERS
+#define OPERAND_NAMES
+#define OPERAND_LOADS
+#define OPERAND_SCALARS
+#define EPILOGUE x0
+#define TILE_PIXELS 64
+#define TILE_H 8
+#define TILE_W 8
+#define TILE_FILTERS 32
+#define TILE_K 64
+#define STAGES 1
+#define WARPS_M 2
+#define WARPS_N 1
+#define WARPS_K 4
+#define SPLITS 1
+#define USES_CLUSTER 0
+// end of parameters
+#include "convolution.cuh"
+#include "sums.cuh"
+
+constexpr int kTaps = KERNEL_H * KERNEL_W;
+constexpr int kPatchH = (TILE_H - 1) * STRIDE_H + (KERNEL_H - 1) * DILATION_H + 1;
+constexpr int kPatchW = (TILE_W - 1) * STRIDE_W + (KERNEL_W - 1) * DILATION_W + 1;
+constexpr int kPitch = TILE_K + 8;  // halves of a pixel; 16 bytes more avoid bank conflicts
+constexpr int kPatchBytes = (kPatchH * kPatchW * kPitch * 2 + 127) / 128 * 128;
+constexpr int kWeights = kTaps * TILE_FILTERS * TILE_K;  // of a stage, in halves
+constexpr int kStageBytes = kPatchBytes + kWeights * 2;
+constexpr int kSteps = (GROUP_CHANNELS + TILE_K - 1) / TILE_K;
+constexpr int kStepsOfSplit = (kSteps + SPLITS - 1) / SPLITS;
+constexpr int kAhead = STAGES >= kStepsOfSplit ? kStepsOfSplit : STAGES - 1;
+constexpr int kTilesH = (OUT_H + TILE_H - 1) / TILE_H;
+constexpr int kTilesW = (OUT_W + TILE_W - 1) / TILE_W;
+
+EP_DEVICE void load_patch(unsigned char *stage, const half *x, int first_h, int first_w, int step) {
+  constexpr int chunks_of_pixel = TILE_K / 8, chunks = kPatchH * kPatchW * chunks_of_pixel;
+  half *patch = reinterpret_cast<half *>(stage);
+  EP_UNROLL
+  for (int i = 0; i < chunks; i += kThreads) {
+    const int at = i + threadIdx.x;
+    if (chunks % kThreads == 0 || at < chunks) {
+      const int pixel = at / chunks_of_pixel, chunk = at % chunks_of_pixel;
+      const int row = pixel / kPatchW, column = pixel - row * kPatchW;
+      const int ih = first_h + row, iw = first_w + column;
+      const int channel = step * TILE_K + chunk * 8;
+      const bool is_valid = static_cast<unsigned>(ih) < static_cast<unsigned>(IN_H) &&
+                            static_cast<unsigned>(iw) < static_cast<unsigned>(IN_W) &&
+                            (GROUP_CHANNELS % TILE_K == 0 || channel < GROUP_CHANNELS);
+      ep_cp_async16_zero(patch + pixel * kPitch + chunk * 8,
+                         is_valid ? x + ih * X_H + iw * X_W + channel : x, is_valid);
+    }
+  }
+}
+
+EP_DEVICE void load_weights(unsigned char *stage, const half *w) {
+  constexpr int chunks = kWeights / 8;
+  for (int i = threadIdx.x; i < chunks; i += kThreads) {
+    ep_cp_async16(stage + kPatchBytes + i * 16, w + i * 8);
+  }
+}
+
+EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPERAND_PARAMETERS,
+                                             Y_TYPE *y SUMS_PARAMETER) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const int split = SPLITS > 1 ? blockIdx.x : 0;
+  const int group = GROUPS > 1 ? blockIdx.y / kFilterTiles : 0;
+  const int filter_tile = GROUPS > 1 ? blockIdx.y % kFilterTiles : blockIdx.y;
+  const int n = blockIdx.z / (kTilesH * kTilesW), place = blockIdx.z - n * (kTilesH * kTilesW);
+  const int first_oh = place / kTilesW * TILE_H, first_ow = place % kTilesW * TILE_W;
+  const int first_step = split * kStepsOfSplit;
+  const int num_steps = kSteps - first_step < kStepsOfSplit ? kSteps - first_step : kStepsOfSplit;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp_m = warp % WARPS_M, warp_n = warp / WARPS_M % WARPS_N;
+  const int warp_k = warp / (WARPS_M * WARPS_N);
+
+  w += (static_cast<ep_i64>(blockIdx.y) * kSteps + first_step) * kWeights;
+  EP_UNROLL
+  for (int i = 0; i < kAhead; ++i) {
+    if (i < num_steps) load_weights(shared + i * kStageBytes, w + i * kWeights);
+  }
+  const int first_h = first_oh * STRIDE_H - PAD_TOP, first_w = first_ow * STRIDE_W - PAD_LEFT;
+  x += n * X_N + group * GROUP_CHANNELS;
+  int row_offsets[kTilesM];
+  EP_UNROLL
+  for (int i = 0; i < kTilesM; ++i) {
+    int m = (warp_m * kTilesM + i) * 16 + lane % 16;
+    if (m >= TILE_H * TILE_W) m = TILE_H * TILE_W - 1;  // rows past the tile repeat its last pixel
+    const int row = m / TILE_W * STRIDE_H, column = m % TILE_W * STRIDE_W;
+    row_offsets[i] = (row * kPatchW + column) * kPitch + lane / 16 * 8 + warp_k * 16;
+  }
+  ep_grid_wait();
+  ep_grid_launch();
+  EP_UNROLL
+  for (int i = 0; i < kAhead; ++i) {
+    if (i < num_steps) load_patch(shared + i * kStageBytes, x, first_h, first_w, first_step + i);
+    ep_cp_async_commit();
+  }
+
+  Sums acc;
+  clear(acc);
+  int slot = 0, free_slot = kAhead % STAGES;
+  for (int i = 0; i < num_steps; ++i) {
+    ep_cp_async_wait<kAhead - 1>();
+    __syncthreads();
+    if (kAhead < kStepsOfSplit) {
+      if (i + kAhead < num_steps) {
+        unsigned char *stage = shared + free_slot * kStageBytes;
+        load_weights(stage, w + (i + kAhead) * kWeights);
+        load_patch(stage, x, first_h, first_w, first_step + i + kAhead);
+      }
+      free_slot = free_slot + 1 == STAGES ? 0 : free_slot + 1;
+    }
+    ep_cp_async_commit();
+    const half *patch = reinterpret_cast<const half *>(shared + slot * kStageBytes);
+    const half *a_rows[kTilesM];
+    EP_UNROLL
+    for (int j = 0; j < kTilesM; ++j) a_rows[j] = patch + row_offsets[j];
+    const uint4 *b_chunks =
+        reinterpret_cast<const uint4 *>(shared + slot * kStageBytes + kPatchBytes) +
+        (warp_k * (TILE_FILTERS / 16) + warp_n * (kTilesN / 2)) * 32 + lane;
+    EP_UNROLL
+    for (int tap = 0; tap < kTaps; ++tap) {
+      const int offset =
+          (tap / KERNEL_W * DILATION_H * kPatchW + tap % KERNEL_W * DILATION_W) * kPitch;
+      EP_UNROLL
+      for (int kk = 0; kk < TILE_K / 16; kk += WARPS_K) {
+        multiply(acc, a_rows, offset + kk * 16,
+                 b_chunks + (tap * (TILE_K / 16) + kk) * (TILE_FILTERS / 16) * 32);
+      }
+    }
+    slot = slot + 1 == STAGES ? 0 : slot + 1;
+  }
+
+  const auto pixel_of_row = [&](int row, Pixel &at) {
+    at = Pixel{n, first_oh + row / TILE_W, first_ow + row % TILE_W};
+    return row < TILE_H * TILE_W && at.oh < OUT_H && at.ow < OUT_W;
+  };
+  store_sums(acc, shared, pixel_of_row, y OPERAND_NAMES, SUMS, split, group, filter_tile);
+}
