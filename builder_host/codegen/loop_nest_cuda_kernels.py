@@ -80,10 +80,15 @@ class PrintedKernel:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A device function body that covers `num_blocks` blocks."""
+    """A device function body that covers `num_blocks` blocks.
+
+    `packed`: buffers accessed several elements at a time, with the size in bytes; the body is then
+    a template over `is_aligned`.
+    """
 
     lines: list[str]
     num_blocks: int
+    packed: tuple[tuple[str, int], ...] = ()
 
 
 def print_cuda_kernel(
@@ -117,6 +122,8 @@ def print_cuda_kernel(
     )
     names = ", ".join(a.name for a in arguments)
     for number, part in enumerate(parts):
+        if part.packed:
+            lines.append("template <bool is_aligned>")
         lines.append(f"EP_DEVICE void {symbol}_{number}({parameters}, const int block) {{")
         lines += ["  (void)block;", *(f"  (void){a.name};" for a in arguments)]
         lines += [*part.lines, "}"]
@@ -126,10 +133,18 @@ def print_cuda_kernel(
     lines += ["  ep_grid_wait();", "  ep_grid_launch();", "  const int block = blockIdx.x;"]
     first = 0
     for number, part in enumerate(parts):
-        call = f"{symbol}_{number}({names}, block - {first});"
+        given = f"({names}, block - {first});"
         is_last = number + 1 == len(parts)
         test = "" if is_last else f"if (block < {first + part.num_blocks}) "
-        lines.append(f"  {test}{'return ' if not is_last else ''}{call}")
+        end = "" if is_last else " return; "
+        if part.packed:
+            tests = (f"ep_is_aligned({name}, {size})" for name, size in part.packed)
+            lines.append(f"  {test}{{")
+            lines.append(f"    if ({' && '.join(tests)}) {symbol}_{number}<true>{given}")
+            lines.append(f"    else {symbol}_{number}<false>{given}")
+            lines.append(f"   {end}}}")
+        else:
+            lines.append(f"  {test}{{ {symbol}_{number}{given}{end} }}")
         first += part.num_blocks
     lines.append("}")
     return PrintedKernel("\n".join(lines) + "\n", first, num_threads)
@@ -285,9 +300,10 @@ def _map_part(nest: Nest, num_threads: int, num_sms: int) -> _Part:
                 name = printer.name()
                 loaded[key] = f"{name}.at[lane]"
                 where = printer.index(load.offset.substitute({last: start}), lines, "  ")
-                form = "" if load.buffer.slack else "_any"
+                is_known = "true" if load.buffer.slack else "is_aligned"  # constants are
                 lines.append(
-                    f"  const auto {name} = ep_load_pack{form}<{CUDA_TYPES[load.dtype]}, {size}>"
+                    f"  const auto {name} = "
+                    f"ep_load_pack_if<{CUDA_TYPES[load.dtype]}, {size}, {is_known}>"
                     f"({load.buffer.name} + {where});"
                 )
     printer.loaded = loaded
@@ -306,7 +322,8 @@ def _map_part(nest: Nest, num_threads: int, num_sms: int) -> _Part:
                 body.append(f"    {name}.at[lane] = {text};")
                 where = printer.index(store.offset.substitute({last: start}), after, "  ")
                 after.append(
-                    f"  ep_store_pack_any<{ctype}, {size}>({store.buffer.name} + {where}, {name});"
+                    f"  ep_store_pack_if<{ctype}, {size}, is_aligned>"
+                    f"({store.buffer.name} + {where}, {name});"
                 )
             else:
                 where = printer.index(store.offset.substitute(moved), body, "    ")
@@ -318,7 +335,8 @@ def _map_part(nest: Nest, num_threads: int, num_sms: int) -> _Part:
         "  }",
         *after,
     ]
-    return _Part(lines, -(-total // num_threads))
+    packed = sorted({(b.name, min(16, size * b.dtype.size_bytes)) for b, _ in packs if not b.slack})
+    return _Part(lines, -(-total // num_threads), tuple(packed))
 
 
 def _emit(printer: CudaPrinter, stage: Emit, indent: str) -> list[str]:

@@ -36,6 +36,8 @@ from builder_host.errors import CompileError
 INCLUDE_FOLDER = Path(__file__).parent / "cuda_include"
 
 OPTIONS = ("-std=c++17", "--ptxas-options=-v")
+# From 12.9 on NVRTC keeps results in the user's home; what comes from there lacks the ptxas log.
+_FIRST_WITH_CACHE, _NO_CACHE_OPTION = (12, 9), "--no-cache"
 # `__dp4a` of CUDA 11.8 and 12.2 is declared in a header that NVRTC does not include by itself.
 _DP4A_OPTION = "--pre-include=sm_61_intrinsics.hpp"
 _VERSION_LINE = re.compile(rb"^\.version\s+\S+$", re.MULTILINE)
@@ -251,6 +253,8 @@ class CudaToolchain:
 
 def _options(target: CudaTarget) -> tuple[str, ...]:
     options = OPTIONS if target.ptx_version is None else OPTIONS[:1]
+    if target.toolkit >= _FIRST_WITH_CACHE:
+        options = (*options, _NO_CACHE_OPTION)
     return (*options, _DP4A_OPTION) if target.toolkit < (12, 6) else options
 
 

@@ -164,6 +164,10 @@ def test_onnx_case(case_id, config, tmp_path):
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg19" else []) for n in LIGHT]
 )
 def test_light_model(name, config, tmp_path):
+    if name == "bvlc_alexnet" and config.precision == "fp16":
+        pytest.skip(
+            "its made-up weights reach 1.5e6 in the fifth convolution; float16 ends at 65,504"
+        )
     network = bh.import_onnx(DATA / f"onnx/light/light_{name}.onnx")
     (data,) = network.inputs
     expected = load(f"onnx/light/light_{name}_output_0.pb")

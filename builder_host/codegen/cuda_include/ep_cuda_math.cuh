@@ -178,25 +178,45 @@ EP_DEVICE void ep_store_pack(T *p, const EpPack<T, count> &pack) {
     reinterpret_cast<Bits *>(p)[i] = reinterpret_cast<const Bits *>(&pack)[i];
   }
 }
-/* The same for a pointer of any alignment: whole where it happens to be aligned. */
+/* The same, element by element unless is_aligned: for code that is compiled for both cases and tests
+ * an address once (`ep_is_pack_aligned`), so that loads stay together. */
+template <typename T, int count>
+EP_DEVICE bool ep_is_pack_aligned(const T *p) {
+  return (reinterpret_cast<ep_u64>(p) & (alignof(EpPack<T, count>) - 1)) == 0;
+}
+template <typename T, int count, bool is_aligned>
+EP_DEVICE EpPack<T, count> ep_load_pack_if(const T *p) {
+  if constexpr (is_aligned) {
+    return ep_load_pack<T, count>(p);
+  } else {
+    EpPack<T, count> pack;
+    EP_UNROLL
+    for (int i = 0; i < count; ++i) pack.at[i] = p[i];
+    return pack;
+  }
+}
+template <typename T, int count, bool is_aligned>
+EP_DEVICE void ep_store_pack_if(T *p, const EpPack<T, count> &pack) {
+  if constexpr (is_aligned) {
+    ep_store_pack<T, count>(p, pack);
+  } else {
+    EP_UNROLL
+    for (int i = 0; i < count; ++i) p[i] = pack.at[i];
+  }
+}
+/* The same with a test per access: whole where the address happens to be aligned. */
 template <typename T, int count>
 EP_DEVICE EpPack<T, count> ep_load_pack_any(const T *p) {
-  if ((reinterpret_cast<ep_u64>(p) & (alignof(EpPack<T, count>) - 1)) == 0) {
-    return ep_load_pack<T, count>(p);
-  }
-  EpPack<T, count> pack;
-  EP_UNROLL
-  for (int i = 0; i < count; ++i) pack.at[i] = p[i];
-  return pack;
+  if (ep_is_pack_aligned<T, count>(p)) return ep_load_pack<T, count>(p);
+  return ep_load_pack_if<T, count, false>(p);
 }
 template <typename T, int count>
 EP_DEVICE void ep_store_pack_any(T *p, const EpPack<T, count> &pack) {
-  if ((reinterpret_cast<ep_u64>(p) & (alignof(EpPack<T, count>) - 1)) == 0) {
+  if (ep_is_pack_aligned<T, count>(p)) {
     ep_store_pack<T, count>(p, pack);
-    return;
+  } else {
+    ep_store_pack_if<T, count, false>(p, pack);
   }
-  EP_UNROLL
-  for (int i = 0; i < count; ++i) p[i] = pack.at[i];
 }
 
 /* --- results shared by the lanes of a point ------------------------------------------------------

@@ -44,6 +44,22 @@ EP_DEVICE float normalised(float x, float base) {
 #endif
 }
 
+/* Packs beyond the channels are read at the border and then left out: loads stay together. */
+template <bool is_aligned>
+EP_DEVICE void load_values(float (&values)[kValues], const X_TYPE *pixel, int chunk) {
+  EP_UNROLL
+  for (int p = 0; p < kValues / PACK; ++p) {
+    const int at = chunk + p - kPacksBefore;
+    const bool is_inside = static_cast<unsigned>(at) < static_cast<unsigned>(kChunks);
+    const EpPack<X_TYPE, PACK> pack = ep_load_pack_if<X_TYPE, PACK, is_aligned>(
+        pixel + min(max(at, 0), kChunks - 1) * PACK);
+    EP_UNROLL
+    for (int i = 0; i < PACK; ++i) {
+      values[p * PACK + i] = is_inside ? ep_to_float(pack.at[i]) : 0.0f;
+    }
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(NUM_THREADS) KERNEL(const X_TYPE *x, Y_TYPE *y) {
   ep_grid_wait();
   ep_grid_launch();
@@ -57,17 +73,10 @@ extern "C" __global__ void __launch_bounds__(NUM_THREADS) KERNEL(const X_TYPE *x
   const X_TYPE *pixel = x + static_cast<ep_i64>(n) * X_N + h * X_H + w * X_W;
 
   float values[kValues];
-  EP_UNROLL
-  for (int p = 0; p < kValues / PACK; ++p) {
-    const int at = chunk + p - kPacksBefore;
-    if (at >= 0 && at < kChunks) {
-      const EpPack<X_TYPE, PACK> pack = ep_load_pack_any<X_TYPE, PACK>(pixel + at * PACK);
-      EP_UNROLL
-      for (int i = 0; i < PACK; ++i) values[p * PACK + i] = ep_to_float(pack.at[i]);
-    } else {
-      EP_UNROLL
-      for (int i = 0; i < PACK; ++i) values[p * PACK + i] = 0.0f;
-    }
+  if (ep_is_pack_aligned<X_TYPE, PACK>(x)) {
+    load_values<true>(values, pixel, chunk);
+  } else {
+    load_values<false>(values, pixel, chunk);
   }
   EpPack<Y_TYPE, PACK> results;
   EP_UNROLL

@@ -49,11 +49,43 @@ constexpr int kThreads = POINTS * LANES;
 
 EP_DEVICE float join(float a, float b) { return IS_MAX ? ep_max(a, b) : a + b; }
 
+/* Cells outside the image are read at its border and then left out, so that all loads of a window
+ * are under way together. */
+template <bool is_aligned>
 EP_DEVICE void take(float (&sums)[PACK], const X_TYPE *image, int ih, int iw) {
-  if (static_cast<unsigned>(ih) >= IN_H || static_cast<unsigned>(iw) >= IN_W) return;
-  const EpPack<X_TYPE, PACK> pack = ep_load_pack_any<X_TYPE, PACK>(image + ih * X_H + iw * X_W);
+  const bool is_inside =
+      static_cast<unsigned>(ih) < IN_H && static_cast<unsigned>(iw) < IN_W;
+  const int at_h = min(max(ih, 0), IN_H - 1), at_w = min(max(iw, 0), IN_W - 1);
+  const EpPack<X_TYPE, PACK> pack =
+      ep_load_pack_if<X_TYPE, PACK, is_aligned>(image + at_h * X_H + at_w * X_W);
   EP_UNROLL
-  for (int i = 0; i < PACK; ++i) sums[i] = join(sums[i], ep_to_float(pack.at[i]));
+  for (int i = 0; i < PACK; ++i) {
+    const float value = is_inside ? ep_to_float(pack.at[i]) : (IS_MAX ? -EP_INFINITY : 0.0f);
+    sums[i] = join(sums[i], value);
+  }
+}
+
+template <bool is_aligned>
+EP_DEVICE void take_share(float (&sums)[PACK], const X_TYPE *image, int top, int left, int lane) {
+  if (LANES == 1) {
+#if WINDOW_H * WINDOW_W <= 25
+    EP_UNROLL
+#endif
+    for (int r = 0; r < WINDOW_H; ++r) {
+#if WINDOW_H * WINDOW_W <= 25
+      EP_UNROLL
+#endif
+      for (int s = 0; s < WINDOW_W; ++s) {
+        take<is_aligned>(sums, image, top + r * DILATION_H, left + s * DILATION_W);
+      }
+    }
+  } else {
+    _Pragma("unroll 4")
+    for (int cell = lane; cell < WINDOW_H * WINDOW_W; cell += LANES) {
+      take<is_aligned>(sums, image, top + cell / WINDOW_W * DILATION_H,
+                       left + cell % WINDOW_W * DILATION_W);
+    }
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads) KERNEL(const X_TYPE *x, Y_TYPE *y) {
@@ -75,21 +107,12 @@ extern "C" __global__ void __launch_bounds__(kThreads) KERNEL(const X_TYPE *x, Y
   float sums[PACK];
   EP_UNROLL
   for (int i = 0; i < PACK; ++i) sums[i] = IS_MAX ? -EP_INFINITY : 0.0f;
-  if (LANES == 1) {
-#if WINDOW_H * WINDOW_W <= 25
-    EP_UNROLL
-#endif
-    for (int r = 0; r < WINDOW_H; ++r) {
-#if WINDOW_H * WINDOW_W <= 25
-      EP_UNROLL
-#endif
-      for (int s = 0; s < WINDOW_W; ++s) take(sums, image, top + r * DILATION_H, left + s * DILATION_W);
-    }
+  if (ep_is_pack_aligned<X_TYPE, PACK>(x)) {
+    take_share<true>(sums, image, top, left, lane);
   } else {
-    _Pragma("unroll 4")
-    for (int cell = lane; cell < WINDOW_H * WINDOW_W; cell += LANES) {
-      take(sums, image, top + cell / WINDOW_W * DILATION_H, left + cell % WINDOW_W * DILATION_W);
-    }
+    take_share<false>(sums, image, top, left, lane);
+  }
+  if (LANES > 1) {
     __shared__ float parts[LANES][PACK][POINTS];
     EP_UNROLL
     for (int i = 0; i < PACK; ++i) parts[lane][i][threadIdx.x % POINTS] = sums[i];
