@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from builder_host.backend import Backend, CpuBackend, make_backend
 from builder_host.emit import TunedOperation, emit_plan
@@ -20,8 +17,7 @@ from builder_host.kernels.choice import FamilyChoice
 from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import LocalDevice, local_fingerprint
 from builder_host.network.copying import copy_network
-from builder_host.network.evaluate import evaluate_network
-from builder_host.network.network import NUMPY_OF_DTYPE, Network
+from builder_host.network.network import Network
 from builder_host.passes import layout_assignment, narrow_float
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Placement
@@ -36,20 +32,21 @@ from builder_host.tune.timing_cache import (
     digest,
     load_timing_cache,
 )
+from builder_host.verification import (
+    CANARY_SEED,
+    TOLERANCE_OF_PRECISION,
+    TOLERANCE_OF_SAME_CODE,
+    check_outputs,
+    reference_outputs,
+    with_canary,
+)
 from planformat.fingerprint import DeviceFingerprint, compare, fingerprint_to_json
-from planformat.plan import Canary, Plan
+from planformat.plan import Plan
 from planformat.writer import plan_bytes, save_plan
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-CANARY_SEED = 1
-_CANARY_ELEMS = 4096  # per output; longer outputs are sampled
-# Canary tolerances, relative to the largest output and to each value. The same code on the same
-# device repeats its bits; against the float64 reference float32 networks stay within 1e-3 and
-# float16 ones, with some fifty roundings of 2^-11 in a row, within 2e-2.
-_TOLERANCE_OF_SAME_CODE = (1e-5, 1e-4)
-_TOLERANCE_OF_PRECISION = {"fp32": (1e-3, 1e-3), "fp16": (2e-2, 2e-2)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +171,7 @@ class _Build:
             hardware=target_hardware(config.target),
         )
         _check_measuring(config, _is_timed_here(self.backend, is_local), self.fingerprint)
-        self.reference = _reference(network) if config.is_checked else None
+        self.reference = reference_outputs(network) if config.is_checked else None
 
         trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
         run_passes(network, trace)
@@ -243,11 +240,11 @@ class _Build:
             if self.reference is not None:
                 accuracy = check_outputs(self.reference, outputs)
             latency_us = _plan_latency(plan, device, tuner, config)
-            plan = _with_canary(plan, outputs, latency_us, _TOLERANCE_OF_SAME_CODE)
+            plan = with_canary(plan, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
             _save_cache(config, self.cache)
         elif self.reference is not None:
-            tolerance = _TOLERANCE_OF_PRECISION[config.precision]
-            plan = _with_canary(plan, self.reference, None, tolerance)
+            tolerance = TOLERANCE_OF_PRECISION[config.precision]
+            plan = with_canary(plan, self.reference, None, tolerance)
         report = make_report(plan, tuned, tuner.summary, self.placement, accuracy)
         self.progress("done", 1, 1)
         return BuiltPlan(plan, report)
@@ -306,56 +303,6 @@ def _check_bindings(network: Network) -> None:
             raise BuilderError(f"output '{tensor.name}' is computed by no layer")
 
 
-def canary_arrays(network_inputs: Sequence[Any], seed: int) -> dict[str, npt.NDArray[Any]]:
-    """Canary inputs as arrays, by name, for tensors with `name`, `shape` and `dtype`."""
-    from planformat.canary import canary_input
-
-    return {
-        tensor.name: np.frombuffer(
-            canary_input(seed, index, tensor.type.num_elems, tensor.dtype),
-            dtype=NUMPY_OF_DTYPE[tensor.dtype],
-        ).reshape(tensor.shape)
-        for index, tensor in enumerate(network_inputs)
-    }
-
-
-def _reference(network: Network) -> dict[str, npt.NDArray[Any]]:
-    return evaluate_network(network, canary_arrays(network.inputs, CANARY_SEED))
-
-
-def check_outputs(
-    reference: Mapping[str, npt.NDArray[Any]], outputs: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, float]:
-    """Relative L2 error of each output against the float64 reference.
-
-    Raises:
-        BuilderError: an error above 1e-3 (float) or more than 1 % of unequal integers: float32
-            kernels of any sensible network stay orders of magnitude below, so the plan is wrong.
-    """
-    errors: dict[str, float] = {}
-    for name, expected in reference.items():
-        actual = outputs[name]
-        if np.issubdtype(actual.dtype, np.floating):
-            wide = np.asarray(actual, dtype=np.float64)
-            finite = np.isfinite(expected)
-            if not np.array_equal(finite, np.isfinite(wide)):
-                raise BuilderError(f"output '{name}' is not finite where the reference is")
-            norm = float(np.linalg.norm(expected[finite]))
-            error = float(np.linalg.norm((wide - expected)[finite])) / max(norm, 1e-30)
-            limit = 1e-2 if actual.dtype == np.float16 else 1e-3
-        else:
-            error = float(np.mean(actual != expected)) if actual.size else 0.0
-            limit = 1e-2
-        errors[name] = error
-        if not error <= limit:
-            raise BuilderError(
-                f"output '{name}' differs from the float64 reference by {error:.3g} "
-                f"(limit {limit:g}): the plan would be wrong and is not written; "
-                "build with --trace and report the network"
-            )
-    return errors
-
-
 def _load_cache(config: BuilderConfig) -> TimingCache:
     if config.timing_cache is None:
         return TimingCache()
@@ -386,39 +333,6 @@ def _plan_latency(
         timing = device.time_plan(plan, CANARY_SEED)
         tuner.cache.put(key, timing)
     return timing.median_us if isinstance(timing, Timing) else None
-
-
-def _with_canary(
-    plan: Plan,
-    outputs: Mapping[str, npt.NDArray[Any]],
-    latency_us: float | None,
-    tolerance: tuple[float, float],
-) -> Plan:
-    expected: list[bytes] = []
-    strides: list[int] = []
-    largest = 0.0
-    for binding in plan.bindings:
-        if binding.is_input:
-            continue
-        flat = np.asarray(outputs[binding.name]).reshape(-1)
-        flat = flat.astype(NUMPY_OF_DTYPE[binding.dtype])
-        stride = max(1, -(-flat.size // _CANARY_ELEMS))
-        strides.append(stride)
-        expected.append(flat[::stride].tobytes())
-        if np.issubdtype(flat.dtype, np.floating) and flat.size:
-            finite = np.abs(flat[np.isfinite(flat)].astype(np.float64))
-            largest = max(largest, float(finite.max(initial=0.0)))
-    canary = Canary(
-        seed=CANARY_SEED,
-        strides=tuple(strides),
-        outputs=tuple(expected),
-        absolute_tolerance=float(np.float32(tolerance[0] * largest)),
-        relative_tolerance=float(np.float32(tolerance[1])),
-        latency_us=latency_us,
-    )
-    variant = plan.variants[0]
-    profile = replace(variant.profiles[0], canary=canary)
-    return replace(plan, variants=(replace(variant, profiles=(profile,)),))
 
 
 def _provenance(

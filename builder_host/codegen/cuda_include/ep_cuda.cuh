@@ -294,6 +294,14 @@ EP_DEVICE void ep_cluster_sync() {
       "barrier.cluster.wait.acquire.aligned;" ::
           : "memory");
 }
+/* The two halves of a barrier that orders execution only: what a thread has read before it arrives
+ * may be overwritten after the others' wait. Writes are not made visible, and not waited for. */
+EP_DEVICE void ep_cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+EP_DEVICE void ep_cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 /* Read the place of `local` in the shared memory of block `rank` of the cluster. */
 EP_DEVICE float ep_cluster_load(const float *local, unsigned rank) {
   unsigned address;

@@ -52,8 +52,8 @@ class CudaConvIgemm:
     """Family `cuda_conv_igemm`.
 
     Tactic parameters: pixels, filters, k: tile of a block. rows, columns: rectangle of pixels that
-    reads its input once for all taps, 0 for a run of pixels and one tap at a time. warps_m, warps_n, warps_k: its warps
-    over these. stages: steps of k in shared memory. splits: blocks that share the k range of one
+    reads its input once for all taps, 0 for a run of pixels and one tap at a time. warps_m,
+    warps_n, warps_k: its warps over these. stages: steps of k in shared memory. splits: blocks that share the k range of one
     tile, and `sum` how they add up.
     """
 
@@ -86,8 +86,9 @@ class CudaConvIgemm:
         """One launch, or two where splits are added through a workspace."""
         conv = _require(problem, target)
         tile = _tile(tactic)
+        kind = "patch" if tile.is_patch else "igemm"
         symbol = symbol_for(
-            f"conv_{'patch' if tile.is_patch else 'igemm'}_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
+            f"conv_{kind}_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
             f"_s{tile.stages}_sm{target.sm}",
             self.template_hash, problem.text(), tactic.text,
         )  # fmt: skip

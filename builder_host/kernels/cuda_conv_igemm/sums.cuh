@@ -119,11 +119,11 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
     }
   }
   if (is_direct) return;
-  constexpr int blocks = USES_CLUSTER ? SPLITS : 1;
   constexpr int runs = TILE_PIXELS * TILE_FILTERS / 4;
   constexpr int columns = TILE_FILTERS / 4;
-  const int rank = blocks > 1 ? split : 0;
 #if USES_CLUSTER
+  constexpr int blocks = SPLITS;
+  const int rank = split;
   if (WARPS_K > 1) {
     // Remote reads are slow: the block's own warps are added up first.
     __syncthreads();
@@ -141,29 +141,49 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
 #else
   __syncthreads();
 #endif
-  for (int run = rank * kThreads + threadIdx.x; run < runs; run += blocks * kThreads) {
+#if USES_CLUSTER
+  // Every thread first reads all of its shares; then blocks may end, while results are finished.
+  constexpr int shares = (runs + blocks * kThreads - 1) / (blocks * kThreads);
+  float v[shares][4];
+  EP_UNROLL
+  for (int i = 0; i < shares; ++i) {
+    const int run = (i * blocks + rank) * kThreads + threadIdx.x;
+    const float *from = own + run / columns * kSumPitch + run % columns * 4;
+    float4 parts[blocks];
+    EP_UNROLL
+    for (int b = 0; b < blocks; ++b) {
+      parts[b] = run < runs ? ep_cluster_load4(from, b) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+    EP_UNROLL
+    for (int e = 0; e < 4; ++e) v[i][e] = 0.0f;
+    EP_UNROLL
+    for (int b = 0; b < blocks; ++b) add(v[i], parts[b]);
+  }
+  ep_cluster_arrive_relaxed();
+  EP_UNROLL
+  for (int i = 0; i < shares; ++i) {
+    const int run = (i * blocks + rank) * kThreads + threadIdx.x;
+    const int row = run / columns, column = run % columns * 4;
+    Pixel at;
+    if (run < runs && pixel_of_row(row, at)) {
+      emit<4>(v[i], y OPERAND_NAMES, sums, split, at, group, filter_tile * TILE_FILTERS + column);
+    }
+  }
+  ep_cluster_wait();
+#else
+  for (int run = threadIdx.x; run < runs; run += kThreads) {
     const int row = run / columns, column = run % columns * 4;
     const float *from = own + row * kSumPitch + column;
     float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#if USES_CLUSTER
-    float4 parts[blocks];
-    EP_UNROLL
-    for (int b = 0; b < blocks; ++b) parts[b] = ep_cluster_load4(from, b);
-    EP_UNROLL
-    for (int b = 0; b < blocks; ++b) add(v, parts[b]);
-#else
     EP_UNROLL
     for (int k = 0; k < WARPS_K; ++k) {
       add(v, *reinterpret_cast<const float4 *>(from + k * (TILE_PIXELS * kSumPitch)));
     }
-#endif
     Pixel at;
     if (pixel_of_row(row, at)) {
       emit<4>(v, y OPERAND_NAMES, sums, split, at, group, filter_tile * TILE_FILTERS + column);
     }
   }
-#if USES_CLUSTER
-  ep_cluster_sync();  // no block may end while others read its shared memory
 #endif
 }
 

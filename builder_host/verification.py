@@ -1,0 +1,114 @@
+"""Checking a plan against the float64 reference, and the canary that goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from builder_host.errors import BuilderError
+from builder_host.network.evaluate import evaluate_network
+from builder_host.network.network import NUMPY_OF_DTYPE, Network
+from planformat.canary import canary_input
+from planformat.plan import Canary, Plan
+
+CANARY_SEED = 1
+_CANARY_ELEMS = 4096  # per output; longer outputs are sampled
+# Canary tolerances, relative to the largest output and to each value. The same code on the same
+# device repeats its bits; against the float64 reference float32 networks stay within 1e-3 and
+# float16 ones, with some fifty roundings of 2^-11 in a row, within 2e-2.
+TOLERANCE_OF_SAME_CODE = (1e-5, 1e-4)
+TOLERANCE_OF_PRECISION = {"fp32": (1e-3, 1e-3), "fp16": (2e-2, 2e-2)}
+
+
+def canary_arrays(network_inputs: Sequence[Any], seed: int) -> dict[str, npt.NDArray[Any]]:
+    """Canary inputs as arrays, by name, for tensors with `name`, `shape` and `dtype`."""
+    return {
+        tensor.name: np.frombuffer(
+            canary_input(seed, index, tensor.type.num_elems, tensor.dtype),
+            dtype=NUMPY_OF_DTYPE[tensor.dtype],
+        ).reshape(tensor.shape)
+        for index, tensor in enumerate(network_inputs)
+    }
+
+
+def reference_outputs(network: Network) -> dict[str, npt.NDArray[Any]]:
+    """Outputs of a network in float64 for the canary's inputs."""
+    return evaluate_network(network, canary_arrays(network.inputs, CANARY_SEED))
+
+
+def check_outputs(
+    reference: Mapping[str, npt.NDArray[Any]], outputs: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, float]:
+    """Relative L2 error of each output against the float64 reference.
+
+    Raises:
+        BuilderError: an error above 1e-3 (float) or more than 1 % of unequal integers: float32
+            kernels of any sensible network stay orders of magnitude below, so the plan is wrong.
+    """
+    errors: dict[str, float] = {}
+    for name, expected in reference.items():
+        actual = outputs[name]
+        if np.issubdtype(actual.dtype, np.floating):
+            wide = np.asarray(actual, dtype=np.float64)
+            finite = np.isfinite(expected)
+            if not np.array_equal(finite, np.isfinite(wide)):
+                raise BuilderError(f"output '{name}' is not finite where the reference is")
+            norm = float(np.linalg.norm(expected[finite]))
+            error = float(np.linalg.norm((wide - expected)[finite])) / max(norm, 1e-30)
+            limit = 1e-2 if actual.dtype == np.float16 else 1e-3
+        else:
+            error = float(np.mean(actual != expected)) if actual.size else 0.0
+            limit = 1e-2
+        errors[name] = error
+        if not error <= limit:
+            raise BuilderError(
+                f"output '{name}' differs from the float64 reference by {error:.3g} "
+                f"(limit {limit:g}): the plan would be wrong and is not written; "
+                "build with --trace and report it, or with --no-check if the network is that sensitive"
+            )
+    return errors
+
+
+def with_canary(
+    plan: Plan,
+    outputs: Mapping[str, npt.NDArray[Any]],
+    latency_us: float | None,
+    tolerance: tuple[float, float],
+) -> Plan:
+    """The plan with a canary that expects `outputs`.
+
+    Args:
+        plan: of one variant with one profile.
+        outputs: by name.
+        latency_us: median of one inference on the target, or None.
+        tolerance: absolute, as a share of the largest output value, and relative to each value.
+    """
+    expected: list[bytes] = []
+    strides: list[int] = []
+    largest = 0.0
+    for binding in plan.bindings:
+        if binding.is_input:
+            continue
+        flat = np.asarray(outputs[binding.name]).reshape(-1)
+        flat = flat.astype(NUMPY_OF_DTYPE[binding.dtype])
+        stride = max(1, -(-flat.size // _CANARY_ELEMS))
+        strides.append(stride)
+        expected.append(flat[::stride].tobytes())
+        if np.issubdtype(flat.dtype, np.floating) and flat.size:
+            finite = np.abs(flat[np.isfinite(flat)].astype(np.float64))
+            largest = max(largest, float(finite.max(initial=0.0)))
+    canary = Canary(
+        seed=CANARY_SEED,
+        strides=tuple(strides),
+        outputs=tuple(expected),
+        absolute_tolerance=float(np.float32(tolerance[0] * largest)),
+        relative_tolerance=float(np.float32(tolerance[1])),
+        latency_us=latency_us,
+    )
+    variant = plan.variants[0]
+    profile = replace(variant.profiles[0], canary=canary)
+    return replace(plan, variants=(replace(variant, profiles=(profile,)),))
