@@ -287,10 +287,11 @@ def run_cases(folder: Path, cases: list[Case]) -> None:
         total += ranked[0][0] * case.count
         rival_total += rival * case.count
         gflop = 2e-9 * want.numel() * (terms - 1)
+        first_us = next(t for t, text in times if text == first)
+        rate = gflop / ranked[0][0] * 1e3
         print(
-            f"{case.name:12} x{case.count} {ranked[0][0]:8.2f} us (first "
-            f"{next(t for t, text in times if text == first):7.2f})  {gflop / ranked[0][0] * 1e3:6.1f}"
-            f" TFLOP/s  cuDNN {rival:7.2f}  {ranked[0][1]}",
+            f"{case.name:12} x{case.count} {ranked[0][0]:8.2f} us (first {first_us:7.2f})  "
+            f"{rate:6.1f} TFLOP/s  cuDNN {rival:7.2f}  {ranked[0][1]}",
             flush=True,
         )
         rows.append({"case": case.name, "count": case.count, "rival_us": rival, "times": times})

@@ -83,7 +83,7 @@ struct Thread {
     int lane = 0;
     bool is_done = false;
     const Barrier *waits_for = nullptr;
-    int waits_generation = 0;
+    int waits_generation = 0, arrived_generation = 0;
     unsigned turn = 0;
     Copy *copies = nullptr;
     int num_copies = 0, num_groups = 0, num_finished = 0;
@@ -111,6 +111,21 @@ static inline void wait_at(Barrier *barrier) {
     }
     current->waits_for = barrier;
     current->waits_generation = barrier->generation;
+    yield();
+}
+
+// The two halves of a barrier; a thread waits for the generation that it arrived in.
+static inline void arrive_at(Barrier *barrier) {
+    current->arrived_generation = barrier->generation;
+    if (++barrier->waiting >= barrier->members) {
+        barrier->waiting = 0;
+        barrier->generation++;
+    }
+}
+static inline void wait_for(Barrier *barrier) {
+    if (barrier->generation != current->arrived_generation) return;
+    current->waits_for = barrier;
+    current->waits_generation = current->arrived_generation;
     yield();
 }
 
