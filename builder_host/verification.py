@@ -68,7 +68,7 @@ def check_outputs(
             raise BuilderError(
                 f"output '{name}' differs from the float64 reference by {error:.3g} "
                 f"(limit {limit:g}): the plan would be wrong and is not written; "
-                "build with --trace and report it, or with --no-check if the network is so sensitive"
+                "build with --trace and report it, or with --no-check if the network is sensitive"
             )
     return errors
 

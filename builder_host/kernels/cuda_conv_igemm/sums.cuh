@@ -159,6 +159,7 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
     EP_UNROLL
     for (int b = 0; b < blocks; ++b) add(v[i], parts[b]);
   }
+  __syncwarp();
   ep_cluster_arrive_relaxed();
   EP_UNROLL
   for (int i = 0; i < shares; ++i) {
@@ -169,6 +170,7 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
       emit<4>(v[i], y OPERAND_NAMES, sums, split, at, group, filter_tile * TILE_FILTERS + column);
     }
   }
+  __syncwarp();
   ep_cluster_wait();
 #else
   for (int run = threadIdx.x; run < runs; run += kThreads) {

@@ -33,10 +33,11 @@ constexpr int kSums = ROW_TILE * COLUMNS_PER_WARP;
 static_assert(kSums <= 32, "one lane stores each result");
 static_assert(NUM_WARPS % SPLIT == 0, "a block holds whole groups of warps");
 
+template <bool is_aligned>
 EP_DEVICE void load_x(float (&values)[kPack], const X_TYPE *row, int chunk) {
   const X_TYPE *from = row + chunk * kPack;
   if (DEPTH % kPack == 0 || chunk + 1 < kChunks) {
-    const EpPack<X_TYPE, kPack> pack = ep_load_pack_any<X_TYPE, kPack>(from);
+    const EpPack<X_TYPE, kPack> pack = ep_load_pack_if<X_TYPE, kPack, is_aligned>(from);
     EP_UNROLL
     for (int i = 0; i < kPack; ++i) values[i] = ep_to_float(pack.at[i]);
   } else {
@@ -51,6 +52,36 @@ EP_DEVICE void unpack(float (&values)[kPack], uint4 bits) {
   const EpPack<X_TYPE, kPack> pack = *reinterpret_cast<const EpPack<X_TYPE, kPack> *>(&bits);
   EP_UNROLL
   for (int i = 0; i < kPack; ++i) values[i] = ep_to_float(pack.at[i]);
+}
+
+template <bool is_aligned>
+EP_DEVICE void accumulate(float (&sums)[ROW_TILE][COLUMNS_PER_WARP],
+                          uint4 (&ahead)[COLUMNS_PER_WARP][AHEAD], const X_TYPE *x,
+                          const uint4 *weights, int row, int first) {
+  for (int base = first; base < kChunks; base += AHEAD * kStep) {
+    EP_UNROLL
+    for (int a = 0; a < AHEAD; ++a) {
+      const int chunk = base + a * kStep, next = chunk + AHEAD * kStep;
+      if (chunk >= kChunks) break;
+      float b[COLUMNS_PER_WARP][kPack];
+      EP_UNROLL
+      for (int c = 0; c < COLUMNS_PER_WARP; ++c) {
+        unpack(b[c], ahead[c][a]);
+        if (next < kChunks) ahead[c][a] = ep_load16_stream(weights + c * kChunks + next);
+      }
+      EP_UNROLL
+      for (int r = 0; r < ROW_TILE; ++r) {
+        if (ROWS % ROW_TILE != 0 && row + r >= ROWS) break;
+        float values[kPack];
+        load_x<is_aligned>(values, x + static_cast<ep_i64>(row + r) * X_STRIDE, chunk);
+        EP_UNROLL
+        for (int c = 0; c < COLUMNS_PER_WARP; ++c) {
+          EP_UNROLL
+          for (int i = 0; i < kPack; ++i) sums[r][c] = fmaf(values[i], b[c][i], sums[r][c]);
+        }
+      }
+    }
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(NUM_WARPS * 32)
@@ -75,29 +106,11 @@ extern "C" __global__ void __launch_bounds__(NUM_WARPS * 32)
   ep_grid_launch();
 
   float sums[ROW_TILE][COLUMNS_PER_WARP] = {};
-  for (int base = first; base < kChunks; base += AHEAD * kStep) {
-    EP_UNROLL
-    for (int a = 0; a < AHEAD; ++a) {
-      const int chunk = base + a * kStep, next = chunk + AHEAD * kStep;
-      if (chunk >= kChunks) break;
-      float b[COLUMNS_PER_WARP][kPack];
-      EP_UNROLL
-      for (int c = 0; c < COLUMNS_PER_WARP; ++c) {
-        unpack(b[c], ahead[c][a]);
-        if (next < kChunks) ahead[c][a] = ep_load16_stream(weights + c * kChunks + next);
-      }
-      EP_UNROLL
-      for (int r = 0; r < ROW_TILE; ++r) {
-        if (ROWS % ROW_TILE != 0 && row + r >= ROWS) break;
-        float values[kPack];
-        load_x(values, x + static_cast<ep_i64>(row + r) * X_STRIDE, chunk);
-        EP_UNROLL
-        for (int c = 0; c < COLUMNS_PER_WARP; ++c) {
-          EP_UNROLL
-          for (int i = 0; i < kPack; ++i) sums[r][c] = fmaf(values[i], b[c][i], sums[r][c]);
-        }
-      }
-    }
+  const bool is_aligned = (ROWS == 1 || X_STRIDE % kPack == 0) && ep_is_aligned(x, 16);
+  if (is_aligned) {
+    accumulate<true>(sums, ahead, x, weights, row, first);
+  } else {
+    accumulate<false>(sums, ahead, x, weights, row, first);
   }
 
   float own = 0.0f; /* the result that this lane stores */

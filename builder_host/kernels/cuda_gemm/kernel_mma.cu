@@ -28,9 +28,10 @@
 constexpr int kBlocks = (DEPTH + 31) / 32;
 constexpr int kTileRows = 8 * ROW_TILES;
 
+template <bool is_aligned>
 EP_DEVICE uint4 load_x(const half *row, int depth) {
   if (DEPTH % 32 == 0 || depth + 8 <= DEPTH) {
-    const EpPack<half, 8> pack = ep_load_pack_any<half, 8>(row + depth);
+    const EpPack<half, 8> pack = ep_load_pack_if<half, 8, is_aligned>(row + depth);
     return *reinterpret_cast<const uint4 *>(&pack);
   }
   EpPack<half, 8> pack;
@@ -39,6 +40,38 @@ EP_DEVICE uint4 load_x(const half *row, int depth) {
     pack.at[i] = depth + i < DEPTH ? row[depth + i] : ep_float_to_half(0.0f);
   }
   return *reinterpret_cast<const uint4 *>(&pack);
+}
+
+template <bool is_aligned>
+EP_DEVICE void accumulate(float (&sums)[ROW_TILES][4], uint4 (&ahead)[AHEAD][2], const half *x,
+                          const uint4 *weights, int first_row, int part, int lane) {
+  for (int base = part; base < kBlocks; base += AHEAD * SPLIT) {
+    EP_UNROLL
+    for (int a = 0; a < AHEAD; ++a) {
+      const int block = base + a * SPLIT, next = block + AHEAD * SPLIT;
+      if (block >= kBlocks) break;
+      uint4 values[ROW_TILES];
+      EP_UNROLL
+      for (int r = 0; r < ROW_TILES; ++r) {
+        /* Rows beyond the last one give results that nobody stores. */
+        const int row = min(first_row + r * 8 + lane / 4, ROWS - 1);
+        values[r] =
+            load_x<is_aligned>(x + static_cast<ep_i64>(row) * X_STRIDE, block * 32 + lane % 4 * 8);
+      }
+      const unsigned low[4] = {ahead[a][0].x, ahead[a][0].y, ahead[a][0].z, ahead[a][0].w};
+      const unsigned high[4] = {ahead[a][1].x, ahead[a][1].y, ahead[a][1].z, ahead[a][1].w};
+      if (next < kBlocks) {
+        ahead[a][0] = ep_load16_stream(weights + next * 64);
+        ahead[a][1] = ep_load16_stream(weights + next * 64 + 32);
+      }
+      EP_UNROLL
+      for (int r = 0; r < ROW_TILES; ++r) {
+        const unsigned near[2] = {values[r].x, values[r].y}, far[2] = {values[r].z, values[r].w};
+        ep_mma_f16(sums[r], low, near);
+        ep_mma_f16(sums[r], high, far);
+      }
+    }
+  }
 }
 
 extern "C" __global__ void __launch_bounds__(SPLIT * 32)
@@ -61,33 +94,10 @@ extern "C" __global__ void __launch_bounds__(SPLIT * 32)
   ep_grid_launch();
 
   float sums[ROW_TILES][4] = {};
-  for (int base = part; base < kBlocks; base += AHEAD * SPLIT) {
-    EP_UNROLL
-    for (int a = 0; a < AHEAD; ++a) {
-      const int block = base + a * SPLIT, next = block + AHEAD * SPLIT;
-      if (block >= kBlocks) break;
-      uint4 values[ROW_TILES];
-      EP_UNROLL
-      for (int r = 0; r < ROW_TILES; ++r) {
-        const int row = first_row + r * 8 + lane / 4;
-        values[r] = make_uint4(0, 0, 0, 0);
-        if (ROWS % kTileRows == 0 || row < ROWS) {
-          values[r] = load_x(x + static_cast<ep_i64>(row) * X_STRIDE, block * 32 + lane % 4 * 8);
-        }
-      }
-      const unsigned low[4] = {ahead[a][0].x, ahead[a][0].y, ahead[a][0].z, ahead[a][0].w};
-      const unsigned high[4] = {ahead[a][1].x, ahead[a][1].y, ahead[a][1].z, ahead[a][1].w};
-      if (next < kBlocks) {
-        ahead[a][0] = ep_load16_stream(weights + next * 64);
-        ahead[a][1] = ep_load16_stream(weights + next * 64 + 32);
-      }
-      EP_UNROLL
-      for (int r = 0; r < ROW_TILES; ++r) {
-        const unsigned near[2] = {values[r].x, values[r].y}, far[2] = {values[r].z, values[r].w};
-        ep_mma_f16(sums[r], low, near);
-        ep_mma_f16(sums[r], high, far);
-      }
-    }
+  if (X_STRIDE % 8 == 0 && ep_is_aligned(x, 16)) {
+    accumulate<true>(sums, ahead, x, weights, first_row, part, lane);
+  } else {
+    accumulate<false>(sums, ahead, x, weights, first_row, part, lane);
   }
 
   __shared__ float parts[SPLIT][kTileRows][17]; /* one more than the columns: no bank conflicts */
