@@ -76,8 +76,8 @@ _PREPROCESS = {
     "x = (u8 - 127) / 64": lambda u8: (u8.astype(np.float32) - 127) / 64,
     "x = u8 - [104,117,123]": lambda u8: u8.astype(np.float32) - BGR_MEAN,
     "reverse channels to BGR; x = float16(u8 - [104,117,123] (BGR))": lambda u8: (
-        (u8[:, ::-1].astype(np.float32) - BGR_MEAN).astype(np.float16)
-    ),
+        u8[:, ::-1].astype(np.float32) - BGR_MEAN
+    ).astype(np.float16),
     "x = float(u8)": lambda u8: u8.astype(np.float32),
     "none": lambda values: values,
 }
