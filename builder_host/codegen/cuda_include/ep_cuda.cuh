@@ -294,10 +294,10 @@ EP_DEVICE void ep_cluster_sync() {
       "barrier.cluster.wait.acquire.aligned;" ::
           : "memory");
 }
-/* The two halves of a barrier that orders execution only: what a thread has read before it arrives
- * may be overwritten after the others' wait. Writes are not made visible, and not waited for. */
-EP_DEVICE void ep_cluster_arrive_relaxed() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+/* The two halves of that barrier: what a thread has read or written before it arrives is done when
+ * the others' wait ends; what it does in between is not waited for. All threads call both. */
+EP_DEVICE void ep_cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 EP_DEVICE void ep_cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");

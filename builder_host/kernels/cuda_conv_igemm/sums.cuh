@@ -160,7 +160,7 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
     for (int b = 0; b < blocks; ++b) add(v[i], parts[b]);
   }
   __syncwarp();
-  ep_cluster_arrive_relaxed();
+  ep_cluster_arrive();
   EP_UNROLL
   for (int i = 0; i < shares; ++i) {
     const int run = (i * blocks + rank) * kThreads + threadIdx.x;

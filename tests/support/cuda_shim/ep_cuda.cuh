@@ -194,7 +194,7 @@ EP_DEVICE int ep_dp4a(unsigned a, unsigned b, int sum) {
 
 EP_DEVICE unsigned ep_cluster_rank() { return emu::current->block->rank; }
 EP_DEVICE void ep_cluster_sync() { emu::wait_at(&emu::cluster_barrier); }
-EP_DEVICE void ep_cluster_arrive_relaxed() { emu::arrive_at(&emu::cluster_barrier); }
+EP_DEVICE void ep_cluster_arrive() { emu::arrive_at(&emu::cluster_barrier); }
 EP_DEVICE void ep_cluster_wait() { emu::wait_for(&emu::cluster_barrier); }
 EP_DEVICE float ep_cluster_load(const float *local, unsigned rank) {
     if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
