@@ -47,11 +47,10 @@ class CudaLoopNestFamily:
         """Hash the generator: the lowerings, the printers and the headers."""
         codegen = Path(loop_nest_cuda.__file__).parent
         files = [Path(__file__), *sorted(Path(lowering_package.__path__[0]).glob("*.py"))]
-        names = (
-            *("nest", "loop_nest", "loop_nest_cuda", "loop_nest_cuda_kernels", "indices"),
-            *("loop_schedule", "cuda_expression", "c_integer_expression"),
-        )
-        files += [codegen / f"{name}.py" for name in names]
+        names = ["nest", "loop_nest", "indices", "loop_schedule"]
+        names += ["cuda_expression", "c_integer_expression"]
+        names += [path.stem for path in codegen.glob("loop_nest_cuda*.py")]
+        files += [codegen / f"{name}.py" for name in sorted(names)]
         files += sorted((codegen / "cuda_include").glob("*.cuh"))
         self.template_hash = template_hash(*(path.read_text() for path in files))
 
