@@ -154,7 +154,7 @@ def tolerance(problem: Problem) -> float:
     Float sums of `terms` products err like a random walk, 4 eps sqrt(terms + 1); a half result is
     rounded once more, half a unit of its 11 bits.
     """
-    error = 4 * float(np.finfo(np.float32).eps) * (num_terms(problem) + 1) ** 0.5
+    error = 4 * float(np.finfo(np.float32).eps) * float(np.sqrt(num_terms(problem) + 1))
     return error + (2.0**-11 if problem.outputs[0].dtype is F16 else 0.0)
 
 

@@ -97,7 +97,11 @@ class CudaConvDepthwise:
         return Program(fill(with_convolution(_TEMPLATE), parameters), (launch,))
 
     def pack(
-        self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
+        self,
+        problem: Problem,
+        tactic: Tactic,  # noqa: ARG002
+        target: Any,
+        constants: Sequence[Array | None],
     ) -> list[Array | None]:
         """Weights tap after tap, channel vectors as floats."""
         conv = _require(problem, target)

@@ -53,8 +53,8 @@ class CudaConvIgemm:
 
     Tactic parameters: pixels, filters, k: tile of a block. rows, columns: rectangle of pixels that
     reads its input once for all taps, 0 for a run of pixels and one tap at a time. warps_m,
-    warps_n, warps_k: its warps over these. stages: steps of k in shared memory. splits: blocks that share the k range of one
-    tile, and `sum` how they add up.
+    warps_n, warps_k: its warps over these. stages: steps of k in shared memory. splits: blocks
+    that share the k range of one tile, and `sum` how they add up.
     """
 
     name = "cuda_conv_igemm"

@@ -192,9 +192,18 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
     const uint4 *b_chunks =
         reinterpret_cast<const uint4 *>(shared + slot * kStageBytes + kPixelBytes) +
         (warp_k * (TILE_FILTERS / 16) + warp_n * (kTilesN / 2)) * 32 + lane;
+    // Fragments of the next k values are on their way while these are multiplied.
+    constexpr int rounds = TILE_K / 16 / WARPS_K;
+    Fragments fragments[2];
+    load_fragments(fragments[0], a_rows, 0, b_chunks);
     EP_UNROLL
-    for (int kk = 0; kk < TILE_K / 16; kk += WARPS_K) {
-      multiply(acc, a_rows, kk * 16, b_chunks + kk * (TILE_FILTERS / 16) * 32);
+    for (int round = 0; round < rounds; ++round) {
+      if (round + 1 < rounds) {
+        const int kk = (round + 1) * WARPS_K;
+        load_fragments(fragments[(round + 1) % 2], a_rows, kk * 16,
+                       b_chunks + kk * (TILE_FILTERS / 16) * 32);
+      }
+      multiply(acc, fragments[round % 2]);
     }
     slot = slot + 1 == STAGES ? 0 : slot + 1;
   }

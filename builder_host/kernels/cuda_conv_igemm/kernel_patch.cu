@@ -155,15 +155,21 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
     const uint4 *b_chunks =
         reinterpret_cast<const uint4 *>(shared + slot * kStageBytes + kPatchBytes) +
         (warp_k * (TILE_FILTERS / 16) + warp_n * (kTilesN / 2)) * 32 + lane;
+    // Fragments of the next k values are on their way while these are multiplied.
+    constexpr int rounds_of_tap = TILE_K / 16 / WARPS_K, rounds = kTaps * rounds_of_tap;
+    Fragments fragments[2];
+    load_fragments(fragments[0], a_rows, 0, b_chunks);
     EP_UNROLL
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int offset =
-          (tap / KERNEL_W * DILATION_H * kPatchW + tap % KERNEL_W * DILATION_W) * kPitch;
-      EP_UNROLL
-      for (int kk = 0; kk < TILE_K / 16; kk += WARPS_K) {
-        multiply(acc, a_rows, offset + kk * 16,
-                 b_chunks + (tap * (TILE_K / 16) + kk) * (TILE_FILTERS / 16) * 32);
+    for (int round = 0; round < rounds; ++round) {
+      if (round + 1 < rounds) {
+        const int tap = (round + 1) / rounds_of_tap;
+        const int kk = (round + 1) % rounds_of_tap * WARPS_K;
+        const int offset =
+            (tap / KERNEL_W * DILATION_H * kPatchW + tap % KERNEL_W * DILATION_W) * kPitch;
+        load_fragments(fragments[(round + 1) % 2], a_rows, offset + kk * 16,
+                       b_chunks + (tap * (TILE_K / 16) + kk) * (TILE_FILTERS / 16) * 32);
       }
+      multiply(acc, fragments[round % 2]);
     }
     slot = slot + 1 == STAGES ? 0 : slot + 1;
   }

@@ -34,20 +34,29 @@ EP_DEVICE void clear(Sums &acc) {
   }
 }
 
-// One k16 step of a warp: rows[i] are this lane's addresses of its 16 x 16 pixel fragments.
-EP_DEVICE void multiply(Sums &acc, const half *const (&rows)[kTilesM], int offset,
-                        const uint4 *b_chunks) {
+// What a warp needs of one k16 step.
+struct Fragments {
   unsigned a[kTilesM][4];
+  uint4 b[kTilesN / 2];
+};
+
+// rows[i]: this lane's addresses of its 16 x 16 pixel fragments.
+EP_DEVICE void load_fragments(Fragments &to, const half *const (&rows)[kTilesM], int offset,
+                              const uint4 *b_chunks) {
   EP_UNROLL
-  for (int i = 0; i < kTilesM; ++i) ep_ldmatrix_x4(a[i], rows[i] + offset);
+  for (int i = 0; i < kTilesM; ++i) ep_ldmatrix_x4(to.a[i], rows[i] + offset);
+  EP_UNROLL
+  for (int j = 0; j < kTilesN / 2; ++j) to.b[j] = b_chunks[j * 32];
+}
+
+EP_DEVICE void multiply(Sums &acc, const Fragments &from) {
   EP_UNROLL
   for (int j = 0; j < kTilesN / 2; ++j) {
-    const uint4 b = b_chunks[j * 32];
-    const unsigned even[2] = {b.x, b.y}, odd[2] = {b.z, b.w};
+    const unsigned even[2] = {from.b[j].x, from.b[j].y}, odd[2] = {from.b[j].z, from.b[j].w};
     EP_UNROLL
     for (int i = 0; i < kTilesM; ++i) {
-      ep_mma_f16(acc[i][2 * j], a[i], even);
-      ep_mma_f16(acc[i][2 * j + 1], a[i], odd);
+      ep_mma_f16(acc[i][2 * j], from.a[i], even);
+      ep_mma_f16(acc[i][2 * j + 1], from.a[i], odd);
     }
   }
 }

@@ -23,8 +23,11 @@ _SHAPES = (
     (64, 64, 2, 2, 2),
     (64, 64, 2, 2, 1),
     (64, 128, 2, 4, 1),
+    (64, 128, 1, 4, 1),
     (128, 64, 4, 2, 1),
+    (128, 64, 2, 2, 1),
     (128, 128, 2, 4, 1),
+    (128, 128, 2, 2, 1),
 )
 _TILE_K = (64, 32, 16)
 _SPLITS = (1, 2, 4, 8)
@@ -42,6 +45,7 @@ _STEP_CLOCKS = 44.0  # barrier and addresses of one pass through the k loop
 _OUTPUT_CLOCKS = 0.144  # per output and full operand of a block
 _WARP_SUM_CLOCKS = 70.0
 _CLUSTER_CLOCKS = (600.0, 100.0)  # and per block of the cluster
+_CLUSTER_SMS = {2: 1.0, 4: 0.88, 8: 0.85}  # clusters stay within a GPC of up to 18 SMs
 _KERNEL_CLOCKS = 1800.0
 _OVERLAP = 0.3  # share of the shorter of copies and products that is not hidden
 
@@ -135,7 +139,10 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     clocks_per_us = (target.core_clock_hz or 1_500_000_000) / 1e6
     splits, y, z = tile.grid(conv)
     blocks = splits * y * z
-    per_sm = -(-blocks // target.num_sms)
+    num_sms = target.num_sms
+    if tile.uses_cluster:
+        num_sms = max(splits, int(num_sms * _CLUSTER_SMS[splits]))
+    per_sm = -(-blocks // num_sms)
     steps = -(-tile.steps(conv) // splits)
     moved = steps * tile.stage_bytes(conv)
     copies = max(
@@ -143,7 +150,10 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
         moved * blocks / (_CHIP_BYTES_PER_CLOCK * target.num_sms),
     )
     terms = steps * tile.tile_k * (conv.num_taps if tile.is_patch else 1)
-    products = per_sm * tile.pixels * tile.filters * terms / _products_per_clock(target)
+    tiles_m, tiles_n = tile.pixels // tile.warps_m // 16, tile.filters // tile.warps_n // 8
+    # Fragments come through shared memory at 128 bytes a clock.
+    share = max(1.0, (4 * tiles_m + 2 * tiles_n) / (2 * tiles_m * tiles_n))
+    products = per_sm * tile.pixels * tile.filters * terms / _products_per_clock(target) * share
     clocks = _BASE_CLOCKS + max(copies, products) + _OVERLAP * min(copies, products)
     resident = max(1, min(per_sm, target.shared_per_sm_bytes // (tile.shared_bytes(conv) + 1024)))
     clocks += _STEP_CLOCKS * steps * per_sm / resident
