@@ -155,6 +155,9 @@ def parse_timing_cache(lines: Iterable[str], source: str) -> TimingCache:
                         "measure again with this release"
                     )
                 continue
+            absent = [name for name in TimingKey.__slots__ if name not in record]
+            if absent:
+                raise ValueError(f"the record lacks {', '.join(absent)}; measure again")
             key = TimingKey(**{name: _text(record.pop(name)) for name in TimingKey.__slots__})
             timing = Timing(**record)
             _check(timing)
