@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import onnxruntime
 
+_PAUSE_S = 0.05  # after a block: ONNX Runtime's workers go on spinning on their cores for a while
 _BLOCK = 4  # calls of one side in a row; the first, which finds the other's caches, is dropped
 
 
@@ -55,7 +56,7 @@ def interleaved(
                 function()
                 if call:
                     row.append((time.perf_counter_ns() - start) / 1000)
-            time.sleep(0.002)  # the other side's spinning threads go to sleep
+            time.sleep(_PAUSE_S)
         block += 1
     return [_latency(row) for row in times]
 
