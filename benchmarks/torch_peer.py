@@ -85,6 +85,7 @@ class Replay:
             if parameter.dim() == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         function = module if mode == "cudnn" else torch.compile(module, mode=mode)
+        self.kept = (module, function)  # the graph reads the weights' memory
         self.x = torch.from_numpy(values).cuda()
         with torch.inference_mode():
             stream = torch.cuda.Stream()
