@@ -9,16 +9,20 @@ first inference, canary included, without NumPy.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import runtime_edge as rt
 
+_BLOCK = 20
+_IDLE_S = 0.005
 _FIRST = """
 import sys, time
 start = time.perf_counter()
@@ -56,54 +60,79 @@ def first_inference(plan: Path, runs: int) -> dict[str, float]:
 
 
 def enqueue_cost(plan: Path, repeats: int) -> dict[str, float]:
-    """Enqueue alone, and enqueue plus synchronise over the native call; medians, microseconds."""
-    import ctypes
+    """What `enqueue` and `synchronize` add to the native call; medians, microseconds.
 
+    Blocks of native calls and of enqueue + synchronize alternate, each without a pause inside, as a
+    program that runs one inference after another. The same after 5 ms of sleep shows what waking
+    an idle machine costs; releasing a semaphore on which a thread sleeps is its yardstick.
+    """
     with rt.load(plan, canary=False) as engine, engine.create_context() as context:
         stream = engine.create_stream()
-        buffers = [
-            ctypes.create_string_buffer(engine.binding_bytes(b.name)) for b in engine.bindings
-        ]
-        bindings = {
-            b.name: ctypes.addressof(buffer)
-            for b, buffer in zip(engine.bindings, buffers, strict=True)
-        }
-        context.enqueue(bindings, stream)
-        stream.synchronize()
-        enqueue, whole, native = [], [], []
-        for _ in range(repeats):
+        bindings, _buffers = _addresses(engine)
+
+        def inference(enqueue_us: list[float], whole_us: list[float]) -> None:
             start = time.perf_counter_ns()
             context.enqueue(bindings, stream)
             middle = time.perf_counter_ns()
             stream.synchronize()
-            end = time.perf_counter_ns()
-            enqueue.append((middle - start) / 1e3)
-            whole.append((end - start) / 1e3)
-            start = time.perf_counter_ns()
-            context._program.run()  # the native call alone
-            native.append((time.perf_counter_ns() - start) / 1e3)
+            enqueue_us.append((middle - start) / 1e3)
+            whole_us.append((time.perf_counter_ns() - start) / 1e3)
+
+        rows: dict[str, list[float]] = {name: [] for name in ("enqueue", "whole", "native", "idle")}
+        inference([], [])
+        for _ in range(max(1, repeats // _BLOCK)):
+            for _ in range(_BLOCK):
+                inference(rows["enqueue"], rows["whole"])
+            for _ in range(_BLOCK):
+                start = time.perf_counter_ns()
+                context._program.run()  # the native call alone
+                rows["native"].append((time.perf_counter_ns() - start) / 1e3)
+        for _ in range(_BLOCK):
+            time.sleep(_IDLE_S)
+            inference(rows["idle"], [])
         stream.close()
-    overhead = statistics.median(whole) - statistics.median(native)
+    medians = {f"{name}_us": statistics.median(row) for name, row in rows.items()}
     return {
-        "enqueue_us": statistics.median(enqueue),
-        "native_us": statistics.median(native),
-        "overhead_us": overhead,
+        **medians,
+        "overhead_us": medians["whole_us"] - medians["native_us"],
+        "overhead_of_minima_us": min(rows["whole"]) - min(rows["native"]),
+        "semaphore_us": semaphore_release_us(),
     }
+
+
+def semaphore_release_us() -> float:
+    """Median time to release a semaphore on which an idle thread sleeps."""
+    semaphore, is_over, times_us = threading.Semaphore(0), threading.Event(), []
+
+    def sleeper() -> None:
+        while not is_over.is_set():
+            semaphore.acquire()
+
+    thread = threading.Thread(target=sleeper)
+    thread.start()
+    for _ in range(_BLOCK):
+        time.sleep(_IDLE_S)
+        start = time.perf_counter_ns()
+        semaphore.release()
+        times_us.append((time.perf_counter_ns() - start) / 1e3)
+    is_over.set()
+    semaphore.release()
+    thread.join()
+    return statistics.median(times_us)
+
+
+def _addresses(engine: rt.Engine) -> tuple[dict[str, int], list[object]]:
+    """Addresses of zeroed memory for every binding, and what keeps it alive."""
+    buffers = [ctypes.create_string_buffer(engine.binding_bytes(b.name)) for b in engine.bindings]
+    named = zip(engine.bindings, buffers, strict=True)
+    return {b.name: ctypes.addressof(buffer) for b, buffer in named}, list(buffers)
 
 
 def soak(plan: Path, count: int) -> dict[str, float]:
     """Resident memory in KiB before and after many inferences."""
-    import ctypes
-
     with rt.load(plan, canary=False) as engine, engine.create_context() as context:
         stream = engine.create_stream()
-        buffers = [
-            ctypes.create_string_buffer(engine.binding_bytes(b.name)) for b in engine.bindings
-        ]
-        bindings = {
-            b.name: ctypes.addressof(buffer)
-            for b, buffer in zip(engine.bindings, buffers, strict=True)
-        }
+        bindings, _buffers = _addresses(engine)
 
         def run(times: int) -> None:
             for number in range(times):

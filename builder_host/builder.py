@@ -26,7 +26,6 @@ from builder_host.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
 from builder_host.tune.select import Tuner
 from builder_host.tune.timing_cache import (
-    Timing,
     TimingCache,
     TimingKey,
     digest,
@@ -332,7 +331,7 @@ def _plan_latency(
     if timing is None and config.measure == "local" and not config.is_strict_cache:
         timing = device.time_plan(plan, CANARY_SEED)
         tuner.cache.put(key, timing)
-    return timing.median_us if isinstance(timing, Timing) else None
+    return timing.median_us if timing is not None else None
 
 
 def _provenance(

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from builder_host.expressions import text as expression_text
@@ -172,8 +171,3 @@ def symbol_for(stem: str, *parts: str) -> str:
 def template_hash(*texts: str) -> str:
     """Hash of template and generator sources, part of the timing cache key."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
-
-
-def zeros_like_layout(layout: Layout, dtype: npt.DTypeLike) -> Array:
-    """Flat array with room for every stored element of a layout."""
-    return np.zeros(layout.stored_elems, dtype=dtype)

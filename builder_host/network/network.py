@@ -20,7 +20,7 @@ from builder_host.network import layers as kinds
 from builder_host.network.api_compute import ComputeMethods
 from builder_host.network.api_shape import ShapeMethods
 from builder_host.network.rules import require_broadcastable_to
-from builder_host.network.tensor_type import TensorType
+from builder_host.network.tensor_type import MAX_RANK, TensorType
 from planformat.datatypes import DataType
 
 Array = npt.NDArray[Any]
@@ -262,8 +262,6 @@ class Network(ComputeMethods, ShapeMethods):
 
 def checked_type(name: str, shape: Sequence[int], dtype: DataType) -> TensorType:
     """A TensorType after checking rank and extents. Raises NetworkError."""
-    from builder_host.network.tensor_type import MAX_RANK
-
     if len(shape) > MAX_RANK:
         raise NetworkError(f"tensor '{name}': rank {len(shape)} is over the limit of {MAX_RANK}")
     if any(int(d) < 0 for d in shape):

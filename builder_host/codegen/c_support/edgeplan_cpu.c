@@ -31,8 +31,9 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "64
 #define SPIN_STEP_NS 100000  /* for units of a step that others compute */
 #define SPIN_IDLE_NS 50000   /* of a worker between two runs */
 #define SPIN_STREAM_NS 20000 /* of a stream's thread, and of who waits for a stream */
-#define NAP_NS 1000000       /* of a stream's thread beside a caller that executes by itself */
-#define HELPED_IN_A_ROW 3    /* commands that such a caller executed before the thread naps */
+#define PROMPT_NS 100000     /* a caller that synchronises so soon after enqueuing is prompt */
+#define PROMPT_IN_A_ROW 3    /* prompt calls before a stream's thread naps */
+#define NAP_NS 1000000       /* of a stream's thread beside a prompt caller */
 #define IDLE_NAPS 100        /* naps without a command, after which the thread sleeps again */
 #define SPIN_POLITE_NS 10000 /* from here on the core is offered to other threads */
 #define WAKE_LIMIT_NS 1000000 /* before a measured run; a worker may have no core just then */
@@ -471,8 +472,9 @@ struct edgeplan_stream {
     alignas(64) counter alarm; /* what the stream's thread sleeps on */
     _Atomic int is_executing;  /* held by the one thread that executes commands */
     _Atomic int is_stopping;
-    _Atomic uint32_t helped; /* commands in a row that synchronising callers executed */
-    _Atomic int is_napping;  /* the thread looks for commands by itself every NAP_NS */
+    _Atomic int64_t enqueued_ns; /* when the last command was enqueued */
+    _Atomic uint32_t prompt;     /* prompt calls of synchronize in a row */
+    _Atomic int is_napping;      /* the thread looks for commands by itself every NAP_NS */
     pthread_mutex_t lock; /* of those who enqueue */
     uint64_t addresses_used;
     pthread_t thread;
@@ -531,25 +533,26 @@ static void execute_until(edgeplan_stream *s, uint64_t ticket) {
     atomic_store(&s->is_executing, 0);
 }
 
-/* Waking this thread costs the one who enqueues 25 to 90 us where an idle core must be woken. A
- * caller that synchronises right away executes its commands itself, so the thread would be woken
- * for nothing: after a few such commands it naps instead, and enqueuing does not wake it. A command
- * that nobody waits for then starts up to NAP_NS late, once.
+/* Waking this thread costs the one who enqueues 25 to 90 us where an idle core must be woken, and
+ * waking that caller again as much. A prompt caller would do better to execute the command itself,
+ * so after a few prompt calls the thread naps, and enqueuing does not wake it. A command that
+ * nobody waits for then starts up to NAP_NS late, once.
  * No command is lost: the thread leaves naps by clearing is_napping and then looks for commands;
  * enqueue publishes the command and then reads is_napping. */
-static void nap_beside_helper(edgeplan_stream *s) {
+static void nap_beside_caller(edgeplan_stream *s) {
     uint64_t enqueued = atomic_load(&s->enqueued);
     int idle = 0;
     atomic_store(&s->is_napping, 1);
-    while (idle < IDLE_NAPS && atomic_load(&s->helped) >= HELPED_IN_A_ROW &&
+    while (idle < IDLE_NAPS && atomic_load(&s->prompt) >= PROMPT_IN_A_ROW &&
            !atomic_load(&s->is_stopping)) {
         uint64_t heard = atomic_load(&s->alarm.value);
-        if (has_commands(s) && !atomic_load(&s->is_executing)) break;
         counter_nap(&s->alarm, heard, NAP_NS);
         uint64_t now = atomic_load(&s->enqueued);
+        if (has_commands(s) && !atomic_load(&s->is_executing)) break; /* nobody came for it */
         idle = now == enqueued ? idle + 1 : 0;
         enqueued = now;
     }
+    atomic_store(&s->prompt, 0);
     atomic_store(&s->is_napping, 0);
 }
 
@@ -561,7 +564,6 @@ static void *stream_main(void *argument) {
         uint64_t heard = atomic_load(&s->alarm.value);
         if (has_commands(s)) {
             if (acquire(s)) {
-                atomic_store(&s->helped, 0);
                 execute_until(s, atomic_load(&s->enqueued));
                 spin_ns = SPIN_STREAM_NS;
                 continue;
@@ -569,9 +571,8 @@ static void *stream_main(void *argument) {
         } else if (atomic_load(&s->is_stopping)) {
             return NULL;
         }
-        if (atomic_load(&s->helped) >= HELPED_IN_A_ROW) {
-            nap_beside_helper(s);
-            atomic_store(&s->helped, 0);
+        if (atomic_load(&s->prompt) >= PROMPT_IN_A_ROW) {
+            nap_beside_caller(s);
             continue;
         }
         counter_wait(&s->alarm, heard + 1, spin_ns);
@@ -622,6 +623,7 @@ static int64_t enqueue(edgeplan_stream *s, command c, void *const *addresses, ui
     c.first_address = first;
     c.end_address = first + count;
     s->commands[(ticket - 1) % QUEUE_COMMANDS] = c;
+    atomic_store(&s->enqueued_ns, now_ns());
     atomic_store(&s->enqueued, ticket);
     pthread_mutex_unlock(&s->lock);
     if (!atomic_load(&s->is_napping)) ring(s);
@@ -657,6 +659,11 @@ EXPORT void edgeplan_stream_wait_space(edgeplan_stream *s) {
 
 EXPORT void edgeplan_stream_synchronize(edgeplan_stream *s, int64_t ticket) {
     const uint64_t target = (uint64_t)ticket;
+    if (atomic_load(&s->completed.value) < target) {
+        int is_prompt = target == atomic_load(&s->enqueued) &&
+                        now_ns() - atomic_load(&s->enqueued_ns) < PROMPT_NS;
+        atomic_store(&s->prompt, is_prompt ? atomic_load(&s->prompt) + 1 : 0);
+    }
     while (atomic_load(&s->completed.value) < target) {
         if (!acquire(s)) {
             /* Its thread, or another helper, is at work; the thread takes over from a helper. */
@@ -664,7 +671,6 @@ EXPORT void edgeplan_stream_synchronize(edgeplan_stream *s, int64_t ticket) {
             return;
         }
         execute_until(s, target);
-        atomic_fetch_add(&s->helped, 1);
         if (has_commands(s)) ring(s);
     }
 }
