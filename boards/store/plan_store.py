@@ -1,0 +1,382 @@
+"""Releases of plans on a board: which one is active, which one was before, and the way back.
+
+    ROOT/plans/NAME/releases/ID/model.plan    the file; ID is the start of its SHA-256
+    ROOT/plans/NAME/releases/ID/record.json   what is known of it
+    ROOT/plans/NAME/current, previous         symbolic links to releases/ID, replaced by rename
+    ROOT/plans/NAME/floor                     lowest release number that may still be deployed
+    ROOT/incoming, ROOT/cache                 transfers and measuring jobs (transfers.py)
+
+A folder appears under `releases` by one rename, when its file is complete. Readers follow `current`
+and need no lock; whoever changes something holds ROOT/lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from boards.errors import ReleaseRefusedError, StoreError
+from boards.store.durable_file import link_durably, sync_folder, write_durably
+from boards.store.records import ReleaseRecord, ReleaseState, load_record, save_record
+
+DEFAULT_ROOT = "/var/lib/edgeplan"
+PLAN_FILE = "model.plan"
+MAX_TRIAL_RESETS = 3  # boots during a trial before the board goes back
+MAX_TRIAL_FAILURES = 3
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RELEASE = re.compile(r"releases/([0-9a-f]{16})")
+
+
+class PlanStore:
+    """The store in one folder. Any number of processes may use it.
+
+    `active` is all that a reader needs; `generation` changes whenever `active` does.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] = DEFAULT_ROOT) -> None:
+        """Name the folder; it is made when something is first written."""
+        self.root = Path(root)
+
+    def names(self) -> tuple[str, ...]:
+        """Names that have a release, sorted."""
+        folder = self.root / "plans"
+        if not folder.is_dir():
+            return ()
+        return tuple(sorted(p.name for p in folder.iterdir() if _NAME.fullmatch(p.name)))
+
+    def active(self, name: str) -> Path:
+        """Path of the active plan. It never changes its content: a switch gives another path.
+
+        Raises:
+            StoreError: nothing is active under the name.
+        """
+        release_id = self.generation(name)
+        if not release_id:
+            known = ", ".join(n for n in self.names() if self.generation(n))
+            raise StoreError(
+                f"plan store {self.root}: nothing is active as '{name}'; active are: "
+                f"{known or 'none'}; deploy one with: edgeplan deploy PLAN --to LINK --name {name}"
+            )
+        return self.plan_path(name, release_id)
+
+    def generation(self, name: str) -> str:
+        """Id of the active release, empty when there is none. Cheap: one readlink."""
+        return self._linked(name, "current")
+
+    def previous(self, name: str) -> str:
+        """Id of the release that was active before, empty when there is none."""
+        return self._linked(name, "previous")
+
+    def wait_for_switch(
+        self, name: str, generation: str, timeout_s: float, *, interval_s: float = 0.1
+    ) -> str:
+        """Wait until another release than `generation` is active.
+
+        Args:
+            name: of the plan.
+            generation: the release that the caller knows, from `generation`.
+            timeout_s: how long to wait.
+            interval_s: how often to look.
+
+        Returns:
+            The id of the active release; equal to `generation` when the time ran out.
+        """
+        end = time.monotonic() + timeout_s
+        while (now := self.generation(name)) == generation and time.monotonic() < end:
+            time.sleep(min(interval_s, max(0.0, end - time.monotonic())))
+        return now
+
+    def plan_path(self, name: str, release_id: str) -> Path:
+        """Where the file of a release lies."""
+        return self.release_folder(name, release_id) / PLAN_FILE
+
+    def release_folder(self, name: str, release_id: str) -> Path:
+        """Folder of a release."""
+        return self._folder(name) / "releases" / release_id
+
+    def releases(self, name: str) -> tuple[ReleaseRecord, ...]:
+        """Records of all releases kept under a name, by id. Raises StoreError when damaged."""
+        folder = self._folder(name) / "releases"
+        if not folder.is_dir():
+            return ()
+        return tuple(
+            load_record(one) for one in sorted(folder.iterdir()) if not one.name.startswith(".")
+        )
+
+    def record(self, name: str, release_id: str) -> ReleaseRecord:
+        """Record of one release. Raises StoreError when there is none."""
+        return load_record(self.release_folder(name, release_id))
+
+    def floor(self, name: str) -> int:
+        """Lowest release number that may still be deployed under a name."""
+        path = self._folder(name) / "floor"
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return 0
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: {error}") from error
+        if not text.isdigit() or len(text) > 18:
+            raise StoreError(f"{path}: '{text[:40]}' is no release number")
+        return int(text)
+
+    def add(self, name: str, source: Path, record: ReleaseRecord) -> None:
+        """Take over a complete, verified file.
+
+        Args:
+            name: to deploy under.
+            source: the file, in the same file system; it is moved.
+            record: of the release.
+
+        Raises:
+            StoreError: the name is not allowed.
+        """
+        folder = self.release_folder(name, record.release_id)
+        with self.lock():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging = folder.parent / f".{record.release_id}.new"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            os.replace(source, staging / PLAN_FILE)
+            save_record(staging, record)
+            if folder.exists():
+                self._remove(folder)
+            os.rename(staging, folder)
+            sync_folder(folder.parent)
+
+    def update(self, name: str, record: ReleaseRecord) -> None:
+        """Write a release's record anew."""
+        with self.lock():
+            save_record(self.release_folder(name, record.release_id), record)
+
+    def check_release(self, name: str, number: int, expires: str, *, today: str) -> None:
+        """Whether a release with these statements may be deployed under a name.
+
+        Args:
+            name: of the plan.
+            number: its release counter.
+            expires: its last day, or empty.
+            today: `YYYY-MM-DD` by the board's clock.
+
+        Raises:
+            ReleaseRefusedError: below the floor, or expired.
+        """
+        floor = self.floor(name)
+        if number < floor:
+            raise ReleaseRefusedError(
+                f"'{name}': the plan is release {number}, this board takes {floor} and later; sign "
+                f"it anew with: edgeplan sign PLAN KEY --release {floor} (or a higher number)"
+            )
+        if not expires:
+            return
+        if today < "2026-01-01":
+            raise ReleaseRefusedError(
+                f"'{name}': the plan is valid until {expires}, but the board's clock says {today}: "
+                "set the clock"
+            )
+        if today > expires:
+            raise ReleaseRefusedError(
+                f"'{name}': the plan was valid until {expires}, the board's clock says {today}; "
+                "sign it anew with: edgeplan sign PLAN KEY --expires YYYY-MM-DD"
+            )
+
+    def activate(self, name: str, release_id: str, *, trial_s: float | None = None) -> None:
+        """Make a release the active one, in one step for every reader.
+
+        Args:
+            name: of the plan.
+            release_id: checked before.
+            trial_s: None: it is good at once; else it is on trial and `expire_trials` goes back
+                unless `mark_good` is called within so many seconds (0: without a time limit).
+
+        Raises:
+            ReleaseRefusedError: it is marked bad, or was never checked.
+            StoreError: there is no such release.
+        """
+        with self.lock():
+            record = self.record(name, release_id)
+            if record.state in (ReleaseState.BAD, ReleaseState.STAGED):
+                raise ReleaseRefusedError(
+                    f"'{name}': release {release_id} is {record.state.value}"
+                    + (f": {record.reason}" if record.reason else "")
+                    + "; deploy it again to have it checked"
+                )
+            active = self.generation(name)
+            folder = self.release_folder(name, release_id)
+            if trial_s is None:
+                record = replace(record, state=ReleaseState.GOOD)
+            elif active != release_id or record.state is not ReleaseState.GOOD:
+                record = replace(
+                    record,
+                    state=ReleaseState.TRIAL,
+                    trial_boot=boot_id(),
+                    trial_resets=0,
+                    trial_ends_s=time.monotonic() + trial_s if trial_s else 0.0,
+                    failures=0,
+                )
+            save_record(folder, record)
+            if active and active != release_id:
+                link_durably(self._folder(name) / "previous", f"releases/{active}")
+            link_durably(self._folder(name) / "current", f"releases/{release_id}")
+            if record.state is ReleaseState.GOOD:
+                self._raise_floor(name, record.number)
+            self._collect(name)
+
+    def mark_good(self, name: str) -> None:
+        """Confirm the active release; older release numbers are refused from now on."""
+        with self.lock():
+            release_id = self.active(name).parent.name
+            record = replace(self.record(name, release_id), state=ReleaseState.GOOD, reason="")
+            save_record(self.release_folder(name, release_id), record)
+            self._raise_floor(name, record.number)
+
+    def report_failure(self, name: str, reason: str) -> bool:
+        """Say that the active release failed in use; while on trial, the third time goes back.
+
+        Returns:
+            Whether the store went back to the release before.
+        """
+        with self.lock():
+            release_id = self.active(name).parent.name
+            record = self.record(name, release_id)
+            if record.state is not ReleaseState.TRIAL:
+                return False
+            record = replace(record, failures=record.failures + 1, reason=reason)
+            save_record(self.release_folder(name, release_id), record)
+            if record.failures < MAX_TRIAL_FAILURES:
+                return False
+            self._roll_back(name, f"failed {record.failures} times, at last: {reason}")
+            return True
+
+    def roll_back(self, name: str, reason: str) -> str:
+        """Go back to the release before and mark the active one bad.
+
+        Returns:
+            Id of the release that is active now, empty when there was none before.
+
+        Raises:
+            StoreError: nothing is active.
+        """
+        with self.lock():
+            return self._roll_back(name, reason)
+
+    def mark_bad(self, name: str, release_id: str, reason: str) -> None:
+        """Record that a release failed its check; it cannot become active any more."""
+        with self.lock():
+            record = self.record(name, release_id)
+            record = replace(record, state=ReleaseState.BAD, reason=reason)
+            save_record(self.release_folder(name, release_id), record)
+
+    def expire_trials(self) -> tuple[str, ...]:
+        """Go back from trials whose time is up or during which the board was reset too often.
+
+        Returns:
+            Names that went back.
+        """
+        names = []
+        for name in self.names():
+            release_id = self.generation(name)
+            if not release_id:
+                continue
+            with self.lock():
+                record = self.record(name, release_id)
+                reason = self._trial_problem(name, record)
+                if reason:
+                    self._roll_back(name, reason)
+                    names.append(name)
+        return tuple(names)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other writers out."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _trial_problem(self, name: str, record: ReleaseRecord) -> str:
+        if record.state is not ReleaseState.TRIAL:
+            return ""
+        boot = boot_id()
+        if record.trial_boot != boot:
+            record = replace(
+                record, trial_boot=boot, trial_resets=record.trial_resets + 1, trial_ends_s=0.0
+            )
+            save_record(self.release_folder(name, record.release_id), record)
+            if record.trial_resets >= MAX_TRIAL_RESETS:
+                return f"the board was reset {record.trial_resets} times during the trial"
+        elif record.trial_ends_s and time.monotonic() > record.trial_ends_s:
+            return "nobody marked it good before its trial ended"
+        return ""
+
+    def _roll_back(self, name: str, reason: str) -> str:
+        folder = self._folder(name)
+        bad = self.active(name).parent.name
+        before = self.previous(name)
+        record = replace(self.record(name, bad), state=ReleaseState.BAD, reason=reason)
+        save_record(self.release_folder(name, bad), record)
+        if before == bad:
+            before = ""
+        if before:
+            link_durably(folder / "current", f"releases/{before}")
+        else:
+            (folder / "current").unlink()
+        (folder / "previous").unlink(missing_ok=True)
+        sync_folder(folder)
+        return before
+
+    def _raise_floor(self, name: str, number: int) -> None:
+        if number > self.floor(name):
+            write_durably(self._folder(name) / "floor", f"{number}\n".encode())
+
+    def _collect(self, name: str) -> None:
+        """Remove releases that are neither active nor the one before."""
+        keep = {self.generation(name), self.previous(name)}
+        for folder in (self._folder(name) / "releases").iterdir():
+            if folder.name not in keep:
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        doomed = folder.parent / f".{folder.name.lstrip('.')}.old"
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+    def _linked(self, name: str, link: str) -> str:
+        try:
+            found = _RELEASE.fullmatch(os.readlink(self._folder(name) / link))
+        except OSError:
+            return ""
+        return found[1] if found else ""
+
+    def _folder(self, name: str) -> Path:
+        return self.root / "plans" / check_name(name)
+
+
+def check_name(name: str) -> str:
+    """The name itself, when a plan may be deployed under it.
+
+    Raises:
+        StoreError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{name!r} is no name for a plan; letters, digits, '.', '_' and '-' are allowed, "
+            "64 at most, beginning with a letter or digit"
+        )
+    return name
+
+
+def boot_id() -> str:
+    """Identity of this boot of the system, empty when the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
