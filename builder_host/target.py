@@ -20,7 +20,8 @@ class CpuTarget:
     Attributes:
         architecture: `x86_64` or `aarch64`.
         isa: `avx512`, `avx2` or `neon`: which vector header is compiled in.
-        features: sorted ISA features as the compiler names them (e.g. `avx512vnni`).
+        features: sorted ISA features, those that kernels use as the compiler names them
+            (e.g. `avx512vnni`, `dotprod`), the others as the fingerprint does.
         num_cores: physical cores usable by a plan.
         l1d_bytes, l2_bytes: per core; l3_bytes: shared, 0 when unknown.
         fma_gflops_per_core: estimated float32 peak of one core, for cost models only.
@@ -46,6 +47,23 @@ class CpuTarget:
     def num_vector_registers(self) -> int:
         """Architectural vector registers."""
         return 16 if self.isa == "avx2" else 32
+
+    @property
+    def int8_dot(self) -> str:
+        """How four int8 products are summed into one int32 lane.
+
+        `vnni`: one instruction, activations unsigned. `sdot`: one instruction, both sides signed.
+        `wide`: products of 16-bit integers, made from either sign.
+        """
+        if self.isa == "neon":
+            return "sdot" if "dotprod" in self.features else "wide"
+        needed = {"avx512": {"avx512vnni"}, "avx2": {"avxvnni"}}[self.isa]
+        return "vnni" if needed <= set(self.features) else "wide"
+
+    @property
+    def has_bf16_dot(self) -> bool:
+        """Whether pairs of bfloat16 products are summed into float32 by one instruction."""
+        return self.isa == "avx512" and "avx512bf16" in self.features
 
     def flush_bytes(self, weights_bytes: int) -> int:
         """Memory to overwrite before a kernel is timed, given a network's constants.
@@ -124,7 +142,8 @@ def cpu_target(fingerprint: DeviceFingerprint) -> CpuTarget:
             f"the fingerprint is of a '{fingerprint.device_kind}' device; expected 'cpu'"
         )
     architecture = _field(fingerprint, "cpu.architecture")
-    features = tuple(sorted(_field(fingerprint, "cpu.features").split()))
+    names = _field(fingerprint, "cpu.features").split()
+    features = tuple(sorted(_COMPILER_NAMES.get(name, name) for name in names))
     isa = _isa(architecture, frozenset(features))
     return CpuTarget(
         architecture=architecture,
@@ -144,6 +163,14 @@ _FMA_GFLOPS = {"avx512": 110.0, "avx2": 90.0, "neon": 16.0}
 _MEMORY_GBPS = {"avx512": 20.0, "avx2": 15.0, "neon": 8.0}
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"})
 _AVX2 = frozenset({"avx2", "fma"})
+# Features that generated code uses, named otherwise by Linux than by compilers.
+_COMPILER_NAMES = {
+    "avx512_vnni": "avx512vnni",
+    "avx512_bf16": "avx512bf16",
+    "avx_vnni": "avxvnni",
+    "asimddp": "dotprod",
+    "asimdhp": "fullfp16",
+}
 
 
 def _isa(architecture: str, features: frozenset[str]) -> str:

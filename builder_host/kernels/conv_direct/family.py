@@ -24,9 +24,9 @@ from builder_host.kernels.conv_direct.geometry import (
     Convolution,
     balanced,
     convolution_of,
-    divisors,
     row_tiles,
 )
+from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import (
     blocked_weights,
     mixed_rows,
@@ -42,17 +42,15 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
-from builder_host.target import CpuTarget
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
-_GENERATOR = Path(__file__).read_text()
+_GENERATOR = Path(__file__).read_text() + Path(__file__).with_name("tiling.py").read_text()
 
 # (rows, pixels, output blocks). Registers: sums, one weight vector per block, one value; with
 # lane-wise products (NEON) four weight vectors per block.
 _TILES_32 = ((1, 14, 2), (1, 6, 4), (1, 9, 3), (1, 28, 1), (2, 7, 2), (1, 7, 3), (4, 7, 1))
 _TILES_16 = ((1, 6, 2), (1, 5, 2), (2, 3, 2), (1, 13, 1), (1, 10, 1))
 _TILES_NEON = ((1, 10, 2), (1, 8, 2), (1, 7, 2), (1, 20, 1), (1, 14, 1))
-_UNITS_PER_WORKER = 4
 _PREFETCH_BYTES = 2048
 
 
@@ -82,7 +80,7 @@ class ConvDirect:
         conv = _require(problem, target)
         lanes = conv.lanes
         channels = float(conv.group_channels)
-        if _is_mixed(conv):
+        if is_mixed(conv):
             rows = mixed_rows(conv.filters, conv.channels, conv.groups, lanes)
             channels = sum(end - begin for begin, end, _ in rows) / len(rows)
         pixels = conv.batch * conv.out_h * conv.out_w
@@ -98,10 +96,10 @@ class ConvDirect:
         """Tiles that fit the registers and the image, each in the order that suits its size."""
         conv = _require(problem, target)
         sizes = {"avx512": _TILES_32, "avx2": _TILES_16, "neon": _TILES_NEON}[target.isa]
-        blocks = 1 if _is_mixed(conv) else -(-conv.group_filters // conv.lanes)
+        blocks = 1 if is_mixed(conv) else -(-conv.group_filters // conv.lanes)
         tiles: dict[tuple[int, int, int], None] = {}
-        for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: _tile_cost(conv, blocks, t)):
-            widest = min(pixels, _merged(conv, pixels).out_w)
+        for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: tile_cost(conv, blocks, t)):
+            widest = min(pixels, merged(conv, pixels).out_w)
             if rows <= max(conv.out_h // 2, 1) and (rows == 1 or widest * rows >= pixels):
                 tiles[(rows, widest, min(oc_blocks, blocks))] = None
         block_bytes = 4 * conv.group_channels * conv.num_taps * conv.lanes
@@ -130,14 +128,14 @@ class ConvDirect:
         conv = _require(problem, target)
         values = tactic.values
         pixels, rows = int(values["pixels"]), int(values["rows"])
-        image = _merged(conv, pixels) if rows == 1 else conv
-        mixed = _is_mixed(conv)
+        image = merged(conv, pixels) if rows == 1 else conv
+        mixed = is_mixed(conv)
         groups = 1 if mixed else conv.groups
         out_blocks = -(-conv.filters // groups // conv.lanes)
         sets = [1] * out_blocks if mixed else balanced(out_blocks, int(values["oc_blocks"]))
         in_blocks = -(-conv.group_channels // conv.lanes)
         tail = conv.group_channels - (in_blocks - 1) * conv.lanes
-        sets_per_unit, rows_per_unit = _unit(
+        sets_per_unit, rows_per_unit = unit_extents(
             image, groups * len(sets), str(values["order"]), rows, problem.num_workers, target
         )
         tiles, columns = row_tiles(image, pixels)
@@ -182,7 +180,7 @@ class ConvDirect:
         weights = constants[1]
         if weights is None:
             raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
-        if _is_mixed(conv):
+        if is_mixed(conv):
             packed = packed_mixed(weights, conv.groups, conv.lanes)
         else:
             out_blocks = -(-conv.group_filters // conv.lanes)
@@ -196,55 +194,6 @@ def _require(problem: Problem, target: Any) -> Convolution:
     if conv is None:
         raise ValueError(f"conv_direct does not apply to {problem.text()}")
     return conv
-
-
-def _is_mixed(conv: Convolution) -> bool:
-    """Whether blocks hold channels of more than one group."""
-    whole = conv.group_channels % conv.lanes == 0 and conv.group_filters % conv.lanes == 0
-    return conv.groups > 1 and not whole
-
-
-def _merged(conv: Convolution, pixels: int) -> Convolution:
-    """Rows of a small pointwise image joined until they cut well into tiles of `pixels`."""
-    if not conv.can_merge_rows or conv.out_w % pixels == 0:
-        return conv
-
-    def waste(rows: int) -> tuple[float, int]:
-        width = conv.out_w * rows
-        return (round(-(-width // pixels) * pixels / width, 3), rows)
-
-    return conv.merged_rows(min(divisors(conv.out_h), key=waste))
-
-
-def _tile_cost(conv: Convolution, blocks: int, tile: tuple[int, int, int]) -> float:
-    """Loads and multiplications per useful multiplication, with tiles that do not come out even."""
-    rows, pixels, oc_blocks = tile
-    image = _merged(conv, pixels) if rows == 1 else conv
-    widths = balanced(image.out_w, pixels)
-    cost = 0.0
-    for width in widths:
-        for size in balanced(blocks, oc_blocks):
-            sums = rows * width * size
-            cost += max(sums, 10) + 0.5 * (rows * width + size)
-    return cost / (rows * sum(widths) * blocks)
-
-
-def _unit(
-    image: Convolution, num_sets: int, order: str, rows: int, workers: int, target: CpuTarget
-) -> tuple[int, int]:
-    """Sets and rows of one unit."""
-    wanted = workers * _UNITS_PER_WORKER if workers > 1 else 1
-    if order == "sets":
-        chunks = -(-wanted // (num_sets * image.batch))
-        per_unit = -(-image.out_h // chunks)
-        return 1, max(rows, -(-per_unit // rows) * rows)
-    row_bytes = 4 * image.group_channels * image.groups * image.in_w * image.stride_h
-    fitting = max(1, (target.l2_bytes // 4) // row_bytes)
-    chunks = max(-(-image.out_h // fitting), -(-wanted // image.batch))
-    per_unit = -(-image.out_h // min(chunks, image.out_h))
-    rows_per_unit = max(rows, -(-per_unit // rows) * rows)
-    row_units = -(-image.out_h // rows_per_unit) * image.batch
-    return -(-num_sets // min(num_sets, -(-wanted // row_units))), rows_per_unit
 
 
 FAMILY = ConvDirect()
