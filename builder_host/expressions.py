@@ -196,6 +196,26 @@ def num_operations(expr: Expr) -> int:
     return own + sum(num_operations(child) for child in children(expr))
 
 
+def keeps_integers(expr: Expr) -> bool:
+    """Whether integer operands give integers at every node."""
+    match expr:
+        case Const(value=value):
+            return value.is_integer()
+        case Unary(op=op) if op not in ("neg", "abs", "sign", "not"):
+            return False
+        case Binary(op="div" | "pow"):
+            return False
+        case _:
+            return all(keeps_integers(child) for child in children(expr))
+
+
+def is_rounded(expr: Expr) -> bool:
+    """Whether `round` occurs: the mark of a quantising expression."""
+    if isinstance(expr, Unary) and expr.op == "round":
+        return True
+    return any(is_rounded(child) for child in children(expr))
+
+
 def relu(x: Expr) -> Expr:
     """max(x, 0)."""
     return Binary("max", x, Const(0.0))

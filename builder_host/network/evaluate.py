@@ -59,6 +59,12 @@ def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
     own = len(layer.own_inputs)
     with np.errstate(all="ignore"):
         outputs = kinds.definition(layer.kind).reference(layer.params, inputs[:own])
+    outputs = [
+        as_reference(value, _numpy_kind(tensor.dtype))
+        if layer.epilogue is None and value.dtype.kind != _numpy_kind(tensor.dtype)
+        else value
+        for tensor, value in zip(layer.outputs, outputs, strict=True)
+    ]
     if layer.epilogue is not None:
         value = evaluate_expression(layer.epilogue.expr, [outputs[0], *inputs[own:]])
         outputs[0] = np.broadcast_to(

@@ -19,7 +19,7 @@ from builder_host.expressions import Expr
 from builder_host.network import layers as kinds
 from builder_host.network.api_compute import ComputeMethods
 from builder_host.network.api_shape import ShapeMethods
-from builder_host.network.rules import require_broadcastable_to
+from builder_host.network.rules import EIGHT_BITS, require_broadcastable_to
 from builder_host.network.tensor_type import MAX_RANK, TensorType
 from planformat.datatypes import DataType
 
@@ -82,6 +82,10 @@ class Epilogue:
 
     `Input(0)` is the layer's own result; `Input(1)` .. `Input(num_operands)` are the last
     `num_operands` inputs of the layer, numpy-broadcast against the output.
+
+    A quantised network lives in these expressions: 8-bit operands are read as plain numbers, scales
+    are factors, and an output tensor of INT8 or UINT8 stores what the expression rounded and
+    clipped to its range.
     """
 
     expr: Expr
@@ -241,6 +245,10 @@ class Network(ComputeMethods, ShapeMethods):
                 )
         except (NetworkError, ValueError) as error:
             raise NetworkError(f"{where}: {layer.kind}: {error}") from error
+        if layer.epilogue is not None and layer.outputs:
+            stored = layer.outputs[0].dtype
+            if types[0].dtype.is_float and stored in EIGHT_BITS:
+                types[0] = TensorType(types[0].shape, stored)
         return [checked_type(layer.name, t.shape, t.dtype) for t in types]
 
     def consumers(self) -> dict[Tensor, list[Layer]]:

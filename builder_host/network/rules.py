@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from builder_host.errors import NetworkError
 from builder_host.network.tensor_type import TensorType
+from planformat.datatypes import DataType
+
+EIGHT_BITS = frozenset({DataType.INT8, DataType.UINT8})
 
 
 def require(condition: bool, text: str) -> None:
@@ -29,6 +32,23 @@ def require_same_dtype(inputs: Sequence[TensorType]) -> None:
         raise NetworkError(
             f"inputs must have one element type, got {', '.join(found)}; insert a cast"
         )
+
+
+def product_type(inputs: Sequence[TensorType]) -> DataType:
+    """Element type of a sum of products of inputs 0 and 1, before the epilogue.
+
+    8-bit inputs take INT8 weights and no bias: their exact sum reaches the epilogue as FLOAT32.
+    """
+    x, w = inputs[0].dtype, inputs[1].dtype
+    if x in EIGHT_BITS:
+        require(
+            w is DataType.INT8,
+            f"input of {x.text} needs weights of {DataType.INT8.text}, got {w.text}; quantise both",
+        )
+        require(len(inputs) == 2, "a bias of a quantised layer belongs into its epilogue")
+        return DataType.FLOAT32
+    require_same_dtype(inputs)
+    return x
 
 
 def require_axis(axis: int, rank: int) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from builder_host.expressions import (
-    Binary,
-    Const,
     Expr,
     Input,
-    Unary,
-    children,
+    keeps_integers,
     num_operations,
     substitute,
 )
@@ -90,19 +87,6 @@ def _types_agree(producer: Layer, layer: Layer) -> bool:
     others = {t.dtype for t in tensors if t.dtype is not DataType.BOOL}
     if len(others) > 1:
         return False
-    if not all(dtype.is_float for dtype in others) and not _keeps_integers(producer.params.expr):
+    if not all(dtype.is_float for dtype in others) and not keeps_integers(producer.params.expr):
         return False  # the result is truncated in between
     return producer.output.dtype is not DataType.BOOL or is_boolean(producer.params.expr)
-
-
-def _keeps_integers(expr: Expr) -> bool:
-    """Whether integer operands give integers at every node."""
-    match expr:
-        case Const(value=value):
-            return value.is_integer()
-        case Unary(op=op) if op not in ("neg", "abs", "sign", "not"):
-            return False
-        case Binary(op="div" | "pow"):
-            return False
-        case _:
-            return all(_keeps_integers(child) for child in children(expr))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from builder_host.codegen.indices import Index
 from builder_host.codegen.loop_nest import Value, convert
 from builder_host.codegen.nest import Nest
-from builder_host.expressions import Input
+from builder_host.expressions import Expr, Input, is_rounded, keeps_integers
 from builder_host.kernels.family import Problem
 from builder_host.kernels.loop_nest.operands import (
     Lowering,
@@ -16,6 +16,7 @@ from builder_host.kernels.loop_nest.operands import (
     apply,
 )
 from builder_host.network.layers import definition
+from planformat.datatypes import DataType
 
 
 def lower(problem: Problem) -> list[Nest]:
@@ -30,8 +31,13 @@ def lower(problem: Problem) -> list[Nest]:
     if expr == Input(0) and problem.inputs[0].dtype is problem.outputs[0].dtype:
         return [operands.map(lambda c: operands.load_broadcast(0, c), block=_block(operands))]
 
+    is_real = _is_real(expr, problem)
+
     def value(coords: Sequence[Index]) -> Value:
-        return apply(expr, [operands.load_broadcast(i, coords) for i in range(count)])
+        values: list[Value] = [operands.load_broadcast(i, coords) for i in range(count)]
+        if is_real:
+            values = [v if v.dtype.is_float else convert(v, DataType.FLOAT32) for v in values]
+        return apply(expr, values)
 
     return [operands.map(value, block=_block(operands))]
 
@@ -41,6 +47,13 @@ def lower_cast(problem: Problem) -> list[Nest]:
     operands = Operands(problem)
     wanted = problem.params.dtype
     return [operands.map(lambda c: convert(operands.load(0, c), wanted), block=_block(operands))]
+
+
+def _is_real(expr: Expr, problem: Problem) -> bool:
+    """Whether integers are read as numbers: they become floats or are quantised anew."""
+    if keeps_integers(expr):
+        return False
+    return problem.outputs[0].dtype.is_float or is_rounded(expr)
 
 
 def _block(operands: Operands) -> int:

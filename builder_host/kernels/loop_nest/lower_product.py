@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder_host.codegen.indices import Index, Var, as_index, dot
-from builder_host.codegen.loop_nest import Local, Value
+from builder_host.codegen.loop_nest import Local, Value, convert
 from builder_host.codegen.nest import Emit, Nest, Reduce
 from builder_host.expressions import Binary, Input
 from builder_host.kernels.family import Problem
@@ -14,11 +14,11 @@ from builder_host.kernels.loop_nest.operands import (
     Operands,
     apply,
     iterate,
+    sum_type,
 )
 from planformat.datatypes import DataType
 
 _F32 = DataType.FLOAT32
-_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
 _PRODUCT = Binary("mul", Input(0), Input(1))
 
 
@@ -26,7 +26,7 @@ def lower_fully_connected(problem: Problem) -> list[Nest]:
     """y[n,k] = sum over all of x[n] times w[k], in the order of x's memory."""
     operands = Operands(problem)
     x = problem.inputs[0]
-    _require_float(problem)
+    total_type = sum_type(x, problem.inputs[1])
     over = iterate(problem.outputs[0], problem.outputs[0].shape)
     n, k = over.coords
     folded = ReducedAxes(x, range(1, len(x.shape)))
@@ -36,11 +36,11 @@ def lower_fully_connected(problem: Problem) -> list[Nest]:
         steps.insert(0, steps[0] * extent)
     flat = dot(source[1:], steps[: len(source) - 1])
     product = apply(_PRODUCT, [operands.load(0, source), operands.load(1, [k, flat])])
-    total: Value = Local("total", _F32)
+    total: Value = convert(Local("total", total_type), _F32)
     if problem.num_own_inputs > 2:
         total = apply(Binary("add", Input(0), Input(1)), [total, operands.load(2, [k])])
     stages = (
-        Reduce("total", _F32, "add", 0.0, product, folded.variables, folded.conditions),
+        Reduce("total", total_type, "add", 0.0, product, folded.variables, folded.conditions),
         Emit((operands.store(0, over.coords, total),)),
     )
     return [operands.nest(over, stages, is_vector=False)]
@@ -49,8 +49,8 @@ def lower_fully_connected(problem: Problem) -> list[Nest]:
 def lower_matrix_multiply(problem: Problem) -> list[Nest]:
     """Lanes over columns, or over the shared dimension when both sides are contiguous in it."""
     operands = Operands(problem)
-    _require_float(problem)
     params, (a, b) = problem.params, problem.inputs[:2]
+    total_type = sum_type(a, b)
     if len(a.shape) < 2 or len(b.shape) < 2:
         raise NotLowerableError("matrix_multiply needs matrices")
     over = iterate(problem.outputs[0], problem.outputs[0].shape)
@@ -61,8 +61,8 @@ def lower_matrix_multiply(problem: Problem) -> list[Nest]:
     right = _batched(batch, b.shape, [n, r] if params.transpose_b else [r, n])
     product = apply(_PRODUCT, [operands.load(0, left), operands.load(1, right)])
     stages = (
-        Reduce("total", _F32, "add", 0.0, product, (shared,)),
-        Emit((operands.store(0, over.coords, Local("total", _F32)),)),
+        Reduce("total", total_type, "add", 0.0, product, (shared,)),
+        Emit((operands.store(0, over.coords, convert(Local("total", total_type), _F32)),)),
     )
     is_dot = params.transpose_b and not params.transpose_a
     return [operands.nest(over, stages, is_vector=not is_dot)]
@@ -73,11 +73,6 @@ def _batched(batch: list[Index], shape: tuple[int, ...], matrix: list[Index]) ->
     rank = len(shape) - 2
     kept = batch[len(batch) - rank :] if rank else []
     return [Index() if e == 1 else c for c, e in zip(kept, shape[:rank], strict=True)] + matrix
-
-
-def _require_float(problem: Problem) -> None:
-    if any(layout.dtype not in _FLOATS for layout in problem.inputs[:2]):
-        raise NotLowerableError("products are generated for float32 and float16 only")
 
 
 LOWERINGS: dict[str, Lowering] = {

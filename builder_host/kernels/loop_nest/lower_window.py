@@ -1,5 +1,7 @@
 """Convolution, deconvolution and pooling of any rank: correct everywhere, fast nowhere.
 
+8-bit tensors are added up in int32, exactly.
+
 The hand-made families are far quicker; this one stands in where none of them applies.
 """
 
@@ -8,23 +10,22 @@ from __future__ import annotations
 import math
 
 from builder_host.codegen.indices import Index, Var, as_index
-from builder_host.codegen.loop_nest import Buffer, Condition, Literal, Load, Local, Value
+from builder_host.codegen.loop_nest import Buffer, Condition, Literal, Load, Local, Value, convert
 from builder_host.codegen.nest import Emit, Nest, Reduce
 from builder_host.expressions import Binary, Input
 from builder_host.kernels.family import Problem
 from builder_host.kernels.loop_nest.operands import (
     Iteration,
     Lowering,
-    NotLowerableError,
     Operands,
     apply,
     iterate,
+    sum_type,
 )
 from builder_host.network.layers.pooling import divisors
 from planformat.datatypes import DataType
 
 _F32 = DataType.FLOAT32
-_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
 _PRODUCT = Binary("mul", Input(0), Input(1))
 
 
@@ -95,13 +96,13 @@ def lower_pooling(problem: Problem) -> list[Nest]:
         conditions.append(Condition(source[-1], 0, x.shape[2 + dim]))
     is_max = params.mode == "max"
     load = operands.load(0, [n, c, *source])
-    if not load.dtype.is_float or load.dtype is DataType.FLOAT64:
-        raise NotLowerableError(f"pooling of {load.dtype.text}")
-    init = -math.inf if is_max else 0.0
+    total_type = sum_type(x, x)
+    lowest = -math.inf if total_type is _F32 else -128.0
+    init = lowest if is_max else 0.0
     reduce = Reduce(
-        "total", _F32, "max" if is_max else "add", init, load, tuple(taps), tuple(conditions)
+        "total", total_type, "max" if is_max else "add", init, load, tuple(taps), tuple(conditions)
     )
-    result: Value = Local("total", _F32)
+    result: Value = Local("total", total_type)
     if not is_max:
         counts = divisors(params, x.shape[2:])
         first = float(counts.reshape(-1)[0])
@@ -112,13 +113,11 @@ def lower_pooling(problem: Problem) -> list[Nest]:
             for position, extent in zip(spatial, params.output_spatial, strict=True):
                 where = where * extent + position
             count = Load(table, where)
-        result = apply(Binary("div", Input(0), Input(1)), [result, count])
+        result = apply(Binary("div", Input(0), Input(1)), [convert(result, _F32), count])
     return [operands.nest(over, [reduce, Emit((operands.store(0, over.coords, result),))])]
 
 
 def _over(problem: Problem) -> Iteration:
-    if any(layout.dtype not in _FLOATS for layout in problem.inputs[:2]):
-        raise NotLowerableError("convolution is generated for float32 and float16 only")
     return iterate(problem.outputs[0], problem.outputs[0].shape)
 
 
@@ -131,12 +130,14 @@ def _sum(
     *,
     bias: int,
 ) -> Nest:
-    total: Value = Local("total", _F32)
-    if operands.problem.num_own_inputs > bias:
+    problem = operands.problem
+    total_type = sum_type(problem.inputs[0], problem.inputs[1])
+    total: Value = convert(Local("total", total_type), _F32)
+    if problem.num_own_inputs > bias:
         both = [total, operands.load(bias, [over.coords[1]])]
         total = apply(Binary("add", Input(0), Input(1)), both)
     stages = (
-        Reduce("total", _F32, "add", 0.0, product, variables, tuple(conditions)),
+        Reduce("total", total_type, "add", 0.0, product, variables, tuple(conditions)),
         Emit((operands.store(0, over.coords, total),)),
     )
     return operands.nest(over, stages)

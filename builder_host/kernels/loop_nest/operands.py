@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from builder_host.codegen.indices import Index, Var, as_index, dot
-from builder_host.codegen.loop_nest import Apply, Buffer, Condition, Load, Section, Value
+from builder_host.codegen.loop_nest import Apply, Buffer, Condition, Load, Section, Value, convert
 from builder_host.codegen.nest import Emit, Nest, Stage, StoreTo
 from builder_host.expressions import Expr
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout
+from builder_host.network.rules import EIGHT_BITS
 from planformat.datatypes import DataType
 
+_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
 CONSTANT_SLACK = 64  # elements that packed constants are padded with, for whole-vector reads
 
 
@@ -138,8 +140,13 @@ class Operands:
         if epilogue is None:
             return value
         own = self.problem.num_own_inputs
-        operands = [self.load_broadcast(own + i, coords) for i in range(epilogue.num_operands)]
-        return apply(epilogue.expr, [value, *operands])
+        operands: list[Value] = [
+            self.load_broadcast(own + i, coords) for i in range(epilogue.num_operands)
+        ]
+        values = [value, *operands]
+        if any(v.dtype.is_float for v in values):  # 8-bit operands are read as plain numbers
+            values = [convert(v, DataType.FLOAT32) if v.dtype in EIGHT_BITS else v for v in values]
+        return apply(epilogue.expr, values)
 
     def nest(
         self,
@@ -169,6 +176,19 @@ class Operands:
         """Channel block of any blocked tensor among inputs and outputs of rank 4, else 1."""
         layouts = (*self.problem.inputs, *self.problem.outputs)
         return max(layout.format.channel_block for layout in layouts)
+
+
+def sum_type(x: Layout, w: Layout) -> DataType:
+    """Type in which products of two tensors are added: FLOAT32, INT32 for 8-bit tensors.
+
+    Raises:
+        NotLowerableError: other element types.
+    """
+    if x.dtype in _FLOATS and w.dtype in _FLOATS:
+        return DataType.FLOAT32
+    if x.dtype in EIGHT_BITS and w.dtype in EIGHT_BITS:
+        return DataType.INT32
+    raise NotLowerableError("sums are generated for float32, float16 and 8-bit integers only")
 
 
 def compute_type(values: Sequence[Value]) -> DataType:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from builder_host.network.definition import LayerDefinition
 from builder_host.network.rules import (
+    product_type,
     require,
     require_num_inputs,
     require_per_dim,
-    require_same_dtype,
 )
 from builder_host.network.tensor_type import TensorType
 from builder_host.network.windows import dilated, pad_or_crop, taps
@@ -34,7 +34,10 @@ class ConvolutionParams:
 
 
 class Convolution:
-    """x[N,C,*S], w[K,C/G,*F], optional b[K] -> y[N,K,*O]; O = floor((S+B+A-DF)/stride)+1."""
+    """x[N,C,*S], w[K,C/G,*F], optional b[K] -> y[N,K,*O]; O = floor((S+B+A-DF)/stride)+1.
+
+    An 8-bit x with INT8 weights gives the exact integer sums as FLOAT32.
+    """
 
     kind = "convolution"
     params_type = ConvolutionParams
@@ -42,7 +45,7 @@ class Convolution:
     def infer(self, params: ConvolutionParams, inputs: Sequence[TensorType]) -> list[TensorType]:
         """Check channels, groups, ranks and that at least one output position exists."""
         require_num_inputs(inputs, 2, 3)
-        require_same_dtype(inputs)
+        dtype = product_type(inputs)
         x, w = inputs[0], inputs[1]
         spatial = x.rank - 2
         require(spatial >= 1, f"input needs batch, channels and space, got {x}")
@@ -66,7 +69,7 @@ class Convolution:
                 f"window of {covered} does not fit the padded extent {room} of dimension {2 + i}",
             )
             out.append((room - covered) // params.strides[i] + 1)
-        return [TensorType((x.shape[0], k, *out), x.dtype)]
+        return [TensorType((x.shape[0], k, *out), dtype)]
 
     def reference(self, params: ConvolutionParams, inputs: Sequence[Array]) -> list[Array]:
         """Sum over taps of one matrix product per group."""

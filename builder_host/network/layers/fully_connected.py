@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from builder_host.network.definition import LayerDefinition
 from builder_host.network.layers.convolution import check_bias
-from builder_host.network.rules import require, require_num_inputs, require_same_dtype
+from builder_host.network.rules import product_type, require, require_num_inputs
 from builder_host.network.tensor_type import TensorType
 
 Array = npt.NDArray[Any]
@@ -24,7 +24,7 @@ class FullyConnectedParams:
 
 
 class FullyConnected:
-    """x[N,...] with V elements per image, w[K,V], optional b[K] -> [N,K]."""
+    """x[N,...] with V elements per image, w[K,V], optional b[K] -> [N,K]; 8 bits as convolution."""
 
     kind = "fully_connected"
     params_type = FullyConnectedParams
@@ -33,7 +33,7 @@ class FullyConnected:
         """Check that the weights match the flattened input."""
         del params
         require_num_inputs(inputs, 2, 3)
-        require_same_dtype(inputs)
+        dtype = product_type(inputs)
         x, w = inputs[0], inputs[1]
         require(x.rank >= 1, "input needs a batch dimension, got a scalar")
         require(w.rank == 2, f"weights must be [K,V], got {w}")
@@ -43,7 +43,7 @@ class FullyConnected:
             f"input {x} has {volume} elements per image, weights {w} take {w.shape[1]}",
         )
         check_bias(inputs, w.shape[0])
-        return [TensorType((x.shape[0], w.shape[0]), x.dtype)]
+        return [TensorType((x.shape[0], w.shape[0]), dtype)]
 
     def reference(self, params: FullyConnectedParams, inputs: Sequence[Array]) -> list[Array]:
         """One matrix product."""

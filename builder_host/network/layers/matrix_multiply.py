@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from builder_host.network.definition import LayerDefinition
 from builder_host.network.rules import (
+    product_type,
     require,
     require_broadcast,
     require_num_inputs,
-    require_same_dtype,
 )
 from builder_host.network.tensor_type import TensorType
 
@@ -30,7 +30,10 @@ class MatrixMultiplyParams:
 
 
 class MatrixMultiply:
-    """a[...,M,K], b[...,K,N] (rank >= 2, batch dimensions broadcast) -> y[...,M,N]."""
+    """a[...,M,K], b[...,K,N] (rank >= 2, batch dimensions broadcast) -> y[...,M,N].
+
+    An 8-bit a with INT8 b gives the exact integer sums as FLOAT32.
+    """
 
     kind = "matrix_multiply"
     params_type = MatrixMultiplyParams
@@ -38,7 +41,7 @@ class MatrixMultiply:
     def infer(self, params: MatrixMultiplyParams, inputs: Sequence[TensorType]) -> list[TensorType]:
         """Check ranks, the shared dimension and the batch broadcast."""
         require_num_inputs(inputs, 2)
-        require_same_dtype(inputs)
+        dtype = product_type(inputs)
         a, b = inputs
         require(
             a.rank >= 2 and b.rank >= 2, f"both sides need rank 2 or more, got {a} and {b}; reshape"
@@ -47,7 +50,7 @@ class MatrixMultiply:
         k_of_b, n = b.shape[-2:] if not params.transpose_b else (b.shape[-1], b.shape[-2])
         require(k == k_of_b, f"shared dimension is {k} in {a} but {k_of_b} in {b}")
         batch = require_broadcast([a.shape[:-2], b.shape[:-2]])
-        return [TensorType((*batch, m, n), a.dtype)]
+        return [TensorType((*batch, m, n), dtype)]
 
     def reference(self, params: MatrixMultiplyParams, inputs: Sequence[Array]) -> list[Array]:
         """numpy.matmul."""

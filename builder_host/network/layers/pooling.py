@@ -11,9 +11,15 @@ import numpy.typing as npt
 
 from builder_host.network.definition import LayerDefinition
 from builder_host.network.layers.convolution import check_window_params
-from builder_host.network.rules import require, require_num_inputs, require_per_dim
+from builder_host.network.rules import (
+    EIGHT_BITS,
+    require,
+    require_num_inputs,
+    require_per_dim,
+)
 from builder_host.network.tensor_type import TensorType
 from builder_host.network.windows import dilated, pad_or_crop, taps
+from planformat.datatypes import DataType
 
 Array = npt.NDArray[Any]
 
@@ -65,7 +71,10 @@ def pooled_extent(
 
 
 class Pooling:
-    """x[N,C,*S] -> y[N,C,*output_spatial]."""
+    """x[N,C,*S] -> y[N,C,*output_spatial].
+
+    The average of 8-bit values is FLOAT32: their exact sum, divided once.
+    """
 
     kind = "pooling"
     params_type = PoolingParams
@@ -100,7 +109,9 @@ class Pooling:
                 f"output {out - 1} of dimension {2 + i} starts at {(out - 1) * stride - begin}, "
                 f"outside the extent {extent}",
             )
-        return [TensorType((*x.shape[:2], *params.output_spatial), x.dtype)]
+        is_mean_of_8_bits = params.mode == "average" and x.dtype in EIGHT_BITS
+        dtype = DataType.FLOAT32 if is_mean_of_8_bits else x.dtype
+        return [TensorType((*x.shape[:2], *params.output_spatial), dtype)]
 
     def reference(self, params: PoolingParams, inputs: Sequence[Array]) -> list[Array]:
         """Fold over the taps of the window."""
@@ -123,8 +134,6 @@ class Pooling:
             y = np.maximum(y, cells) if is_max else y + cells
         if not is_max:
             y = y / divisors(params, x.shape[2:])
-        if np.asarray(inputs[0]).dtype.kind in "iu":
-            y = np.trunc(y).astype(np.int64)
         return [y]
 
 
