@@ -71,6 +71,37 @@ BINARY_OPS: dict[str, Callable[[Array, Array], Array]] = {
     "gt": np.greater,
     "ge": np.greater_equal,
 }
+
+
+def _shifted_left(x: Array, count: Array) -> Array:
+    """Bits move out at the top; a count outside 0..63 leaves 0."""
+    bits = np.asarray(x).astype(np.int64).astype(np.uint64)
+    places = np.asarray(count).astype(np.int64)
+    legal = (places >= 0) & (places < 64)
+    moved = np.left_shift(bits, np.where(legal, places, 0).astype(np.uint64))
+    return np.where(legal, moved, np.uint64(0)).astype(np.int64)
+
+
+def _shifted_right(x: Array, count: Array) -> Array:
+    """Copies of the sign move in; a count outside 0..63 leaves 0 or -1."""
+    places = np.asarray(count).astype(np.int64)
+    return np.right_shift(
+        np.asarray(x).astype(np.int64), np.where((places >= 0) & (places < 64), places, 63)
+    )
+
+
+def _on_integers(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    return lambda a, b: function(np.asarray(a).astype(np.int64), np.asarray(b).astype(np.int64))
+
+
+# Operations on 64-bit integers only: no float expression may hold them.
+INTEGER_OPS: dict[str, Callable[[Array, Array], Array]] = {
+    "bit_and": _on_integers(np.bitwise_and),
+    "bit_or": _on_integers(np.bitwise_or),
+    "bit_xor": _on_integers(np.bitwise_xor),
+    "shift_left": _shifted_left,
+    "shift_right": _shifted_right,
+}
 BOOLEAN_OPS = frozenset({"not", "isnan", "isinf", "and", "or", "xor", "eq", "lt", "le", "gt", "ge"})
 
 
@@ -98,7 +129,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """One of `BINARY_OPS` applied to `a` and `b`."""
+    """One of `BINARY_OPS` or `INTEGER_OPS` applied to `a` and `b`."""
 
     op: str
     a: Expr
@@ -166,7 +197,8 @@ def evaluate(expr: Expr, operands: Sequence[Array]) -> Array:
         case Unary(op=op, x=x):
             return UNARY_OPS[op](evaluate(x, operands))
         case Binary(op=op, a=a, b=b):
-            return BINARY_OPS[op](evaluate(a, operands), evaluate(b, operands))
+            function = BINARY_OPS.get(op) or INTEGER_OPS[op]
+            return function(evaluate(a, operands), evaluate(b, operands))
         case Select(condition=condition, a=a, b=b):
             return np.where(
                 evaluate(condition, operands).astype(bool),

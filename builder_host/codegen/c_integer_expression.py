@@ -13,6 +13,8 @@ from builder_host.expressions import BOOLEAN_OPS, Binary, Const, Expr, Input, Se
 _COMPARE = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&", "or": "|", "xor": "^"}
 _ARITHMETIC = {"add": "+", "sub": "-", "mul": "*"}
+_BITS = {"bit_and": "&", "bit_or": "|", "bit_xor": "^"}
+_SHIFTS = ("shift_left", "shift_right")
 _REMAINDERS = {"floor_div": "ep_floor_div_i", "mod": "ep_mod_i", "fmod": "ep_fmod_i"}
 
 
@@ -75,6 +77,10 @@ def _binary(op: str, a: tuple[str, bool], b: tuple[str, bool]) -> tuple[str, boo
         return f"(int64_t)({left} {_COMPARE[op]} {right})", True
     if op in _LOGIC:
         return f"(int64_t)((({left}) != 0) {_LOGIC[op]} (({right}) != 0))", True
+    if op in _BITS:
+        return f"((int64_t)({left}) {_BITS[op]} (int64_t)({right}))", True
+    if op in _SHIFTS:
+        return _shift(op, f"((int64_t)({left}))", f"((int64_t)({right}))"), True
     if op in _ARITHMETIC:
         if both:  # unsigned, because signed overflow is undefined
             sign = _ARITHMETIC[op]
@@ -90,6 +96,14 @@ def _binary(op: str, a: tuple[str, bool], b: tuple[str, bool]) -> tuple[str, boo
     if op in BOOLEAN_OPS:
         raise ValueError(f"operation '{op}' cannot be printed for integers")
     return f"(double)ep_{op}_s((float)({left}), (float)({right}))", False
+
+
+def _shift(op: str, x: str, count: str) -> str:
+    """A count outside 0..63 is undefined in C: the result is what shifting everything out gives."""
+    beyond = f"({count} < 0 || {count} > 63)"
+    if op == "shift_left":
+        return f"({beyond} ? INT64_C(0) : (int64_t)((uint64_t){x} << {count}))"
+    return f"({x} >> ({beyond} ? INT64_C(63) : {count}))"
 
 
 def _double_literal(value: float) -> str:

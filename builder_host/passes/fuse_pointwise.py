@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from builder_host.expressions import (
+    Binary,
     Expr,
     Input,
+    Select,
+    Unary,
+    children,
     keeps_integers,
     num_operations,
     substitute,
@@ -18,6 +22,8 @@ from planformat.datatypes import DataType
 
 MAX_OPERATIONS = 64
 MAX_INPUTS = 8
+# Operations whose result modulo 2^n follows from their operands modulo 2^n.
+_MODULAR = frozenset({"add", "sub", "mul", "neg", "bit_and", "bit_or", "bit_xor", "shift_left"})
 
 
 def run(network: Network) -> int:
@@ -81,6 +87,22 @@ def fused_expression(
     return (expr, kept) if len(kept) <= MAX_INPUTS else None
 
 
+def _is_narrow(dtype: DataType) -> bool:
+    """Integers that kernels compute in more bits than they are stored in."""
+    return not dtype.is_float and dtype.size_bytes < 8
+
+
+def _may_wrap(expr: Expr) -> bool:
+    return bool(_operations(expr) & (_MODULAR - {"bit_and", "bit_or"}))
+
+
+def _operations(expr: Expr) -> frozenset[str]:
+    own = frozenset({expr.op}) if isinstance(expr, Unary | Binary) else frozenset[str]()
+    if isinstance(expr, Select):
+        own = frozenset({"select"})
+    return own.union(*(_operations(child) for child in children(expr)))
+
+
 def _types_agree(producer: Layer, layer: Layer) -> bool:
     """One element type besides BOOL, and BOOL results come from comparisons or logic."""
     tensors = [*producer.inputs, *layer.inputs, producer.output, layer.output]
@@ -89,4 +111,6 @@ def _types_agree(producer: Layer, layer: Layer) -> bool:
         return False
     if not all(dtype.is_float for dtype in others) and not keeps_integers(producer.params.expr):
         return False  # the result is truncated in between
+    if any(_is_narrow(dtype) for dtype in others) and _may_wrap(producer.params.expr):
+        return _operations(layer.params.expr) <= _MODULAR  # else it needs the wrapped value
     return producer.output.dtype is not DataType.BOOL or is_boolean(producer.params.expr)
