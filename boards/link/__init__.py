@@ -1,0 +1,1 @@
+"""The link between a host and a board: PROTOCOL.md is the truth."""
