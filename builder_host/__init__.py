@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder_host.builder import BuilderConfig, BuiltPlan, build
+    from builder_host.builder import BuiltPlan, build
+    from builder_host.config import BuilderConfig
     from builder_host.errors import BuilderError
     from builder_host.importers.caffe.model import import_caffe
     from builder_host.importers.caffe.weights import read_binaryproto
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuilderConfig": "builder_host.builder",
+    "BuilderConfig": "builder_host.config",
     "BuiltPlan": "builder_host.builder",
     "build": "builder_host.builder",
     "BuilderError": "builder_host.errors",

@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from builder_host.backend import Backend, CpuBackend, make_backend
-from builder_host.emit import TunedOperation, emit_plan
+from builder_host.config import BuilderConfig
+from builder_host.draft import Draft, check_same_bindings, make_draft
+from builder_host.emit import emit_plan
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.kernels.family import Problem
 from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import LocalDevice, local_fingerprint
-from builder_host.network.copying import copy_network
 from builder_host.network.network import Network
-from builder_host.passes import layout_assignment, narrow_float
-from builder_host.passes.pipeline import run_passes
-from builder_host.placement import Placement
 from builder_host.report import BuildReport, make_report
 from builder_host.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
+from builder_host.tune.profiles import tune_profiles
 from builder_host.tune.select import Tuner
 from builder_host.tune.timing_cache import (
     TimingCache,
@@ -36,7 +36,8 @@ from builder_host.verification import (
     TOLERANCE_OF_PRECISION,
     TOLERANCE_OF_SAME_CODE,
     check_outputs,
-    reference_outputs,
+    make_canary,
+    only_profile,
     with_canary,
 )
 from planformat.fingerprint import DeviceFingerprint, compare, fingerprint_to_json
@@ -47,55 +48,7 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-
-@dataclass(frozen=True, slots=True)
-class BuilderConfig:
-    """Options of a build, checked when made.
-
-    Attributes:
-        target: `host-cpu` or `auto` (this machine), or the path of a fingerprint file that
-            `edgeplan probe --json` wrote on the device.
-        timing_cache: file to read timings from and add new ones to, or None.
-        is_strict_cache: a timing that the cache lacks is an error instead of a measurement.
-        workspace_limit_bytes: candidates that need more shared workspace are dropped.
-        num_threads: worker threads that the plan is tuned for; None: every core of the target.
-        measure: `local` times candidates here; `none` takes what the timing cache holds and ranks
-            the rest by the cost model.
-        trace_dir: where the network is written after each pass, or None.
-        num_jobs: compilers at once; None: as many as there are cores here.
-        compiler: `zig` (from pip), `gcc`, `clang` or a path.
-        artifact_dir: store of generated code; None: the user's cache folder.
-        precision: `fp32`, or `fp16` (CUDA: stored in float16, accumulated in float32).
-        is_checked: compare the plan with the float64 reference before it is handed over; where the
-            plan cannot run here, the reference becomes the expected output of its canary.
-    """
-
-    target: str = "host-cpu"
-    timing_cache: str | os.PathLike[str] | None = None
-    is_strict_cache: bool = False
-    workspace_limit_bytes: int = 256 << 20
-    num_threads: int | None = None
-    measure: str = "local"
-    trace_dir: str | os.PathLike[str] | None = None
-    num_jobs: int | None = None
-    compiler: str = "zig"
-    artifact_dir: str | os.PathLike[str] | None = None
-    precision: str = "fp32"
-    is_checked: bool = True
-
-    def __post_init__(self) -> None:
-        if self.measure not in ("local", "none"):
-            raise BuilderError(f"measure is '{self.measure}'; expected 'local' or 'none'")
-        if self.precision not in ("fp32", "fp16"):
-            raise BuilderError(f"precision is '{self.precision}'; expected 'fp32' or 'fp16'")
-        for name in ("num_threads", "num_jobs"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BuilderError(f"{name} is {value}; expected at least 1")
-        if self.workspace_limit_bytes < 0:
-            raise BuilderError(f"workspace_limit_bytes is {self.workspace_limit_bytes}")
-        if self.is_strict_cache and self.timing_cache is None:
-            raise BuilderError("a strict build needs a timing cache; name its file")
+DEFAULT_PROFILE = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +68,17 @@ class BuiltPlan:
 
 
 def build(
-    network: Network, config: BuilderConfig | None = None, *, progress: Progress | None = None
+    network: Network | Mapping[str, Network],
+    config: BuilderConfig | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> BuiltPlan:
     """Build a plan.
 
     Args:
-        network: what an importer or the network-definition API made; it is left as it is.
+        network: what an importer or the network-definition API made; it is left as it is. Or
+            several by profile name: one network in several shapes (batch 1, 4, 8 ...), which
+            share the plan and its weights. The first is the default profile.
         config: options; default: this machine's CPU.
         progress: called with a phase's name, items done and items in all.
 
@@ -132,7 +90,7 @@ def build(
 
 
 def write_tuning_bundle(
-    network: Network,
+    network: Network | Mapping[str, Network],
     path: str | os.PathLike[str],
     config: BuilderConfig | None = None,
     *,
@@ -156,11 +114,14 @@ def write_tuning_bundle(
 class _Build:
     """The stages of one build; the constructor goes as far as the list of problems."""
 
-    def __init__(self, network: Network, config: BuilderConfig, progress: Progress) -> None:
+    def __init__(
+        self, network: Network | Mapping[str, Network], config: BuilderConfig, progress: Progress
+    ) -> None:
         self.config = config
         self.progress = progress
-        self.network = network = copy_network(network)
-        _check_bindings(network)
+        networks = {DEFAULT_PROFILE: network} if isinstance(network, Network) else dict(network)
+        if not networks:
+            raise BuilderError("no network to build: the mapping of profiles is empty")
         self.fingerprint, is_local = resolve_target(config.target)
         self.backend = make_backend(
             self.fingerprint,
@@ -170,24 +131,24 @@ class _Build:
             hardware=target_hardware(config.target),
         )
         _check_measuring(config, _is_timed_here(self.backend, is_local), self.fingerprint)
-        self.reference = reference_outputs(network) if config.is_checked else None
-
-        trace = TraceWriter(config.trace_dir) if config.trace_dir is not None else None
-        run_passes(network, trace)
-        if config.precision == "fp16":
-            narrow_float.run(network)
-        self.flush_bytes = self.backend.target.flush_bytes(_constant_bytes(network))
-        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
         self.num_workers = config.num_threads or self.backend.default_workers
-        choice = FamilyChoice(self.backend.families, self.backend.target)
-        formats = layout_assignment.run(network, choice, self.num_workers)
-        if trace is not None:
-            trace.layouts(network, formats)
-        self.placement = Placement(network, formats, choice, self.num_workers)
-        self.operations = self.placement.operations()
+        self.drafts = [
+            make_draft(
+                name,
+                one,
+                config,
+                self.backend,
+                num_workers=self.num_workers,
+                trace=_trace(config, name, is_only=len(networks) == 1),
+            )
+            for name, one in networks.items()
+        ]
+        check_same_bindings(self.drafts)
+        self.flush_bytes = self.backend.target.flush_bytes(self.drafts[0].constant_bytes)
+        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
         self.cache = _load_cache(config)
         self.tuner = Tuner(
-            choice,
+            FamilyChoice(self.backend.families, self.backend.target),
             self.backend,
             self.cache,
             self.device if config.measure == "local" else None,
@@ -200,7 +161,7 @@ class _Build:
 
     def write_bundle(self, path: str | os.PathLike[str]) -> int:
         """Compile what the cache lacks and write the bundle."""
-        rows = self.tuner.rows(op.problem for op in self.operations)
+        rows = self.tuner.rows(self._problems())
         prepared = self.tuner.prepare(self.tuner.missing(rows))
         write_bundle(
             path,
@@ -216,41 +177,54 @@ class _Build:
 
     def finish(self) -> BuiltPlan:
         """Select tactics, emit the plan, try it where it can run."""
-        config, tuner, device = self.config, self.tuner, self.device
-        selections = tuner.select(op.problem for op in self.operations)
+        config = self.config
+        selections = self.tuner.select(self._problems())
         _save_cache(config, self.cache)
-        tuned = []
-        for operation in self.operations:
-            selection = selections[operation.problem.text()]
-            program = selection.candidate.program(self.backend.target)
-            tuned.append(TunedOperation(operation, selection, program))
+        tuned = tune_profiles(self.drafts, selections, self.tuner, config.sharing_tolerance)
         self.progress("emit", 0, 1)
+        chosen = [item.selection for profile in tuned for item in profile.operations]
         plan = emit_plan(
-            self.network,
-            self.placement,
             tuned,
             backend=self.backend,
             fingerprint=self.fingerprint,
-            provenance=_provenance(self.network, config, self.backend, selections.values()),
+            provenance=_provenance(self.drafts[0].network, config, self.backend, chosen),
         )
         accuracy: dict[str, float] = {}
-        if device is not None:
-            outputs = device.run_canary(plan, CANARY_SEED)
-            if self.reference is not None:
-                accuracy = check_outputs(self.reference, outputs)
-            latency_us = _plan_latency(plan, device, tuner, config)
-            plan = with_canary(plan, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
-            _save_cache(config, self.cache)
-        elif self.reference is not None:
-            tolerance = TOLERANCE_OF_PRECISION[config.precision]
-            plan = with_canary(plan, self.reference, None, tolerance)
-        report = make_report(plan, tuned, tuner.summary, self.placement, accuracy)
+        for index, draft in enumerate(self.drafts):
+            plan, errors = self._try_profile(plan, index, draft)
+            prefix = f"{draft.name}: " if index else ""
+            accuracy |= {prefix + name: error for name, error in errors.items()}
+        _save_cache(config, self.cache)
+        report = make_report(plan, tuned, self.tuner, accuracy)
         self.progress("done", 1, 1)
         return BuiltPlan(plan, report)
 
+    def _problems(self) -> Iterator[Problem]:
+        return (operation.problem for draft in self.drafts for operation in draft.operations)
 
-def _constant_bytes(network: Network) -> int:
-    return sum(t.values.nbytes for t in network.tensors() if t.values is not None)
+    def _try_profile(self, plan: Plan, index: int, draft: Draft) -> tuple[Plan, dict[str, float]]:
+        """The plan with a canary for a profile, and the error of each of its outputs."""
+        config, device, reference = self.config, self.device, draft.reference
+        if device is not None:
+            alone = only_profile(plan, index)
+            outputs = device.run_canary(alone, CANARY_SEED)
+            errors = check_outputs(reference, outputs) if reference is not None else {}
+            latency_us = _plan_latency(alone, device, self.tuner, config)
+            canary = make_canary(plan.bindings, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
+            return with_canary(plan, index, canary), errors
+        if reference is not None:
+            tolerance = TOLERANCE_OF_PRECISION[config.precision]
+            canary = make_canary(plan.bindings, reference, None, tolerance)
+            return with_canary(plan, index, canary), {}
+        return plan, {}
+
+
+def _trace(config: BuilderConfig, profile: str, *, is_only: bool) -> TraceWriter | None:
+    """Each of several profiles is traced into a folder of its own."""
+    if config.trace_dir is None:
+        return None
+    folder = Path(config.trace_dir)
+    return TraceWriter(folder if is_only else folder / profile)
 
 
 def _is_timed_here(backend: Backend, is_local: bool) -> bool:
@@ -292,14 +266,6 @@ def resolve_target(target: str) -> tuple[DeviceFingerprint, bool]:
     if stated is None:
         return here, True
     return stated, not compare(stated, here)
-
-
-def _check_bindings(network: Network) -> None:
-    if not network.outputs:
-        raise BuilderError("the network has no output; mark one")
-    for tensor in network.outputs:
-        if tensor.producer is None and not tensor.is_constant and tensor not in network.inputs:
-            raise BuilderError(f"output '{tensor.name}' is computed by no layer")
 
 
 def _load_cache(config: BuilderConfig) -> TimingCache:

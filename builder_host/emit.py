@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy.typing as npt
+
 from builder_host.backend import Backend, LinkedCode
+from builder_host.draft import Draft
 from builder_host.kernels.family import GridLaunch, Launch, Program
 from builder_host.memory_plan import ArenaPlan, Lifetime, plan_memory
-from builder_host.network.network import Network, Tensor
+from builder_host.network.network import Tensor
 from builder_host.placement import Operation, Placement, View
 from builder_host.tune.select import Selection
 from builder_host.weights_region import WeightsRegion
@@ -34,10 +37,16 @@ class TunedOperation:
     program: Program
 
 
+@dataclass(frozen=True, slots=True)
+class TunedProfile:
+    """A profile with a tactic for each of its operations, in order."""
+
+    draft: Draft
+    operations: tuple[TunedOperation, ...]
+
+
 def emit_plan(
-    network: Network,
-    placement: Placement,
-    tuned: Sequence[TunedOperation],
+    profiles: Sequence[TunedProfile],
     *,
     backend: Backend,
     fingerprint: DeviceFingerprint,
@@ -46,9 +55,7 @@ def emit_plan(
     """Put a plan together.
 
     Args:
-        network: after all passes; gives the bindings.
-        placement: views of its tensors.
-        tuned: what runs, in order.
+        profiles: at least one; their bindings differ in shapes only.
         backend: compiles and links the code objects.
         fingerprint: of the device that the plan is for.
         provenance: text facts to store.
@@ -56,13 +63,49 @@ def emit_plan(
     Raises:
         CompileError: code that was tuned before does not compile or link now.
     """
+    network = profiles[0].draft.network
+    region = WeightsRegion()
+    keys = [
+        [
+            [None if array is None else region.add(array) for array in arrays]
+            for arrays in (packed_constants(i, backend.target) for i in profile.operations)
+        ]
+        for profile in profiles
+    ]
+    weights, chunk_lengths, offsets = region.finish()
+    code = backend.link([item.program for profile in profiles for item in profile.operations])
+    variant = Variant(
+        fingerprint=fingerprint,
+        code_objects=code.code_objects,
+        kernels=code.kernels,
+        profiles=tuple(
+            _profile(profile, own_keys, offsets, code)
+            for profile, own_keys in zip(profiles, keys, strict=True)
+        ),
+    )
+    return Plan(
+        name=network.name,
+        bindings=tuple(
+            Binding(tensor.name, index < len(network.inputs), tensor.dtype)
+            for index, tensor in enumerate([*network.inputs, *network.outputs])
+        ),
+        variants=(variant,),
+        weights=weights.data,
+        chunk_lengths=chunk_lengths,
+        provenance=dict(sorted(provenance.items())),
+    )
+
+
+def _profile(
+    profile: TunedProfile,
+    keys: Sequence[Sequence[bytes | None]],
+    offsets: Mapping[bytes, int],
+    code: LinkedCode,
+) -> Profile:
+    network, placement, tuned = profile.draft.network, profile.draft.placement, profile.operations
     bindings = [*network.inputs, *network.outputs]
     binding_index = {tensor: index for index, tensor in enumerate(bindings)}
     arena = plan_memory(_lifetimes(placement, tuned, binding_index))
-    region = WeightsRegion()
-    keys = [_pack(item, region, backend.target) for item in tuned]
-    weights, chunk_lengths, offsets = region.finish()
-    code = backend.link([item.program for item in tuned])
     steps: list[Step] = []
     names: set[str] = set()
     for index, item in enumerate(tuned):
@@ -72,31 +115,13 @@ def emit_plan(
             if len(item.program.launches) > 1:
                 name = f"{name} [{number}/{len(item.program.launches)}]"
             steps.append(_step(_unique(name, names), launch, item, code, arguments))
-    workers = max((item.operation.problem.num_workers for item in tuned), default=1)
-    profile = Profile(
-        name="default",
+    return Profile(
+        name=profile.draft.name,
         shapes=tuple(tensor.shape for tensor in bindings),
         steps=tuple(steps),
         arena_bytes=arena.arena_bytes,
         arena_lower_bound_bytes=arena.lower_bound_bytes,
-        num_workers=workers,
-    )
-    variant = Variant(
-        fingerprint=fingerprint,
-        code_objects=code.code_objects,
-        kernels=code.kernels,
-        profiles=(profile,),
-    )
-    return Plan(
-        name=network.name,
-        bindings=tuple(
-            Binding(tensor.name, index < len(network.inputs), tensor.dtype)
-            for index, tensor in enumerate(bindings)
-        ),
-        variants=(variant,),
-        weights=weights.data,
-        chunk_lengths=chunk_lengths,
-        provenance=dict(sorted(provenance.items())),
+        num_workers=max((item.operation.problem.num_workers for item in tuned), default=1),
     )
 
 
@@ -167,11 +192,11 @@ def _lifetimes(
     return found
 
 
-def _pack(item: TunedOperation, region: WeightsRegion, target: Any) -> list[bytes | None]:
+def packed_constants(item: TunedOperation, target: Any) -> list[npt.NDArray[Any] | None]:
+    """For each input of an operation the packed bytes of a constant, or None."""
     candidate = item.selection.candidate
     constants = [t.values if t is not None else None for t in item.operation.constants]
-    packed = candidate.family.pack(candidate.problem, candidate.tactic, target, constants)
-    return [None if array is None else region.add(array) for array in packed]
+    return candidate.family.pack(candidate.problem, candidate.tactic, target, constants)
 
 
 def _arguments(

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from builder_host.emit import TunedOperation
-from builder_host.placement import Placement
-from builder_host.tune.select import TuneSummary
+from builder_host.emit import TunedProfile
+from builder_host.tune.select import Tuner, TuneSummary
 from planformat.plan import Plan
 
 
@@ -16,6 +15,7 @@ from planformat.plan import Plan
 class OperationRow:
     """One operation: what it computes, how, in what time (microseconds)."""
 
+    profile: str
     name: str
     kind: str
     tactic: str
@@ -30,7 +30,8 @@ class OperationRow:
 class BuildReport:
     """Figures of one build; sizes in bytes, times in microseconds.
 
-    `accuracy` holds the relative L2 error of each output against the float64 reference.
+    `accuracy` holds the relative L2 error of each output against the float64 reference. Arena and
+    latency are those of the first profile.
     """
 
     name: str
@@ -51,7 +52,11 @@ class BuildReport:
     def text(self) -> str:
         """A table for people."""
         lines = [f"{'operation':40}  {'tactic':48}  {'us':>9}"]
+        profile = self.operations[0].profile if self.operations else ""
         for row in self.operations:
+            if row.profile != profile:
+                profile = row.profile
+                lines.append(f"profile {profile}")
             time_us = row.measured_us if row.measured_us is not None else row.predicted_us
             mark = "" if row.measured_us is not None else " predicted"
             lines.append(f"{row.name[:40]:40}  {row.tactic[:48]:48}  {time_us:9.1f}{mark}")
@@ -77,39 +82,37 @@ class BuildReport:
 
 
 def make_report(
-    plan: Plan,
-    tuned: Sequence[TunedOperation],
-    summary: TuneSummary,
-    placement: Placement,
-    accuracy: Mapping[str, float],
+    plan: Plan, tuned: Sequence[TunedProfile], tuner: Tuner, accuracy: Mapping[str, float]
 ) -> BuildReport:
     """Collect the figures of a build."""
-    profile = plan.variants[0].profiles[0]
     rows = []
-    for item in tuned:
-        candidate, timing = item.selection.candidate, item.selection.timing
-        problem = candidate.problem
-        rows.append(
-            OperationRow(
-                item.operation.name,
-                problem.kind,
-                candidate.tactic.text,
-                len(placement.choice.ranked(problem)),
-                timing.median_us if timing is not None else None,
-                candidate.estimate_us,
-                tuple(layout.text() for layout in problem.inputs),
-                tuple(layout.text() for layout in problem.outputs),
+    for built in tuned:
+        for item in built.operations:
+            candidate, timing = item.selection.candidate, item.selection.timing
+            problem = candidate.problem
+            rows.append(
+                OperationRow(
+                    built.draft.name,
+                    item.operation.name,
+                    problem.kind,
+                    candidate.tactic.text,
+                    len(tuner.candidates(problem)),
+                    timing.median_us if timing is not None else None,
+                    candidate.estimate_us,
+                    tuple(layout.text() for layout in problem.inputs),
+                    tuple(layout.text() for layout in problem.outputs),
+                )
             )
-        )
+    profile, first = plan.variants[0].profiles[0], tuned[0]
     roots = {
-        view.root: placement.buffer_bytes(view.root)
-        for item in tuned
+        view.root: first.draft.placement.buffer_bytes(view.root)
+        for item in first.operations
         for view in item.operation.outputs
     }
     return BuildReport(
         plan.name,
         tuple(rows),
-        summary,
+        tuner.summary,
         len(plan.weights),
         sum(len(code.data) for code in plan.variants[0].code_objects),
         profile.arena_bytes,

@@ -13,7 +13,7 @@ from builder_host.errors import BuilderError
 from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import NUMPY_OF_DTYPE, Network
 from planformat.canary import canary_input
-from planformat.plan import Canary, Plan
+from planformat.plan import Binding, Canary, Plan
 
 CANARY_SEED = 1
 _CANARY_ELEMS = 4096  # per output; longer outputs are sampled
@@ -73,16 +73,16 @@ def check_outputs(
     return errors
 
 
-def with_canary(
-    plan: Plan,
+def make_canary(
+    bindings: Sequence[Binding],
     outputs: Mapping[str, npt.NDArray[Any]],
     latency_us: float | None,
     tolerance: tuple[float, float],
-) -> Plan:
-    """The plan with a canary that expects `outputs`.
+) -> Canary:
+    """A canary that expects `outputs`.
 
     Args:
-        plan: of one variant with one profile.
+        bindings: of the plan.
         outputs: by name.
         latency_us: median of one inference on the target, or None.
         tolerance: absolute, as a share of the largest output value, and relative to each value.
@@ -90,7 +90,7 @@ def with_canary(
     expected: list[bytes] = []
     strides: list[int] = []
     largest = 0.0
-    for binding in plan.bindings:
+    for binding in bindings:
         if binding.is_input:
             continue
         flat = np.asarray(outputs[binding.name]).reshape(-1)
@@ -101,7 +101,7 @@ def with_canary(
         if np.issubdtype(flat.dtype, np.floating) and flat.size:
             finite = np.abs(flat[np.isfinite(flat)].astype(np.float64))
             largest = max(largest, float(finite.max(initial=0.0)))
-    canary = Canary(
+    return Canary(
         seed=CANARY_SEED,
         strides=tuple(strides),
         outputs=tuple(expected),
@@ -109,6 +109,19 @@ def with_canary(
         relative_tolerance=float(np.float32(tolerance[1])),
         latency_us=latency_us,
     )
+
+
+def with_canary(plan: Plan, index: int, canary: Canary) -> Plan:
+    """The plan (of one variant) with a canary in the profile of that index."""
     variant = plan.variants[0]
-    profile = replace(variant.profiles[0], canary=canary)
-    return replace(plan, variants=(replace(variant, profiles=(profile,)),))
+    profiles = tuple(
+        replace(profile, canary=canary) if number == index else profile
+        for number, profile in enumerate(variant.profiles)
+    )
+    return replace(plan, variants=(replace(variant, profiles=profiles),))
+
+
+def only_profile(plan: Plan, index: int) -> Plan:
+    """The plan (of one variant) with one of its profiles."""
+    variant = plan.variants[0]
+    return replace(plan, variants=(replace(variant, profiles=(variant.profiles[index],)),))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runtime_edge.batching import BatchRunner
     from runtime_edge.canary import CanaryReport
     from runtime_edge.config import RuntimeConfig
     from runtime_edge.context import ExecutionContext, StepTime
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allocator",
+    "BatchRunner",
     "BindingError",
     "CanaryError",
     "CanaryReport",
@@ -53,6 +55,7 @@ __all__ = [
 
 _HOME = {
     "Allocator": "memory",
+    "BatchRunner": "batching",
     "CanaryReport": "canary",
     "Engine": "engine",
     "ExecutionContext": "context",

@@ -1,4 +1,4 @@
-"""NumPy arrays as bindings. The only module of the runtime that imports NumPy."""
+"""NumPy arrays as bindings. With `batching` the only module of the runtime that imports NumPy."""
 
 from __future__ import annotations
 

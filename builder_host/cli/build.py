@@ -39,6 +39,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:1x3x224x224",
         help="shape of an input; may be repeated",
     )
+    parser.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        type=profile_argument,
+        metavar="NAME=INPUT:8x3x224x224[,INPUT:...]",
+        help="a set of input shapes under a name; may be repeated: the plan then holds a profile "
+        "for each, the first is the default, weights are shared",
+    )
+    parser.add_argument(
+        "--batch",
+        type=batch_argument,
+        default=(),
+        metavar="1,4,8",
+        help="one profile per batch size, named batch1, batch4 ...: dimension 0 of every input",
+    )
+    parser.add_argument(
+        "--sharing-tolerance",
+        type=float,
+        default=1.1,
+        metavar="X",
+        help="further profiles take kernels up to X times slower than their fastest if these share "
+        "packed weights with an earlier profile (default: 1.1)",
+    )
     parser.add_argument("--timing-cache", metavar="F", help="file of timings to read and extend")
     parser.add_argument(
         "--strict-cache", action="store_true", help="a timing that the cache lacks is an error"
@@ -73,8 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the plan. Returns the exit status."""
-    from builder_host.builder import BuilderConfig, build, write_tuning_bundle
+    from builder_host.builder import build, write_tuning_bundle
     from builder_host.cli.progress import progress_display
+    from builder_host.config import BuilderConfig
 
     config = BuilderConfig(
         target=args.target,
@@ -87,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         num_jobs=args.jobs,
         compiler=args.cc,
         precision=args.precision,
+        sharing_tolerance=args.sharing_tolerance,
         is_checked=not args.no_check,
     )
     signing_key = None
@@ -97,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = args.outputs.split(",") if args.outputs else None
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
-        network = import_model(args.model, args.weights, dict(args.shapes), outputs)
+        network = import_profiles(args, outputs)
         if args.measure.startswith(_BUNDLE):
             path = args.measure.removeprefix(_BUNDLE)
             count = write_tuning_bundle(network, path, config, progress=progress)
@@ -114,6 +140,35 @@ def run(args: argparse.Namespace) -> int:
         print(built.report.text())
         print(f"wrote {args.output} ({Path(args.output).stat().st_size:,} B)")
     return 0
+
+
+def import_profiles(
+    args: argparse.Namespace, outputs: Sequence[str] | None
+) -> Network | dict[str, Network]:
+    """The network, or one per profile by `--profile` or `--batch`. Raises BuilderError."""
+    shapes = dict(args.shapes)
+    if not args.profile and not args.batch:
+        return import_model(args.model, args.weights, shapes, outputs)
+    if args.profile and args.batch:
+        raise BuilderError("--profile and --batch both name profiles; use one of them")
+    profiles: list[tuple[str, dict[str, tuple[int, ...]]]] = list(args.profile)
+    if args.batch:
+        plain = import_model(args.model, args.weights, shapes, outputs)
+        scalars = [tensor.name for tensor in plain.inputs if not tensor.shape]
+        if scalars:
+            raise BuilderError(f"--batch: input '{scalars[0]}' is a scalar; use --profile")
+        profiles = [
+            (f"batch{size}", {t.name: (size, *t.shape[1:]) for t in plain.inputs})
+            for size in args.batch
+        ]
+    names = [name for name, _ in profiles]
+    for name in names:
+        if names.count(name) > 1:
+            raise BuilderError(f"profile '{name}' is given twice; profile names are unique")
+    return {
+        name: import_model(args.model, args.weights, shapes | own, outputs)
+        for name, own in profiles
+    }
 
 
 def import_model(
@@ -146,6 +201,19 @@ def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME:1x3x224x224")
     return match["name"], tuple(int(d) for d in match["dims"].split("x"))
+
+
+def profile_argument(text: str) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """`name=input:8x3x224x224,input2:8x4` -> name, dimensions by input."""
+    name, _, rest = text.partition("=")
+    if not name or not rest:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=INPUT:1x3x224x224[,INPUT:...]")
+    return name, dict(shape_argument(part) for part in rest.split(","))
+
+
+def batch_argument(text: str) -> tuple[int, ...]:
+    """`1,4,8` -> (1, 4, 8)."""
+    return tuple(positive(part) for part in text.split(","))
 
 
 def measure_argument(text: str) -> str:

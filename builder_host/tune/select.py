@@ -189,6 +189,26 @@ class Tuner:
             )
         return Selection(untried[0], None)
 
+    def alternatives(self, problem: Problem, tolerance: float) -> list[Selection]:
+        """Tactics at most `tolerance` times slower than the best, by time or by estimate."""
+        row = self.candidates(problem)
+        best = self._best(row)
+        if best.timing is None or best.timing.median_us is None:
+            limit = best.candidate.estimate_us * tolerance
+            return [
+                Selection(c, None)
+                for c in row
+                if c.estimate_us <= limit and self.cache.get(c.key) is None
+            ]
+        limit = best.timing.median_us * tolerance
+        timed = [(self.cache.get(c.key), c) for c in row]
+        close = [
+            (timing.median_us, order, Selection(c, timing))
+            for order, (timing, c) in enumerate(timed)
+            if timing is not None and timing.median_us is not None and timing.median_us <= limit
+        ]
+        return [selection for _, _, selection in sorted(close, key=lambda item: item[:2])]
+
     def prepare(self, missing: Sequence[Candidate]) -> PreparedJobs:
         """Generate and compile candidates; one that does not compile is a failed timing."""
         target = self.choice.target

@@ -1,7 +1,7 @@
 """Run one inference on .npy files.
 
-Inputs come from --input NAME=FILE.npy, one for each input of the plan. Outputs are summarised, and
-written as NAME.npy with --output-dir.
+Inputs come from --input NAME=FILE.npy, one for each input of the plan. A batch that no profile has
+exactly is split or padded. Outputs are summarised, and written as NAME.npy with --output-dir.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import argparse
 import json
 import os
 import time
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from runtime_edge.cli import CommandError
 from runtime_edge.cli._loading import add_load_arguments, load_engine
+
+if TYPE_CHECKING:
+    from runtime_edge.engine import Engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         except (ValueError, EOFError) as error:
             raise CommandError(f"--input {text}: not a .npy file: {error}") from error
     engine = load_engine(args)
-    with engine.create_context(profile=args.profile) as context:
+    with _runner(engine, args.profile, inputs) as execute:
         start = time.perf_counter_ns()
-        outputs = context.execute(inputs)
+        outputs = execute(inputs)
         latency_us = (time.perf_counter_ns() - start) / 1000
     files = {}
     if args.output_dir is not None:
@@ -73,6 +78,41 @@ def run(args: argparse.Namespace) -> int:
         print(line + (f" -> {row['file']}" if "file" in row else ""))
     print(f"{latency_us / 1000:.3f} ms")
     return 0
+
+
+@contextmanager
+def _runner(
+    engine: Engine, profile: str | None, inputs: Mapping[str, Any]
+) -> Iterator[Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """The profile named; else the one that has the inputs' shapes; else all, for any batch."""
+    if profile is None:
+        shapes = {name: array.shape for name, array in inputs.items()}
+        profile = _profile_of(engine, shapes)
+    if profile is None and _is_other_batch(engine, inputs):
+        from runtime_edge.batching import BatchRunner
+
+        with BatchRunner(engine) as runner:
+            yield runner.run
+        return
+    with engine.create_context(profile=profile) as context:
+        yield context.execute
+
+
+def _profile_of(engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    for name in engine.profiles:
+        own = {b.name: engine.binding_shape(b.name, name) for b in engine.bindings if b.is_input}
+        if own == shapes:
+            return name
+    return None
+
+
+def _is_other_batch(engine: Engine, inputs: Mapping[str, Any]) -> bool:
+    """Whether every input has the default profile's shape but for dimension 0."""
+    own = {b.name: engine.binding_shape(b.name) for b in engine.bindings if b.is_input}
+    return own.keys() == inputs.keys() and all(
+        len(array.shape) == len(own[name]) > 0 and array.shape[1:] == own[name][1:]
+        for name, array in inputs.items()
+    )
 
 
 def _summary(name: str, array: Any, path: str | None) -> dict[str, Any]:

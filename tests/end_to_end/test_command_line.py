@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from support.cases import DATA, case, load, preprocessed
+from support.commands import edgeplan
 
 MNIST = DATA / "onnx" / "mnist" / "mnist-8.onnx"
-
-
-def edgeplan(*arguments: object, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder; check its exit status."""
-    done = subprocess.run(
-        [sys.executable, "-m", "runtime_edge.cli", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        check=False,
-    )
-    assert done.returncode == status, done.stderr + done.stdout
-    return done
 
 
 @pytest.fixture(scope="module")

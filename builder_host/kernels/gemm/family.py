@@ -44,6 +44,7 @@ _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.c").read_text()
 _KINDS = ("fully_connected", "matrix_multiply")
 
+_FEW_ROWS = 16
 # Row tile and column vectors: accumulators, the vectors of B and one broadcast fit in registers.
 _TILES = {32: ((6, 4), (9, 3), (14, 2)), 16: ((6, 2), (3, 3))}
 
@@ -213,6 +214,9 @@ def _tiles(
         vectors = min(vectors, num_vectors)
         chains = 1 if rows * vectors >= 8 else 2
         found.append((rows, vectors, chains, 0))
+    if product.rows <= _FEW_ROWS:  # the widths of one row: profiles of batch 1 and 8 share weights
+        for rows, vectors in ((3, 8), (6, 4)) if registers == 32 else ((2, 6), (2, 4)):
+            found.append((_even(product.rows, rows), min(vectors, num_vectors), 1, 0))
     if product.rows <= _TILES[registers][0][0]:
         found += [(rows, vectors, chains, 2048) for rows, vectors, chains, _ in found]
     return list(dict.fromkeys(found))

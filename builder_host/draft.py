@@ -1,0 +1,99 @@
+"""One profile on its way to a plan: a network of fixed shapes -> fused, typed, laid out, placed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from builder_host.backend import Backend
+from builder_host.config import BuilderConfig
+from builder_host.errors import BuilderError
+from builder_host.kernels.choice import FamilyChoice
+from builder_host.network.copying import copy_network
+from builder_host.network.network import Network
+from builder_host.passes import layout_assignment, narrow_float
+from builder_host.passes.pipeline import run_passes
+from builder_host.placement import Operation, Placement
+from builder_host.trace import TraceWriter
+from builder_host.verification import reference_outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A profile ready for tuning.
+
+    Attributes:
+        name: of the profile.
+        network: after all passes.
+        reference: float64 outputs of the network as imported, for the canary's inputs; None when
+            the build is not checked.
+        placement, operations: what runs, in order, on which views.
+    """
+
+    name: str
+    network: Network
+    reference: Mapping[str, npt.NDArray[Any]] | None
+    placement: Placement
+    operations: tuple[Operation, ...]
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants before packing."""
+        return sum(t.values.nbytes for t in self.network.tensors() if t.values is not None)
+
+
+def make_draft(
+    name: str,
+    network: Network,
+    config: BuilderConfig,
+    backend: Backend,
+    *,
+    num_workers: int,
+    trace: TraceWriter | None,
+) -> Draft:
+    """Take a copy of a network through passes, layouts and placement.
+
+    Raises:
+        BuilderError: the network has no outputs or breaks a rule of a pass.
+    """
+    network = copy_network(network)
+    _check_bindings(network)
+    reference = reference_outputs(network) if config.is_checked else None
+    run_passes(network, trace)
+    if config.precision == "fp16":
+        narrow_float.run(network)
+    choice = FamilyChoice(backend.families, backend.target)
+    formats = layout_assignment.run(network, choice, num_workers)
+    if trace is not None:
+        trace.layouts(network, formats)
+    placement = Placement(network, formats, choice, num_workers)
+    return Draft(name, network, reference, placement, tuple(placement.operations()))
+
+
+def check_same_bindings(drafts: list[Draft]) -> None:
+    """All profiles of a plan have the same bindings but for their shapes.
+
+    Raises:
+        BuilderError: names the first difference.
+    """
+    first = drafts[0]
+    for draft in drafts[1:]:
+        for role in ("inputs", "outputs"):
+            wanted = [(t.name, t.dtype.text) for t in getattr(first.network, role)]
+            found = [(t.name, t.dtype.text) for t in getattr(draft.network, role)]
+            if wanted != found:
+                raise BuilderError(
+                    f"profile '{draft.name}' has {role} {found}, profile '{first.name}' has "
+                    f"{wanted}; the profiles of a plan differ in shapes only"
+                )
+
+
+def _check_bindings(network: Network) -> None:
+    if not network.outputs:
+        raise BuilderError("the network has no output; mark one")
+    for tensor in network.outputs:
+        if tensor.producer is None and not tensor.is_constant and tensor not in network.inputs:
+            raise BuilderError(f"output '{tensor.name}' is computed by no layer")

@@ -1,0 +1,77 @@
+"""Tactics for several profiles of one plan: later profiles prefer weights that are packed already.
+
+Two profiles share a constant when their kernels want it in the same order. The fastest tactics of
+batch 1 and of batch 8 often differ by less than the noise of a timing and by megabytes of weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from builder_host.draft import Draft
+from builder_host.emit import TunedOperation, TunedProfile, packed_constants
+from builder_host.placement import Operation
+from builder_host.tune.select import Selection, Tuner
+
+_LARGE_BYTES = 4096  # smaller constants are not worth a slower tactic
+
+
+def tune_profiles(
+    drafts: Sequence[Draft],
+    selections: Mapping[str, Selection],
+    tuner: Tuner,
+    sharing_tolerance: float,
+) -> list[TunedProfile]:
+    """A tactic and its program for every operation of every profile.
+
+    Args:
+        drafts: the first one gets the fastest tactics, the others share its weights where that
+            makes them at most `sharing_tolerance` times slower.
+        selections: the fastest tactic by `Problem.text()`.
+        tuner: knows the alternatives.
+        sharing_tolerance: as in `BuilderConfig`.
+    """
+    target = tuner.backend.target
+    known: set[bytes] = set()
+    profiles: list[TunedProfile] = []
+    for draft in drafts:
+        operations = []
+        for operation in draft.operations:
+            best = selections[operation.problem.text()]
+            item = _tuned(operation, best, target)
+            if len(drafts) > 1:
+                item = _sharing(item, tuner, known, sharing_tolerance) if profiles else item
+                known |= _large_keys(item, target)
+            operations.append(item)
+        profiles.append(TunedProfile(draft, tuple(operations)))
+    return profiles
+
+
+def _sharing(
+    best: TunedOperation, tuner: Tuner, known: set[bytes], tolerance: float
+) -> TunedOperation:
+    target = tuner.backend.target
+    if _large_keys(best, target) <= known:
+        return best
+    for selection in tuner.alternatives(best.operation.problem, tolerance):
+        item = _tuned(best.operation, selection, target)
+        if _large_keys(item, target) <= known:
+            return item
+    return best
+
+
+def _tuned(operation: Operation, selection: Selection, target: Any) -> TunedOperation:
+    return TunedOperation(operation, selection, selection.candidate.program(target))
+
+
+def _large_keys(item: TunedOperation, target: Any) -> set[bytes]:
+    arrays = [array for array in packed_constants(item, target) if array is not None]
+    return {
+        hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).digest()
+        for array in arrays
+        if array.nbytes >= _LARGE_BYTES
+    }
