@@ -18,6 +18,7 @@ from builder_host.passes import (
     remove_dead_layers,
     remove_identities,
     shuffle_to_slice,
+    split_recurrent,
     to_pointwise,
     widen_half,
     widen_rank3,
@@ -30,6 +31,7 @@ Observer = Callable[[int, str, Network], None]
 #  fold_constants first: shapes, weights and scales that the model computes become constants, which
 #    every later pattern looks for.
 #  widen_half before anything that makes constants: all of them are then float32.
+#  split_recurrent before fuse_fully_connected: it makes products with constant matrices.
 #  fuse_fully_connected, reduce_to_pooling before to_pointwise .. fuse_epilogue: they make the hot
 #    layers that the rest folds into.
 #  to_pointwise before widen_rank3, folding and fusing: those know one pointwise kind only.
@@ -46,6 +48,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("remove_dead_layers", remove_dead_layers.run),
     ("fold_constants", fold_constants.run),
     ("widen_half", widen_half.run),
+    ("split_recurrent", split_recurrent.run),
     ("fuse_fully_connected", fuse_fully_connected.run),
     ("reduce_to_pooling", reduce_to_pooling.run),
     ("to_pointwise", to_pointwise.run),

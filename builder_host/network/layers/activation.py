@@ -26,7 +26,8 @@ class ActivationParams:
             selu beta*(x>0 ? x : alpha*(exp(x)-1)); softplus alpha*ln(exp(beta*x)+1);
             clip max(alpha, min(beta, x)); hard_sigmoid max(0, min(1, alpha*x+beta));
             scaled_tanh alpha*tanh(beta*x); thresholded_relu x>alpha ? x : 0;
-            swish x*sigmoid(alpha*x); celu max(0,x)+min(0,alpha*(exp(x/alpha)-1)).
+            swish x*sigmoid(alpha*x); affine alpha*x+beta;
+            celu max(0,x)+min(0,alpha*(exp(x/alpha)-1)).
     """
 
     function: str
@@ -96,6 +97,7 @@ FUNCTIONS: dict[str, Callable[[Expr, Const, Const], Expr]] = {
     "swish": lambda x, a, _: Binary("mul", x, Unary("sigmoid", _mul(a, x))),
     "mish": lambda x, _a, _b: Binary("mul", x, Unary("tanh", Unary("softplus", x))),
     "celu": _celu,
+    "affine": lambda x, a, b: Binary("add", _mul(a, x), b),
 }
 DEFAULTS: dict[str, tuple[float, float]] = {
     "leaky_relu": (0.01, 0.0),
@@ -108,6 +110,7 @@ DEFAULTS: dict[str, tuple[float, float]] = {
     "thresholded_relu": (1.0, 0.0),
     "swish": (1.0, 0.0),
     "celu": (1.0, 0.0),
+    "affine": (1.0, 0.0),
 }
 
 
