@@ -35,4 +35,7 @@ def copy_network(network: Network) -> Network:
         result.unique_name(layer.name)
         result.layers.append(twin)
     result.outputs = [copied(t) for t in network.outputs]
+    result.aliases = {
+        name: copies[holder] for name, holder in network.aliases.items() if holder in copies
+    }
     return result

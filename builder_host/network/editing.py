@@ -34,6 +34,10 @@ def replace_tensor(network: Network, old: Tensor, new: Tensor) -> None:
             f"output '{old.name}' cannot be replaced by '{new.name}', which is an input, "
             "a constant or itself an output"
         )
+    for name, holder in network.aliases.items():
+        if holder is old:
+            network.aliases[name] = new
+    network.aliases[old.name] = new
     for layer in network.layers:
         if old in layer.inputs:
             layer.inputs = [new if t is old else t for t in layer.inputs]

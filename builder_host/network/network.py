@@ -133,7 +133,10 @@ class Layer:
 
 
 class Network(ComputeMethods, ShapeMethods):
-    """Layers in a topological order, network inputs and marked outputs."""
+    """Layers in a topological order, network inputs and marked outputs.
+
+    `aliases`: names of tensors that rewrites replaced, and what holds their values now.
+    """
 
     def __init__(self, name: str = "network") -> None:
         """Make an empty network."""
@@ -141,6 +144,7 @@ class Network(ComputeMethods, ShapeMethods):
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
         self.layers: list[Layer] = []
+        self.aliases: dict[str, Tensor] = {}
         self._names: set[str] = set()
 
     # --- tensors -------------------------------------------------------------------------
@@ -247,9 +251,19 @@ class Network(ComputeMethods, ShapeMethods):
             raise NetworkError(f"{where}: {layer.kind}: {error}") from error
         if layer.epilogue is not None and layer.outputs:
             stored = layer.outputs[0].dtype
-            if types[0].dtype.is_float and stored in EIGHT_BITS:
+            is_quantised = layer.inputs[0].dtype in EIGHT_BITS
+            if stored in EIGHT_BITS or (is_quantised and stored.is_float):
                 types[0] = TensorType(types[0].shape, stored)
         return [checked_type(layer.name, t.shape, t.dtype) for t in types]
+
+    def names_of(self, tensor: Tensor) -> list[str]:
+        """Names under which a tensor's values are known, the best first.
+
+        Passes let one tensor carry the values of a later one (a convolution those of the
+        activation behind it); the name of the tensor that is gone then says what is stored.
+        """
+        taken_over = [name for name, holder in self.aliases.items() if holder is tensor]
+        return list(dict.fromkeys([*reversed(taken_over), tensor.name]))
 
     def consumers(self) -> dict[Tensor, list[Layer]]:
         """For each tensor the layers that read it, in order; made anew at each call."""

@@ -144,8 +144,9 @@ class Operands:
             self.load_broadcast(own + i, coords) for i in range(epilogue.num_operands)
         ]
         values = [value, *operands]
-        if any(v.dtype.is_float for v in values):  # 8-bit operands are read as plain numbers
-            values = [convert(v, DataType.FLOAT32) if v.dtype in EIGHT_BITS else v for v in values]
+        first = self.problem.inputs[0].dtype
+        if first in EIGHT_BITS or first.is_float:  # 8-bit values are read as plain numbers
+            values = [v if v.dtype.is_float else convert(v, DataType.FLOAT32) for v in values]
         return apply(epilogue.expr, values)
 
     def nest(
