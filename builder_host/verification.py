@@ -13,6 +13,7 @@ from builder_host.errors import BuilderError
 from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import NUMPY_OF_DTYPE, Network
 from planformat.canary import canary_input
+from planformat.datatypes import DataType
 from planformat.plan import Binding, Canary, Plan
 
 CANARY_SEED = 1
@@ -24,12 +25,22 @@ TOLERANCE_OF_SAME_CODE = (1e-5, 1e-4)
 TOLERANCE_OF_PRECISION = {"fp32": (1e-3, 1e-3), "fp16": (2e-2, 2e-2)}
 
 
+def stored_type(dtype: DataType) -> np.dtype[Any]:
+    """Numpy type of an element type; bfloat16 is that of ml_dtypes, which NumPy computes with."""
+    if dtype is DataType.BFLOAT16:
+        import ml_dtypes
+
+        found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return found
+    return np.dtype(NUMPY_OF_DTYPE[dtype])
+
+
 def canary_arrays(network_inputs: Sequence[Any], seed: int) -> dict[str, npt.NDArray[Any]]:
     """Canary inputs as arrays, by name, for tensors with `name`, `shape` and `dtype`."""
     return {
         tensor.name: np.frombuffer(
             canary_input(seed, index, tensor.type.num_elems, tensor.dtype),
-            dtype=NUMPY_OF_DTYPE[tensor.dtype],
+            dtype=stored_type(tensor.dtype),
         ).reshape(tensor.shape)
         for index, tensor in enumerate(network_inputs)
     }
@@ -52,14 +63,14 @@ def check_outputs(
     errors: dict[str, float] = {}
     for name, expected in reference.items():
         actual = outputs[name]
-        if np.issubdtype(actual.dtype, np.floating):
+        if expected.dtype.kind == "f":
             wide = np.asarray(actual, dtype=np.float64)
             finite = np.isfinite(expected)
             if not np.array_equal(finite, np.isfinite(wide)):
                 raise BuilderError(f"output '{name}' is not finite where the reference is")
             norm = float(np.linalg.norm(expected[finite]))
             error = float(np.linalg.norm((wide - expected)[finite])) / max(norm, 1e-30)
-            limit = 1e-2 if actual.dtype == np.float16 else 1e-3
+            limit = 1e-2 if actual.dtype.itemsize == 2 else 1e-3
         else:
             error = float(np.mean(actual != expected)) if actual.size else 0.0
             limit = 1e-2
@@ -94,12 +105,13 @@ def make_canary(
         if binding.is_input:
             continue
         flat = np.asarray(outputs[binding.name]).reshape(-1)
-        flat = flat.astype(NUMPY_OF_DTYPE[binding.dtype])
+        flat = flat.astype(stored_type(binding.dtype))
         stride = max(1, -(-flat.size // _CANARY_ELEMS))
         strides.append(stride)
         expected.append(flat[::stride].tobytes())
-        if np.issubdtype(flat.dtype, np.floating) and flat.size:
-            finite = np.abs(flat[np.isfinite(flat)].astype(np.float64))
+        if binding.dtype.is_float and flat.size:
+            wide = np.abs(flat.astype(np.float64))
+            finite = wide[np.isfinite(wide)]
             largest = max(largest, float(finite.max(initial=0.0)))
     return Canary(
         seed=CANARY_SEED,

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from builder_host.codegen.toolchain_c import CToolchain
 from builder_host.kernels.family import Launch
 from builder_host.measure.base import MeasureJob
-from builder_host.network.network import NUMPY_OF_DTYPE
 from builder_host.tune.timing_cache import Timing
+from builder_host.verification import stored_type
 from planformat.canary import canary_input
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import Plan
@@ -87,7 +87,11 @@ class LocalDevice:
     def run_canary(self, plan: Plan, seed: int) -> dict[str, npt.NDArray[Any]]:
         """Outputs of a plan, by name, for the canary inputs of a seed."""
         context, inputs = self._context(plan, seed)
-        return {name: np.array(values) for name, values in context.execute(inputs).items()}
+        types = {binding.name: stored_type(binding.dtype) for binding in plan.bindings}
+        return {
+            name: np.array(values).view(types[name])  # the runtime gives bfloat16 as raw bits
+            for name, values in context.execute(inputs).items()
+        }
 
     def time_plan(self, plan: Plan, seed: int) -> Timing:
         """Latency of whole inferences, warm."""
@@ -104,13 +108,14 @@ class LocalDevice:
 
     def _context(self, plan: Plan, seed: int) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
         import runtime_edge
+        from runtime_edge.arrays import NUMPY_TYPES
 
         engine = runtime_edge.load(plan_bytes(plan), canary=False)
         shapes = plan.variants[0].profiles[0].shapes
         inputs = {
             binding.name: np.frombuffer(
                 canary_input(seed, index, storage_elems(shape, binding.format), binding.dtype),
-                dtype=NUMPY_OF_DTYPE[binding.dtype],
+                dtype=NUMPY_TYPES[binding.dtype],
             ).reshape(shape)
             for index, (binding, shape) in enumerate(zip(plan.bindings, shapes, strict=True))
             if binding.is_input
