@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from builder_host.importers.caffe.model import import_caffe
     from builder_host.importers.caffe.weights import read_binaryproto
     from builder_host.importers.onnx.model import import_onnx
+    from builder_host.importers.uff.model import import_uff
     from builder_host.network.network import Network
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "build",
     "import_caffe",
     "import_onnx",
+    "import_uff",
     "read_binaryproto",
 ]
 
@@ -35,6 +37,7 @@ _HOMES = {
     "import_caffe": "builder_host.importers.caffe.model",
     "read_binaryproto": "builder_host.importers.caffe.weights",
     "import_onnx": "builder_host.importers.onnx.model",
+    "import_uff": "builder_host.importers.uff.model",
     "Network": "builder_host.network.network",
 }
 

@@ -1,7 +1,7 @@
 """Import a model, tune it for a target and write a plan.
 
-MODEL is an ONNX file, or a Caffe prototxt with its caffemodel as WEIGHTS (without WEIGHTS a Caffe
-network gets random ones, for timing).
+MODEL is an ONNX file, a UFF file, or a Caffe prototxt with its caffemodel as WEIGHTS (without
+WEIGHTS a Caffe network gets random ones, for timing).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder_host.errors import BuilderError
+from builder_host.importers.model_file import import_model_file
 from builder_host.network.network import Network
 
 _BUNDLE = "bundle:"
@@ -22,7 +23,7 @@ _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan build`."""
-    parser.add_argument("model", metavar="MODEL", help="model.onnx or deploy.prototxt")
+    parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff or deploy.prototxt")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="caffemodel")
     parser.add_argument("-o", "--output", metavar="OUT.plan", required=True, help="plan to write")
     parser.add_argument(
@@ -38,6 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=shape_argument,
         metavar="NAME:1x3x224x224",
         help="shape of an input; may be repeated",
+    )
+    parser.add_argument(
+        "--uff-input",
+        action="append",
+        default=[],
+        type=uff_input_argument,
+        metavar="NAME,C,H,W",
+        help="shape of a UFF input without its batch, which is 1; may be repeated",
+    )
+    parser.add_argument(
+        "--uff-nhwc",
+        action="store_true",
+        help="UFF: images at inputs and outputs are NHWC: --uff-input NAME,H,W,C",
     )
     parser.add_argument(
         "--profile",
@@ -146,14 +160,26 @@ def import_profiles(
     args: argparse.Namespace, outputs: Sequence[str] | None
 ) -> Network | dict[str, Network]:
     """The network, or one per profile by `--profile` or `--batch`. Raises BuilderError."""
-    shapes = dict(args.shapes)
+    if (args.uff_input or args.uff_nhwc) and Path(args.model).suffix != ".uff":
+        raise BuilderError(f"{args.model}: --uff-input and --uff-nhwc are for .uff files")
+    shapes = dict(args.uff_input) | dict(args.shapes)
+
+    def imported(wanted: dict[str, tuple[int, ...]]) -> Network:
+        return import_model_file(
+            args.model,
+            args.weights,
+            shapes=wanted,
+            outputs=outputs,
+            uff_order="NHWC" if args.uff_nhwc else "NCHW",
+        )
+
     if not args.profile and not args.batch:
-        return import_model(args.model, args.weights, shapes, outputs)
+        return imported(shapes)
     if args.profile and args.batch:
         raise BuilderError("--profile and --batch both name profiles; use one of them")
     profiles: list[tuple[str, dict[str, tuple[int, ...]]]] = list(args.profile)
     if args.batch:
-        plain = import_model(args.model, args.weights, shapes, outputs)
+        plain = imported(shapes)
         scalars = [tensor.name for tensor in plain.inputs if not tensor.shape]
         if scalars:
             raise BuilderError(f"--batch: input '{scalars[0]}' is a scalar; use --profile")
@@ -165,34 +191,7 @@ def import_profiles(
     for name in names:
         if names.count(name) > 1:
             raise BuilderError(f"profile '{name}' is given twice; profile names are unique")
-    return {
-        name: import_model(args.model, args.weights, shapes | own, outputs)
-        for name, own in profiles
-    }
-
-
-def import_model(
-    model: str,
-    weights: str | None,
-    shapes: dict[str, tuple[int, ...]],
-    outputs: Sequence[str] | None,
-) -> Network:
-    """Choose the importer by the file's ending. Raises BuilderError."""
-    path = Path(model)
-    for one in (path, *((Path(weights),) if weights else ())):
-        if not one.is_file():
-            raise BuilderError(f"{one}: no such file")
-    if path.suffix == ".onnx":
-        if weights is not None:
-            raise BuilderError(f"{weights}: an ONNX model holds its weights; give one file")
-        from builder_host.importers.onnx.model import import_onnx
-
-        return import_onnx(path, shapes=shapes, outputs=outputs)
-    if path.suffix == ".prototxt":
-        from builder_host.importers.caffe.model import import_caffe
-
-        return import_caffe(path, weights, shapes=shapes, outputs=outputs)
-    raise BuilderError(f"{model}: unknown kind of model '{path.suffix}'; expected .onnx, .prototxt")
+    return {name: imported(shapes | own) for name, own in profiles}
 
 
 def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
@@ -201,6 +200,14 @@ def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
     if match is None:
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME:1x3x224x224")
     return match["name"], tuple(int(d) for d in match["dims"].split("x"))
+
+
+def uff_input_argument(text: str) -> tuple[str, tuple[int, ...]]:
+    """`name,1,28,28` -> name and dimensions with a batch of 1."""
+    name, *dims = text.split(",")
+    if not name or not dims:
+        raise argparse.ArgumentTypeError(f"'{text}' is not NAME,C,H,W")
+    return name, (1, *(positive(dim) for dim in dims))
 
 
 def profile_argument(text: str) -> tuple[str, dict[str, tuple[int, ...]]]:

@@ -55,6 +55,7 @@ ONNX = [
     "onnx/tract/deconv_group",
     "onnx/tract/averagepool_count_include_pad",
 ]
+UFF = ["uff/allcnn/digits", "uff/ppo/random8"]
 LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet", "vgg19"]
 
 
@@ -161,6 +162,18 @@ def test_onnx_case(case_id, config, tmp_path):
         check(config, actual, expected, atol=one.atol)
 
 
+@pytest.mark.parametrize("case_id", UFF)
+def test_uff_case(case_id, config, tmp_path):
+    one = case(case_id)
+    (path,) = model_paths(one)
+    inputs = {name: preprocessed(one, load(file)) for name, file in one.inputs.items()}
+    shapes = {name: array.shape for name, array in inputs.items()}
+    network = bh.import_uff(path, shapes=shapes, order="NHWC")
+    (results,) = run_plan(network, config, tmp_path / "case.plan", [inputs])
+    for output, stored in one.outputs.items():
+        check(config, results[output], load(stored), atol=one.atol)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg19" else []) for n in LIGHT]
 )
@@ -191,4 +204,4 @@ def test_lenet_gets_990_of_1000_digits(config, tmp_path):
 
 
 def test_every_case_named_in_the_table_exists():
-    assert all(isinstance(case(case_id), Case) for case_id in [*CAFFE, *ONNX])
+    assert all(isinstance(case(case_id), Case) for case_id in [*CAFFE, *ONNX, *UFF])

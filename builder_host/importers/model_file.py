@@ -1,0 +1,57 @@
+"""The importer that a file's ending names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from builder_host.errors import BuilderError
+from builder_host.importers.uff.inputs import AxisOrder
+from builder_host.network.network import Network
+
+ENDINGS = (".onnx", ".prototxt", ".uff")
+
+
+def import_model_file(
+    model: str | Path,
+    weights: str | Path | None = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    uff_order: AxisOrder = "NCHW",
+) -> Network:
+    """Import a model by one of `ENDINGS`.
+
+    Args:
+        model: network file.
+        weights: caffemodel of a prototxt.
+        shapes: per input, batch included.
+        outputs: tensors to make outputs instead of the model's own.
+        uff_order: order of images at the inputs and outputs of a UFF network.
+
+    Raises:
+        BuilderError: a missing file, an unknown ending, weights that the format does not take.
+        ImportModelError: with every problem of the model.
+    """
+    path = Path(model)
+    for one in (path, *((Path(weights),) if weights else ())):
+        if not one.is_file():
+            raise BuilderError(f"{one}: no such file")
+    if path.suffix not in ENDINGS:
+        raise BuilderError(
+            f"{model}: unknown kind of model '{path.suffix}'; expected {', '.join(ENDINGS)}"
+        )
+    if path.suffix == ".prototxt":
+        from builder_host.importers.caffe.model import import_caffe
+
+        return import_caffe(path, weights, shapes=shapes, outputs=outputs)
+    if weights is not None:
+        kind = "an ONNX" if path.suffix == ".onnx" else "a UFF"
+        raise BuilderError(f"{weights}: {kind} model holds its weights; give one file")
+    if path.suffix == ".onnx":
+        from builder_host.importers.onnx.model import import_onnx
+
+        return import_onnx(path, shapes=shapes, outputs=outputs)
+    from builder_host.importers.uff.model import import_uff
+
+    return import_uff(path, shapes=shapes, order=uff_order, outputs=outputs)

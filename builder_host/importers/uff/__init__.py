@@ -1,0 +1,1 @@
+"""UFF importer: TensorFlow networks as converted for TensorRT."""

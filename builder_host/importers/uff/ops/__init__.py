@@ -1,0 +1,1 @@
+"""One UFF operation per module."""
