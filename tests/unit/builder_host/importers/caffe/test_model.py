@@ -293,7 +293,7 @@ def test_all_problems_come_in_one_report(tmp_path):
         'layer { name: "r" type: "ReLU" bottom: "xx" top: "r" }\n'
         'layer { name: "p" type: "Pooling" bottom: "x" top: "p"\n'
         "  pooling_param { kernel: 2 kernel_size: 2 } }\n"
-        'layer { name: "u" type: "LSTM" bottom: "p" top: "u" }\n'
+        'layer { name: "u" type: "WarpCTC" bottom: "p" top: "u" }\n'
         'layer { name: "n" bottom: "p" top: "n" }\n'
         "debug: true\n",
     )
@@ -304,14 +304,14 @@ def test_all_problems_come_in_one_report(tmp_path):
         "m.prototxt:4 Pooling3D 'own'",
         "m.prototxt:5 ReLU 'r'",
         "m.prototxt:7 Pooling 'p'",
-        "m.prototxt:8 LSTM 'u'",
+        "m.prototxt:8 WarpCTC 'u'",
         "m.prototxt:9 layer 'n'",
         "m.prototxt:10",
     ]
     report = "\n".join(found)
     assert "unknown field 'kernel' of PoolingParameter; nearest: kernel_" in report
     assert "layer type 'Pooling3D' cannot be imported; nearest: Pooling" in report
-    assert "layer type 'LSTM' cannot be imported; supported: AbsVal, ArgMax" in report
+    assert "layer type 'WarpCTC' cannot be imported; supported: AbsVal, ArgMax" in report
     assert "shapes names 'y', which is no input; inputs: x" in report
     assert "unknown field 'debug' of NetParameter; nearest: debug_info" in report
 

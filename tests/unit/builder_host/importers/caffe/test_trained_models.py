@@ -5,13 +5,11 @@ engines, so differences are their rounding, not ours.
 """
 
 import json
-import re
 
 import numpy as np
 import pytest
 from support.cases import DATA, case, load, model_paths, preprocessed
 
-from builder_host.errors import ImportModelError
 from builder_host.importers.caffe.model import import_caffe
 from builder_host.importers.caffe.weights import read_binaryproto
 from builder_host.network.evaluate import evaluate_network
@@ -65,23 +63,33 @@ def test_mean_of_imagenet():
 
 # --- topologies without weights --------------------------------------------------------------
 
-# What cannot be imported names these types; the rest needs another phase, stage or a shape.
-UNSUPPORTED = {
-    "lrcn.prototxt": {"Embed"},
-    "lstm_lm.deploy.prototxt": {"Embed", "LSTM"},
-    "s2vt.prototxt": {"Embed"},
-    "s2vt.words_to_preds.deploy.prototxt": {"Embed", "LSTM"},
-}
 OPTIONS = {
     "bvlc_googlenet.train_val.prototxt": {"shapes": {"data": (1, 3, 224, 224)}},
     "cifar10_full_sigmoid_train_test_bn.prototxt": {"shapes": {"data": (1, 3, 32, 32)}},
     "lenet_train_test.prototxt": {"shapes": {"data": (1, 1, 28, 28)}},
+    "lrcn.prototxt": {
+        "shapes": {
+            "data": (2, 3, 227, 227),
+            "cont_sentence": (3, 2),
+            "input_sentence": (3, 2),
+        },
+        "stages": ["test-on-train", "freeze-convnet", "factored", "2-layer"],
+    },
     "mnist_autoencoder.prototxt": {
         "shapes": {"data": (1, 1, 28, 28)},
         "stages": ["test-on-test"],
         "outputs": ["decode1neuron"],
     },
     "mnist_siamese_train_test.prototxt": {"shapes": {"pair_data": (1, 2, 28, 28)}},
+    "s2vt.prototxt": {
+        "shapes": {
+            "cont_sentence": (80, 32),
+            "input_sentence": (80, 32),
+            "stage_indicator": (80, 32),
+            "frame_fc7": (80, 32, 4096),
+        },
+        "stages": ["test-on-val", "factored", "2-layer"],
+    },
     "siftflow-fcn8s.test.prototxt": {"shapes": {"data": (1, 3, 64, 64)}},
     "squeezenet_v1.1.train_val.prototxt": {"shapes": {"data": (1, 3, 227, 227)}},
 }
@@ -107,11 +115,15 @@ SHAPES = {
     "googlenet_ilsvrc12.trt_demos.deploy.prototxt": {"prob": (1, 1000)},
     "gtsrb.prototxt": {"loss": (1, 43)},
     "lenet_train_test.prototxt": {"loss": (1, 10)},
+    "lrcn.prototxt": {"cross_entropy_loss": (3, 2, 8801)},
+    "lstm_lm.deploy.prototxt": {"probs": (1, 1, 8801)},
     "mnist_autoencoder.prototxt": {"decode1neuron": (1, 784)},
     "mnist_siamese.prototxt": {"feat": (10000, 2)},
     "mnist_siamese_train_test.prototxt": {"feat": (1, 2), "feat_p": (1, 2)},
     "mobilenet_v1.deploy.prototxt": {"prob": (1, 1000, 1, 1)},
     "resnet50_nvcaffe_trt.deploy.prototxt": {"prob": (1, 1000)},
+    "s2vt.prototxt": {"cross_entropy_loss": (80, 32, 46168)},
+    "s2vt.words_to_preds.deploy.prototxt": {"probs": (1, 1, 46168)},
     "siftflow-fcn8s.test.prototxt": {"loss": (1, 33, 64, 64), "loss_geo": (1, 3, 64, 64)},
     "squeezenet_v1.0.deploy.prototxt": {"prob": (10, 1000, 1, 1)},
     "squeezenet_v1.1.train_val.prototxt": {"loss": (1, 1000, 1, 1)},
@@ -123,16 +135,5 @@ SHAPES = {
 @pytest.mark.parametrize("file", [p.name for p in sorted((DATA / "caffe/deploy").iterdir())])
 def test_every_published_topology(file):
     path = DATA / "caffe/deploy" / file
-    if file in UNSUPPORTED:
-        with pytest.raises(ImportModelError) as caught:
-            import_caffe(path)
-        found = {
-            re.search(r"layer type '(\w+)'", text).group(1)
-            for text in caught.value.problems
-            if "cannot be imported" in text
-        }
-        assert found == UNSUPPORTED[file]
-        assert all(re.match(rf"{re.escape(file)}:\d+ ", text) for text in caught.value.problems)
-        return
     network = import_caffe(path, **OPTIONS.get(file, {}))
     assert {t.name: t.shape for t in network.outputs} == SHAPES[file]

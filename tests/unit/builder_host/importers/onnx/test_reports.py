@@ -23,10 +23,10 @@ def test_all_problems_of_a_model_are_in_one_report() -> None:
         node("Convolution", "x w", "a", name="first"),
         node("Relu", "a", "b"),
         node("Softmax", "b", "c", axes=1),
-        node("LSTM", "x w r", "d e"),
+        node("TfIdfVectorizer", "x w r", "d e"),
         node("Reshape", "x shape", "f"),
         node("Concat", "c d e f", "y", axis=1),
-        node("LSTM", "f w r", "z"),
+        node("TfIdfVectorizer", "f w r", "z"),
         node("Sum", "y z", "out"),
     ]
     constants = {
@@ -44,7 +44,10 @@ def test_all_problems_of_a_model_are_in_one_report() -> None:
         "ONNX node 0 Convolution 'first': operator ai.onnx.Convolution (opset 13) is not "
         "supported; nearest supported: Conv"
     ) in text
-    assert "ONNX node 3 LSTM (2 nodes; also ONNX node 6 LSTM): operator ai.onnx.LSTM" in text
+    assert (
+        "ONNX node 3 TfIdfVectorizer (2 nodes; also ONNX node 6 TfIdfVectorizer): operator "
+        "ai.onnx.TfIdfVectorizer"
+    ) in text
     assert (
         "ONNX node 2 Softmax: operator ai.onnx.Softmax version 13 has no attribute 'axes'; "
         "nearest: axis"
@@ -100,7 +103,7 @@ def test_attribute_that_no_rule_reads_is_not_ignored() -> None:
 
 
 def test_unsupported_nodes_behind_the_outputs_do_not_matter() -> None:
-    nodes = [node("Relu", "x", "a"), node("LSTM", "a a a", "b")]
+    nodes = [node("Relu", "x", "a"), node("TfIdfVectorizer", "a a a", "b")]
     network = import_onnx(model(nodes, {"x": [2]}, ["b"]), outputs=["a"])
     assert [t.name for t in network.outputs] == ["a"]
 
