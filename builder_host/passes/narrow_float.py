@@ -16,6 +16,9 @@ from planformat.datatypes import DataType
 
 _WIDE, _NARROW = DataType.FLOAT32, DataType.FLOAT16
 _LARGEST = float(np.finfo(np.float16).max)
+# Kinds whose constants and outputs keep float32; their other inputs may come in float16. Box
+# coordinates need more than float16's 11 bits.
+_WIDE_KINDS = frozenset({"detection_output"})
 
 
 def run(network: Network) -> int:
@@ -28,14 +31,19 @@ def run(network: Network) -> int:
         NetworkError: a weight is beyond float16's range; the text names it.
     """
     changed = 0
-    for layer in list(network.layers):
-        for tensor in layer.own_inputs:
+    for layer in network.layers:
+        for tensor in layer.own_inputs if layer.kind not in _WIDE_KINDS else ():
             if tensor.values is not None and tensor.dtype is _WIDE:
                 changed += _narrow_constant(tensor, layer)
     for tensor in list(network.inputs):
         if tensor.dtype is _WIDE:
             changed += _cast_input(network, tensor)
-    computed = [t for layer in network.layers for t in layer.outputs if t.dtype is _WIDE]
+    computed = [
+        tensor
+        for layer in network.layers
+        for tensor in layer.outputs
+        if tensor.dtype is _WIDE and layer.kind not in _WIDE_KINDS
+    ]
     for tensor in computed:
         tensor.type = TensorType(tensor.shape, _NARROW)
     for number, tensor in enumerate(list(network.outputs)):

@@ -26,7 +26,7 @@ from planformat.datatypes import DataType, TensorFormat
 
 Array = npt.NDArray[Any]
 
-_CODES = {"corner": 0, "corner_size": 1, "center_size": 2}
+CODES = {"corner": 0, "corner_size": 1, "center_size": 2}
 _TEMPLATE = Path(__file__).with_name("kernel.c")
 
 
@@ -54,7 +54,7 @@ class DetectionOutputFamily:
                 and item.dtype is DataType.FLOAT32
                 for item in layouts
             )
-            and _num_priors(problem) > 0
+            and num_priors(problem) > 0
             and problem.params.top_k != 0
         )
 
@@ -72,10 +72,10 @@ class DetectionOutputFamily:
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """The template with all counts fixed."""
         del target
-        params, priors = problem.params, _num_priors(problem)
+        params, priors = problem.params, num_priors(problem)
         images = problem.inputs[0].shape[0]
         sets = 1 if params.share_location else params.num_classes
-        candidates = priors if params.top_k < 0 else min(params.top_k, priors)
+        candidates = num_candidates(problem)
         symbol = symbol_for("detection_output", problem.text(), tactic.text, self.template_hash)
         source = fill(
             self._template,
@@ -86,7 +86,7 @@ class DetectionOutputFamily:
                 "CLASSES": params.num_classes,
                 "BOX_SETS": sets,
                 "BACKGROUND": params.background_label_id,
-                "CODE": _CODES[params.code_type],
+                "CODE": CODES[params.code_type],
                 "USES_VARIANCES": int(not params.variance_encoded_in_target),
                 "CANDIDATES": candidates,
                 "KEEP": params.keep_top_k,
@@ -108,7 +108,14 @@ class DetectionOutputFamily:
         return [None if c is None else np.ascontiguousarray(c) for c in constants]
 
 
-def _num_priors(problem: Problem) -> int:
+def num_candidates(problem: Problem) -> int:
+    """Largest number of candidates per class that the suppression looks at."""
+    priors, limit = num_priors(problem), int(problem.params.top_k)
+    return priors if limit < 0 else min(limit, priors)
+
+
+def num_priors(problem: Problem) -> int:
+    """Number of prior boxes."""
     prior = problem.inputs[2].shape
     return math.prod(prior) // max(prior[0], 1) // 8
 

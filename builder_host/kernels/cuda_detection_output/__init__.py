@@ -1,0 +1,1 @@
+"""Detection output of SSD on GPUs."""
