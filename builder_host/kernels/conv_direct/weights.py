@@ -13,17 +13,18 @@ def blocked_weights(weights: Array, groups: int, lanes: int) -> Array:
     """Weights with channels padded to whole blocks, group by group.
 
     Args:
-        weights: float32 [K, C/G, KH, KW].
+        weights: [K, C/G, KH, KW].
         groups: G; with more than one, K/G fills whole blocks.
         lanes: channels per block.
 
     Returns:
-        [output block, input block, kh, kw, input lane, output lane].
+        [output block, input block, kh, kw, input lane, output lane], zero where padded.
     """
     filters, channels, kernel_h, kernel_w = weights.shape
     out_blocks = groups * -(-(filters // groups) // lanes)
     in_blocks = -(-channels // lanes)
-    padded = np.zeros((out_blocks * lanes, in_blocks * lanes, kernel_h, kernel_w), np.float32)
+    shape = (out_blocks * lanes, in_blocks * lanes, kernel_h, kernel_w)
+    padded = np.zeros(shape, weights.dtype)
     padded[:filters, :channels] = weights
     split = padded.reshape(out_blocks, lanes, in_blocks, lanes, kernel_h, kernel_w)
     return split.transpose(0, 2, 4, 5, 3, 1)
@@ -59,28 +60,34 @@ def mixed_rows(filters: int, channels: int, groups: int, lanes: int) -> list[tup
     return rows
 
 
-def packed_mixed(weights: Array, groups: int, lanes: int) -> Array:
+def mixed_blocks(weights: Array, groups: int, lanes: int) -> list[Array]:
     """Weights of groups that share blocks: dense within a block, zero between its groups.
 
     Args:
-        weights: float32 [K, C/G, KH, KW].
+        weights: [K, C/G, KH, KW].
         groups: G.
         lanes: channels per block.
 
     Returns:
-        Flat; for each row of `mixed_rows` [input block, kh, kw, input lane, output lane].
+        For each row of `mixed_rows` [1, input block, kh, kw, input lane, output lane].
     """
     filters, group_channels, kernel_h, kernel_w = weights.shape
-    group_filters, parts = filters // groups, []
+    group_filters, blocks = filters // groups, []
     for index, (begin, end, _) in enumerate(
         mixed_rows(filters, group_channels * groups, groups, lanes)
     ):
         base = begin // lanes * lanes
         in_blocks = -(-end // lanes) - begin // lanes
-        dense = np.zeros((lanes, in_blocks * lanes, kernel_h, kernel_w), np.float32)
+        dense = np.zeros((lanes, in_blocks * lanes, kernel_h, kernel_w), weights.dtype)
         for lane, k in enumerate(range(index * lanes, min((index + 1) * lanes, filters))):
             column = k // group_filters * group_channels - base
             dense[lane, column : column + group_channels] = weights[k]
-        split = dense.reshape(lanes, in_blocks, lanes, kernel_h, kernel_w)
-        parts.append(np.ascontiguousarray(split.transpose(1, 3, 4, 2, 0)).reshape(-1))
-    return np.concatenate(parts)
+        split = dense.reshape(1, lanes, in_blocks, lanes, kernel_h, kernel_w)
+        blocks.append(split.transpose(0, 2, 4, 5, 3, 1))
+    return blocks
+
+
+def packed_mixed(weights: Array, groups: int, lanes: int) -> Array:
+    """`mixed_blocks` one after the other, flat."""
+    blocks = mixed_blocks(weights, groups, lanes)
+    return np.concatenate([np.ascontiguousarray(block).reshape(-1) for block in blocks])

@@ -1,0 +1,1 @@
+"""Convolution of 8-bit tensors with exact int32 sums."""
