@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from builder_host.errors import NetworkError
-from builder_host.network.network import Tensor
+from builder_host.importers.onnx.values import OptionalValue, TensorSequence, Value
 from planformat.datatypes import DataType
 
 _CODE = {
@@ -23,7 +23,7 @@ def schema_body(
     node: onnx.NodeProto,
     schema: Any,
     opset: int,
-    inputs: Sequence[Tensor | None],
+    inputs: Sequence[Value | None],
 ) -> onnx.FunctionProto:
     """The function body that the schema gives for this node at this opset."""
     body = onnx.FunctionProto()
@@ -44,10 +44,21 @@ def schema_body(
     return body
 
 
-def _type_proto(tensor: Tensor | None) -> onnx.TypeProto:
-    if tensor is None:
-        return onnx.TypeProto()
-    return onnx.helper.make_tensor_type_proto(_CODE[tensor.dtype], tensor.shape)
+def _type_proto(value: Value | None) -> onnx.TypeProto:
+    match value:
+        case None:
+            return onnx.TypeProto()
+        case TensorSequence(items=items, dtype=dtype):
+            code = _CODE[dtype or DataType.FLOAT32]
+            shapes = {t.shape for t in items}
+            shape = shapes.pop() if len(shapes) == 1 else None
+            return onnx.helper.make_sequence_type_proto(
+                onnx.helper.make_tensor_type_proto(code, shape)
+            )
+        case OptionalValue(content=content):
+            return onnx.helper.make_optional_type_proto(_type_proto(content))
+        case _:
+            return onnx.helper.make_tensor_type_proto(_CODE[value.dtype], value.shape)
 
 
 def bound_nodes(

@@ -15,6 +15,7 @@ import onnx.defs
 
 from builder_host.errors import NetworkError
 from builder_host.expressions import Input
+from builder_host.importers.onnx.control_flow import CONTROL_FLOW, ControlFlow
 from builder_host.importers.onnx.functions import bound_nodes, schema_body
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.scope import Scope, names_read, node_title, schedule
@@ -25,6 +26,7 @@ from builder_host.importers.onnx.support import (
     node_support,
     opset_versions,
 )
+from builder_host.importers.onnx.values import Value, value_text
 from builder_host.importers.onnx.weights import Array, sparse_values, tensor_values
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Network, Tensor
@@ -32,7 +34,7 @@ from builder_host.network.network import Network, Tensor
 _LOGGER = logging.getLogger(__name__)
 _MAX_DEPTH = 32
 _EXPECTED = (ArithmeticError, LookupError, ValueError, TypeError, MemoryError)
-_LOOPS = ("Loop", "Scan", "SequenceMap")
+_MAX_NODES = 1_000_000  # translated in all, unrolled bodies counted each time
 
 
 class GraphImporter:
@@ -54,6 +56,8 @@ class GraphImporter:
         self._refused: dict[str, list[str]] = {}  # problem of an operator -> nodes that have it
         self._created: set[int] = set()  # ids of tensors that may still be renamed
         self._kept: list[Tensor] = []  # keeps those ids valid
+        self._num_nodes = 0
+        self._wishes: dict[str, int] = {}  # how often a scratch name was asked for
 
     def run(
         self, bound: Sequence[InputType], inputs: Sequence[str], outputs: Sequence[str] | None
@@ -108,7 +112,7 @@ class GraphImporter:
             self._problems.append("two initialisers have one name; export the model again")
         return found
 
-    def _lookup(self, name: str, scope: Scope) -> Tensor | None:
+    def _lookup(self, name: str, scope: Scope) -> Value | None:
         """The translated value, or None when it could not be translated."""
         if name in scope.values:
             return scope.values[name]
@@ -130,9 +134,12 @@ class GraphImporter:
         return sparse_values(stored, self._folder, what)
 
     def _scratch(self, wanted: str) -> str:
-        while wanted in self._value_names:
-            wanted += "_"
-        return wanted
+        """A name that no value of the model has; numbered here, as unrolled bodies ask often."""
+        self._wishes[wanted] = count = self._wishes.get(wanted, 0) + 1
+        name = wanted if count == 1 else f"{wanted}.{count}"
+        while name in self._value_names:
+            name += "_"
+        return name
 
     # --- nodes ---------------------------------------------------------------------------
 
@@ -140,12 +147,15 @@ class GraphImporter:
         self, index: int, node: onnx.NodeProto, scope: Scope, read: frozenset[str]
     ) -> None:
         where = scope.where + node_title(index, node)
-        results: Sequence[Tensor | None] = ()
+        results: Sequence[Value | None] = ()
         function = self._functions.get((domain_of(node.domain), node.op_type, node.overload))
-        is_if = node.op_type == "If" and not domain_of(node.domain)
+        is_control_flow = node.op_type in CONTROL_FLOW and not domain_of(node.domain)
         support = Support(0, None, None, ())
-        if function is None:
-            support = _loop_support(node, scope.opsets) or node_support(node, scope.opsets)
+        if function is None and not is_control_flow:
+            support = node_support(node, scope.opsets)
+        self._num_nodes += 1
+        if scope.depth and self._num_nodes > _MAX_NODES:
+            raise NetworkError(f"loops and functions unroll to more than {_MAX_NODES:,} nodes")
         for text in support.problems:
             self._refused.setdefault(text, []).append(where)
         inputs = [self._lookup(n, scope) if n else None for n in node.input]
@@ -153,8 +163,8 @@ class GraphImporter:
         if complete and not support.problems and self._captures_known(node, scope):
             try:
                 wanted = tuple(bool(n) and n in read for n in node.output)
-                if is_if:
-                    results = self._import_if(node, inputs, scope, where)
+                if is_control_flow:
+                    results = self._control_flow(node, inputs, scope, where, wanted)
                 elif support.rule is not None:
                     results = self._translate(node, support, inputs, wanted, where)
                 else:
@@ -167,7 +177,7 @@ class GraphImporter:
             else:
                 for number, is_read in enumerate(wanted):
                     if is_read and (number >= len(results) or results[number] is None):
-                        if is_if or support.rule is None:
+                        if is_control_flow or support.rule is None:
                             continue  # the reason was reported from inside
                         self._problems.append(
                             f"{where}: output {number} ('{node.output[number]}') is not supported; "
@@ -175,10 +185,10 @@ class GraphImporter:
                         )
         for number, name in enumerate(node.output):
             if name:
-                tensor = results[number] if number < len(results) else None
-                scope.values[name] = tensor
-                if tensor is not None and not scope.depth:
-                    self._rename(tensor, name)
+                value = results[number] if number < len(results) else None
+                scope.values[name] = value
+                if isinstance(value, Tensor) and not scope.depth:
+                    self._rename(value, name)
 
     def _captures_known(self, node: onnx.NodeProto, scope: Scope) -> bool:
         return all(self._lookup(name, scope) is not None for name in names_read(node))
@@ -187,10 +197,10 @@ class GraphImporter:
         self,
         node: onnx.NodeProto,
         support: Support,
-        inputs: list[Tensor | None],
+        inputs: list[Value | None],
         wanted: tuple[bool, ...],
         where: str,
-    ) -> Sequence[Tensor | None]:
+    ) -> Sequence[Value | None]:
         if support.rule is None:
             raise NetworkError("no rule")
         view = Node(
@@ -201,7 +211,7 @@ class GraphImporter:
             raise NetworkError(f"attribute {', '.join(sorted(view.unread))} is not supported here")
         self._kept += view.created
         self._created |= {id(t) for t in view.created}
-        return [found] if isinstance(found, Tensor) else found
+        return [found] if isinstance(found, Value) else found
 
     def _rename(self, tensor: Tensor, name: str) -> None:
         if id(tensor) not in self._created:
@@ -211,32 +221,47 @@ class GraphImporter:
         if tensor.producer is not None and tensor.producer.outputs[0] is tensor:
             tensor.producer.name = tensor.name
 
-    def _import_if(
-        self, node: onnx.NodeProto, inputs: list[Tensor | None], scope: Scope, where: str
-    ) -> list[Tensor | None]:
-        condition = inputs[0] if inputs else None
-        if condition is None or condition.values is None or condition.values.size != 1:
-            raise NetworkError(
-                "the condition must be one value known at build time; it depends on the network's "
-                "inputs: export the wanted branch alone"
+    def _control_flow(
+        self,
+        node: onnx.NodeProto,
+        inputs: list[Value | None],
+        scope: Scope,
+        where: str,
+        wanted: tuple[bool, ...],
+    ) -> Sequence[Value | None]:
+        def import_graph(
+            graph: onnx.GraphProto, values: Sequence[Value], name: str
+        ) -> list[Value | None]:
+            inner = self._inner(
+                scope, f"{where} > {name}", scope.opsets, self._initializers(graph), scope
             )
-        wanted = "then_branch" if bool(condition.values.ravel()[0]) else "else_branch"
-        branches = [a.g for a in node.attribute if a.name == wanted and a.HasField("g")]
-        if not branches:
-            raise NetworkError(f"attribute '{wanted}' holds no graph")
-        inner = self._inner(scope, where, scope.opsets, self._initializers(branches[0]), scope)
-        names = [output.name for output in branches[0].output]
-        return self._import_body(branches[0].node, names, inner)
+            if len(graph.input) != len(values):
+                raise NetworkError(
+                    f"the body takes {len(graph.input)} inputs, the node gives {len(values)}"
+                )
+            for info, value in zip(graph.input, values, strict=True):
+                inner.values[info.name] = value
+            return self._import_body(graph.node, [o.name for o in graph.output], inner)
+
+        schema = onnx.defs.get_schema(node.op_type, scope.opsets.get("", 1), "")
+        view = Node(
+            node, int(schema.since_version), where, inputs, self._network, self._folder,
+            self._scratch, wanted,
+        )  # fmt: skip
+        results = ControlFlow(view, import_graph).translate()
+        self._kept += view.created
+        self._created |= {id(t) for t in view.created}
+        return results
 
     def _expand(
         self,
         node: onnx.NodeProto,
         function: onnx.FunctionProto | None,
         support: Support,
-        inputs: list[Tensor | None],
+        inputs: list[Value | None],
         scope: Scope,
         where: str,
-    ) -> list[Tensor | None]:
+    ) -> list[Value | None]:
         attributes = list(node.attribute)
         if function is None:
             schema = support.schema
@@ -250,7 +275,7 @@ class GraphImporter:
                 if a.default_value.name and a.name not in {n.name for n in node.attribute}
             ]
         opsets = {**scope.opsets, **opset_versions(function.opset_import)}
-        inner = self._inner(scope, where, opsets, {}, None)
+        inner = self._inner(scope, f"{where} > ", opsets, {}, None)
         for number, name in enumerate(function.input):
             tensor = inputs[number] if number < len(inputs) else None
             if tensor is not None:
@@ -274,11 +299,11 @@ class GraphImporter:
     ) -> Scope:
         if scope.depth + 1 > _MAX_DEPTH:
             raise NetworkError(f"functions or branches nest deeper than {_MAX_DEPTH} levels")
-        return Scope(opsets, initializers, f"{where} > ", parent, scope.depth + 1)
+        return Scope(opsets, initializers, where, parent, scope.depth + 1)
 
     def _import_body(
         self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], scope: Scope
-    ) -> list[Tensor | None]:
+    ) -> list[Value | None]:
         plan = schedule(nodes, wanted, scope)
         self._problems += plan.problems
         for index in plan.order:
@@ -302,6 +327,11 @@ class GraphImporter:
             if tensor is None:
                 continue  # its own problem has been reported
             try:
+                if not isinstance(tensor, Tensor):
+                    raise NetworkError(
+                        f"it is {value_text(tensor)}; a plan's outputs are tensors: take it apart "
+                        "in the model (SequenceAt, OptionalGetElement)"
+                    )
                 self._mark(tensor, name, wanted)
             except NetworkError as error:
                 self._problems.append(f"output '{name}': {error}")
@@ -338,21 +368,6 @@ def _titles(nodes: Sequence[str]) -> str:
         return nodes[0]
     others = ", ".join(nodes[1:6]) + (" ..." if len(nodes) > 6 else "")
     return f"{nodes[0]} ({len(nodes)} nodes; also {others})"
-
-
-def _loop_support(node: onnx.NodeProto, opsets: Mapping[str, int]) -> Support | None:
-    domain = domain_of(node.domain)
-    if domain:
-        return None
-    if node.op_type == "If":
-        return Support(0, None, None, ())
-    if node.op_type in _LOOPS:
-        text = (
-            f"operator ai.onnx.{node.op_type} (opset {opsets.get(domain, 0)}) is not supported; "
-            "a plan has a fixed list of steps: unroll the loop when exporting"
-        )
-        return Support(0, None, None, (text,))
-    return None
 
 
 def _reason(error: Exception) -> str:

@@ -17,6 +17,7 @@ import onnx
 from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
 from builder_host.importers.onnx.folding import check_constant_size, fold_layer, numpy_dtype
+from builder_host.importers.onnx.values import TensorSequence, Value, value_text
 from builder_host.importers.onnx.weights import Array, tensor_values
 from builder_host.network.layers.activation import ActivationParams
 from builder_host.network.layers.cast import CastParams
@@ -52,7 +53,7 @@ class Node:
         proto: the node; op_type and names are read from it.
         version: schema version of the operator that the model's opset means.
         where: e.g. `ONNX node 41 Conv 'conv3'`; origin of all layers added here.
-        inputs: tensors in order; None for an input left out.
+        inputs: values in order; None for an input left out.
         network: receives the layers.
         folder: folder of the model file, for external data.
         scratch_name: makes a free tensor name from a wish.
@@ -62,7 +63,7 @@ class Node:
     proto: onnx.NodeProto
     version: int
     where: str
-    inputs: list[Tensor | None]
+    inputs: Sequence[Value | None]
     network: Network
     folder: Path | None
     scratch_name: Callable[[str], str]
@@ -100,8 +101,23 @@ class Node:
         return tensor
 
     def optional(self, number: int) -> Tensor | None:
-        """An input, or None when it is left out."""
+        """A tensor input, or None when it is left out."""
+        value = self.value(number)
+        if value is not None and not isinstance(value, Tensor):
+            self.fail(f"input {number} is {value_text(value)}; a tensor is needed")
+        return value
+
+    def value(self, number: int) -> Value | None:
+        """An input of any kind, or None when it is left out."""
         return self.inputs[number] if number < len(self.inputs) else None
+
+    def sequence(self, number: int) -> TensorSequence:
+        """A required input that is a sequence."""
+        value = self.value(number)
+        if not isinstance(value, TensorSequence):
+            found = "missing" if value is None else value_text(value)
+            self.fail(f"input {number} is {found}; a sequence of tensors is needed")
+        return value
 
     def required(self) -> list[Tensor]:
         """All inputs of a variadic operator; at least one."""

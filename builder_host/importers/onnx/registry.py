@@ -18,9 +18,9 @@ from builder_host.importers.onnx import ops
 
 if TYPE_CHECKING:
     from builder_host.importers.onnx.node import Node
-    from builder_host.network.network import Tensor
+    from builder_host.importers.onnx.values import Value
 
-Translation = Callable[["Node"], "Tensor | Sequence[Tensor | None]"]
+Translation = Callable[["Node"], "Value | Sequence[Value | None]"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from builder_host.network.network import Tensor
+from builder_host.importers.onnx.values import Value
 
 
 @dataclass(slots=True)
 class Scope:
-    """Values of a graph, an If branch or a function body.
+    """Values of a graph, of a branch or loop body, or of a function body.
 
     Attributes:
         opsets: version by domain ("" is ai.onnx).
         initializers: stored tensors by name; they become constants on first use.
         where: prefix of messages about nodes in here.
-        parent: scope of the enclosing graph, for branches.
+        parent: scope of the enclosing graph, for branches and loop bodies.
         depth: nesting depth; bounds recursion.
         values: translated values; None marks one that could not be translated.
     """
@@ -29,7 +29,7 @@ class Scope:
     where: str = ""
     parent: Scope | None = None
     depth: int = 0
-    values: dict[str, Tensor | None] = field(default_factory=dict)
+    values: dict[str, Value | None] = field(default_factory=dict)
 
     def knows(self, name: str) -> bool:
         """Whether the name has a value here or further out."""

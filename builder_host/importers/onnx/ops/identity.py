@@ -8,14 +8,16 @@ import numpy as np
 
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
+from builder_host.importers.onnx.values import Value
 from builder_host.importers.onnx.weights import Array
 from builder_host.network.network import Tensor
 
 
 @operator("Identity", since=(1, 13, 14, 16, 19, 21, 23, 24, 25))
-def identity(node: Node) -> Tensor:
-    """An alias."""
-    return node.input(0)
+def identity(node: Node) -> Value:
+    """An alias, of sequences and optionals as well."""
+    value = node.value(0)
+    return node.input(0) if value is None else value
 
 
 @operator("Dropout", since=(6, 7, 10, 12, 13, 22))
