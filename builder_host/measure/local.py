@@ -32,6 +32,13 @@ def local_fingerprint() -> DeviceFingerprint:
     return probe_device()
 
 
+def load_context(plan: Plan) -> Any:
+    """An execution context of a plan for this machine (`runtime_edge.ExecutionContext`)."""
+    import runtime_edge
+
+    return runtime_edge.load(plan_bytes(plan), canary=False).create_context()
+
+
 class LocalDevice:
     """This machine's CPU: times candidates and whole plans."""
 

@@ -1,0 +1,1 @@
+"""Calibration: batches of real data -> histograms of every tensor -> dynamic ranges."""
