@@ -1,0 +1,1 @@
+"""Pooling of 8-bit tensors on blocked formats."""
