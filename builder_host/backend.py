@@ -35,6 +35,7 @@ class Backend(Protocol):
     """One device kind with its target and tools."""
 
     target: Any
+    target_kind: str  # `cpu` or `cuda`
     families: tuple[KernelFamily, ...]
 
     @property
@@ -72,6 +73,8 @@ class Backend(Protocol):
 class CpuBackend:
     """Generated C in one shared object."""
 
+    target_kind = "cpu"
+
     def __init__(
         self, fingerprint: DeviceFingerprint, *, compiler: str, store: ArtifactStore, jobs: int
     ) -> None:
@@ -108,6 +111,8 @@ class CpuBackend:
 
 class CudaBackend:
     """Generated CUDA C++ in one cubin (or PTX) per source."""
+
+    target_kind = "cuda"
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ from builder_host.kernels.family import Problem
 from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import LocalDevice, local_fingerprint
 from builder_host.network.network import Network
+from builder_host.plugins.provenance import plugin_provenance
 from builder_host.report import BuildReport, make_report
 from builder_host.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
@@ -33,6 +34,7 @@ from builder_host.tune.timing_cache import (
 )
 from builder_host.verification import (
     CANARY_SEED,
+    ERROR_LIMITS,
     TOLERANCE_OF_PRECISION,
     TOLERANCE_OF_SAME_CODE,
     check_outputs,
@@ -122,6 +124,7 @@ class _Build:
         networks = {DEFAULT_PROFILE: network} if isinstance(network, Network) else dict(network)
         if not networks:
             raise BuilderError("no network to build: the mapping of profiles is empty")
+        self.plugins = plugin_provenance(networks.values())
         self.fingerprint, is_local = resolve_target(config.target)
         self.backend = make_backend(
             self.fingerprint,
@@ -130,7 +133,7 @@ class _Build:
             jobs=config.num_jobs or os.cpu_count() or 1,
             hardware=target_hardware(config.target),
         )
-        _check_measuring(config, _is_timed_here(self.backend, is_local), self.fingerprint)
+        _check_measuring(config, _is_timed_here(self.backend, is_local))
         self.num_workers = config.num_threads or self.backend.default_workers
         self.drafts = [
             make_draft(
@@ -187,7 +190,8 @@ class _Build:
             tuned,
             backend=self.backend,
             fingerprint=self.fingerprint,
-            provenance=_provenance(self.drafts[0].network, config, self.backend, chosen),
+            provenance=_provenance(self.drafts[0].network, config, self.backend, chosen)
+            | self.plugins,
         )
         accuracy: dict[str, float] = {}
         for index, draft in enumerate(self.drafts):
@@ -208,12 +212,13 @@ class _Build:
         if device is not None:
             alone = only_profile(plan, index)
             outputs = device.run_canary(alone, CANARY_SEED)
-            errors = check_outputs(reference, outputs) if reference is not None else {}
+            limit = ERROR_LIMITS[draft.precision.storage]
+            errors = check_outputs(reference, outputs, limit) if reference is not None else {}
             latency_us = _plan_latency(alone, device, self.tuner, config)
             canary = make_canary(plan.bindings, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
             return with_canary(plan, index, canary), errors
         if reference is not None:
-            tolerance = TOLERANCE_OF_PRECISION[config.precision]
+            tolerance = TOLERANCE_OF_PRECISION[draft.precision.storage]
             canary = make_canary(plan.bindings, reference, None, tolerance)
             return with_canary(plan, index, canary), {}
         return plan, {}
@@ -239,11 +244,7 @@ def _local_device(
     return LocalDevice(backend.toolchain, progress, flush_bytes=flush_bytes)
 
 
-def _check_measuring(
-    config: BuilderConfig, is_timed_here: bool, fingerprint: DeviceFingerprint
-) -> None:
-    if config.precision == "fp16" and fingerprint.device_kind == "cpu":
-        raise BuilderError("precision fp16 needs a CUDA target; CPU plans compute in float32")
+def _check_measuring(config: BuilderConfig, is_timed_here: bool) -> None:
     if config.measure == "local" and not is_timed_here and not config.is_strict_cache:
         raise BuilderError(
             f"target '{config.target}' is not this machine's CPU: its kernels cannot be timed "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from builder_host.calibration.table import CalibrationTable, load_table
 from builder_host.errors import BuilderError
+from builder_host.precision import PRECISIONS, check_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,15 @@ class BuilderConfig:
         num_jobs: compilers at once; None: as many as there are cores here.
         compiler: `zig` (from pip), `gcc`, `clang` or a path.
         artifact_dir: store of generated code; None: the user's cache folder.
-        precision: `fp32`, or `fp16` (CUDA: stored in float16, accumulated in float32).
+        precision: of layers that no rule names. `fp32`; `tf32` (CUDA: float32 whose products may
+            be rounded to 10 bits); `fp16` (CUDA: stored in float16, accumulated in float32);
+            `int8` (needs ranges; the rest is float32 on CPUs, float16 on CUDA); `best`: whatever is
+            fastest of those.
+        layer_precision: patterns of layer names and `fp32`, `fp16` or `int8`; the last that
+            matches counts.
+        tensor_precision: patterns of tensor names and the least precision that stores them.
+        calibration: dynamic ranges for int8: a table, or the path of one in TensorRT's text format.
+        dynamic_ranges: largest magnitude by tensor name; counts before the table.
         sharing_tolerance: of several profiles the later ones take a tactic at most this many times
             slower than their fastest if its packed weights are in the plan already; at least 1.
         is_checked: compare the plan with the float64 reference before it is handed over; where the
@@ -45,12 +57,25 @@ class BuilderConfig:
     precision: str = "fp32"
     sharing_tolerance: float = 1.1
     is_checked: bool = True
+    layer_precision: tuple[tuple[str, str], ...] = ()
+    tensor_precision: tuple[tuple[str, str], ...] = ()
+    calibration: CalibrationTable | str | os.PathLike[str] | None = None
+    dynamic_ranges: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.measure not in ("local", "none"):
             raise BuilderError(f"measure is '{self.measure}'; expected 'local' or 'none'")
-        if self.precision not in ("fp32", "fp16"):
-            raise BuilderError(f"precision is '{self.precision}'; expected 'fp32' or 'fp16'")
+        if self.precision not in PRECISIONS:
+            raise BuilderError(
+                f"precision is '{self.precision}'; expected one of {', '.join(PRECISIONS)}"
+            )
+        check_rules(self.layer_precision)
+        check_rules(self.tensor_precision)
+        for name, largest in self.dynamic_ranges.items():
+            if not 0.0 < largest < math.inf:
+                raise BuilderError(
+                    f"dynamic range of '{name}' is {largest}; expected a finite magnitude above 0"
+                )
         for name in ("num_threads", "num_jobs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -63,3 +88,16 @@ class BuilderConfig:
             raise BuilderError(f"workspace_limit_bytes is {self.workspace_limit_bytes}")
         if self.is_strict_cache and self.timing_cache is None:
             raise BuilderError("a strict build needs a timing cache; name its file")
+
+    def ranges(self) -> dict[str, float] | None:
+        """Dynamic ranges by tensor name, None when the build has none.
+
+        Raises:
+            BuilderError: the calibration table cannot be read.
+        """
+        if self.calibration is None and not self.dynamic_ranges:
+            return None
+        table = self.calibration
+        if table is not None and not isinstance(table, CalibrationTable):
+            table = load_table(table)
+        return {**(table.ranges if table is not None else {}), **self.dynamic_ranges}

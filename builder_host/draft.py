@@ -14,9 +14,10 @@ from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network
-from builder_host.passes import layout_assignment, narrow_float
+from builder_host.passes import layout_assignment
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Operation, Placement
+from builder_host.precision import AppliedPrecision, apply_precision
 from builder_host.trace import TraceWriter
 from builder_host.verification import reference_outputs
 
@@ -28,9 +29,10 @@ class Draft:
     Attributes:
         name: of the profile.
         network: after all passes.
-        reference: float64 outputs of the network as imported, for the canary's inputs; None when
-            the build is not checked.
+        reference: float64 outputs for the canary's inputs, of the network as imported, or as
+            quantised here; None when the build is not checked.
         placement, operations: what runs, in order, on which views.
+        precision: what the network is computed and stored in.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Draft:
     reference: Mapping[str, npt.NDArray[Any]] | None
     placement: Placement
     operations: tuple[Operation, ...]
+    precision: AppliedPrecision
 
     @property
     def constant_bytes(self) -> int:
@@ -63,14 +66,22 @@ def make_draft(
     _check_bindings(network)
     reference = reference_outputs(network) if config.is_checked else None
     run_passes(network, trace)
-    if config.precision == "fp16":
-        narrow_float.run(network)
+    applied = apply_precision(
+        network,
+        config.precision,
+        device_kind=backend.target_kind,
+        ranges=config.ranges(),
+        layer_rules=config.layer_precision,
+        tensor_rules=config.tensor_precision,
+    )
+    if reference is not None and applied.quantisation is not None:
+        reference = reference_outputs(network)
     choice = FamilyChoice(backend.families, backend.target)
     formats = layout_assignment.run(network, choice, num_workers)
     if trace is not None:
         trace.layouts(network, formats)
     placement = Placement(network, formats, choice, num_workers)
-    return Draft(name, network, reference, placement, tuple(placement.operations()))
+    return Draft(name, network, reference, placement, tuple(placement.operations()), applied)
 
 
 def check_same_bindings(drafts: list[Draft]) -> None:

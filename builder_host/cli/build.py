@@ -11,8 +11,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from builder_host.cli.precision_options import (
+    add_precision_arguments,
+    calibration_of,
+    precision_settings,
+)
 from builder_host.errors import BuilderError
 from builder_host.importers.model_file import import_model_file
 from builder_host.network.network import Network
@@ -95,9 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time candidates here (default); take the cache and rank the rest by the cost model; "
         "or only write them into a bundle for 'edgeplan tune' on the device",
     )
-    parser.add_argument(
-        "--precision", choices=("fp32", "fp16"), default="fp32", help="default: fp32"
-    )
+    add_precision_arguments(parser)
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
     parser.add_argument("--report", metavar="R.json", help="write the build report")
     parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
@@ -125,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         trace_dir=args.trace,
         num_jobs=args.jobs,
         compiler=args.cc,
-        precision=args.precision,
+        **precision_settings(args),
         sharing_tolerance=args.sharing_tolerance,
         is_checked=not args.no_check,
     )
@@ -138,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
         network = import_profiles(args, outputs)
+        first = network if isinstance(network, Network) else next(iter(network.values()))
+        config = replace(config, calibration=calibration_of(args, first, config, progress))
         if args.measure.startswith(_BUNDLE):
             path = args.measure.removeprefix(_BUNDLE)
             count = write_tuning_bundle(network, path, config, progress=progress)

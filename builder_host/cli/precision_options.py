@@ -1,0 +1,177 @@
+"""Options about precision and calibration that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder_host.errors import BuilderError
+
+if TYPE_CHECKING:
+    from builder_host.calibration.batches import ArrayFile, PictureFolder
+    from builder_host.calibration.table import CalibrationTable
+    from builder_host.config import BuilderConfig
+    from builder_host.network.network import Network
+
+_PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "best")
+_CALIBRATORS = ("entropy", "entropy1", "min-max", "percentile", "mse", "legacy")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+    """Declare where samples come from: `option`, its preprocessing and how many are used."""
+    parser.add_argument(
+        option, metavar="PATH", help=f"{what}: a folder of pictures, an .npz or .npy file"
+    )
+    parser.add_argument(
+        "--preprocessing",
+        metavar="F.toml",
+        help="how pictures become inputs (TOML or JSON: size, channels, scale, mean, std ...)",
+    )
+    parser.add_argument("--samples", type=_count, metavar="N", help="use the first N samples only")
+
+
+def add_calibrator_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which calibrator is used and its parameters."""
+    parser.add_argument(
+        "--calibrator",
+        choices=_CALIBRATORS,
+        default="entropy",
+        help="entropy (default): Kullback-Leibler, every tensor of the model; entropy1: the same "
+        "after fusion; min-max; percentile; mse: least squared error; legacy: quantile or tail fit",
+    )
+    parser.add_argument(
+        "--percentile", type=float, default=99.99, metavar="P", help="of 'percentile' (99.99)"
+    )
+    parser.add_argument(
+        "--quantile", type=float, default=0.9999, metavar="Q", help="of 'legacy' (0.9999)"
+    )
+    parser.add_argument(
+        "--regression-cutoff",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="of 'legacy': fit the tail up to this share of the largest value (1: quantile)",
+    )
+
+
+def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the precision options of `edgeplan build`."""
+    parser.add_argument(
+        "--precision",
+        choices=_PRECISIONS,
+        default="fp32",
+        help="of layers that no rule names (default: fp32); int8 and best take dynamic ranges from "
+        "a calibration",
+    )
+    parser.add_argument(
+        "--layer-precision",
+        default="",
+        metavar="PATTERN=P,...",
+        help="e.g. 'conv1=fp32,*head*=fp16': by layer or output tensor; the last match counts",
+    )
+    parser.add_argument(
+        "--tensor-precision",
+        default="",
+        metavar="PATTERN=P,...",
+        help="least precision in which matching tensors are stored",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="F",
+        help="calibration table in TensorRT's text format; with --calibration-data it is written "
+        "when it does not exist yet",
+    )
+    add_data_arguments(parser, "--calibration-data", "samples to calibrate with")
+    add_calibrator_arguments(parser)
+    parser.add_argument(
+        "--range",
+        action="append",
+        default=[],
+        type=_range,
+        metavar="TENSOR=X",
+        help="dynamic range of a tensor, -X to X; counts before the table; may be repeated",
+    )
+
+
+def precision_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a BuilderConfig from the options; without the calibration. Raises BuilderError."""
+    from builder_host.precision import parse_rules
+
+    return {
+        "precision": args.precision,
+        "layer_precision": parse_rules(args.layer_precision),
+        "tensor_precision": parse_rules(args.tensor_precision),
+        "dynamic_ranges": dict(args.range),
+    }
+
+
+def open_samples(
+    args: argparse.Namespace, path: str, network: Network
+) -> ArrayFile | PictureFolder:
+    """The samples that the options name. Raises BuilderError."""
+    from builder_host.calibration.batches import open_data
+    from builder_host.calibration.preprocessing import load_preprocessing
+
+    given = args.preprocessing
+    preprocessing = load_preprocessing(given) if given is not None else None
+    return open_data(path, network, preprocessing=preprocessing, limit=args.samples)
+
+
+def calibrated(
+    args: argparse.Namespace,
+    path: str,
+    network: Network,
+    config: BuilderConfig,
+    progress: Callable[[str, int, int], None],
+) -> CalibrationTable:
+    """Calibrate with the samples at `path`. Raises BuilderError."""
+    from builder_host.calibration.collect import calibrate
+    from builder_host.calibration.thresholds import Options, find_calibrator
+
+    options = Options(args.percentile, args.quantile, args.regression_cutoff)
+    samples = open_samples(args, path, network)
+    calibrator = find_calibrator(args.calibrator)
+    return calibrate(network, samples, calibrator, options, config=config, progress=progress)
+
+
+def calibration_of(
+    args: argparse.Namespace,
+    network: Network,
+    config: BuilderConfig,
+    progress: Callable[[str, int, int], None],
+) -> CalibrationTable | None:
+    """The table that `--calibration` and `--calibration-data` ask for. Raises BuilderError."""
+    from builder_host.calibration.table import load_table
+
+    table, data = args.calibration, args.calibration_data
+    if table is not None and (data is None or Path(table).exists()):
+        return load_table(table)
+    if data is None:
+        return None
+    found = calibrated(args, data, network, config, progress)
+    if table is not None:
+        found.save(table)
+    return found
+
+
+def _range(text: str) -> tuple[str, float]:
+    name, _, value = text.rpartition("=")
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not TENSOR=NUMBER") from error
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+def require_path(path: str | None, option: str) -> str:
+    """The value of an option that must be given. Raises BuilderError."""
+    if path is None:
+        raise BuilderError(f"{option} is missing; name a folder of pictures, an .npz or .npy file")
+    return path

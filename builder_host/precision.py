@@ -1,0 +1,177 @@
+"""Which layer is computed in which precision: the configuration's rules applied to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from builder_host.errors import BuilderError
+from builder_host.network.network import Layer, Network, Tensor
+from builder_host.network.rules import EIGHT_BITS
+from builder_host.passes import narrow_float, quantise
+from builder_host.passes.quantise import Quantisation
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "best")
+RULE_PRECISIONS = ("fp32", "fp16", "int8")
+_BITS = {"int8": 8, "fp16": 16, "fp32": 32}
+
+Rules = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPrecision:
+    """What a network became.
+
+    Attributes:
+        quantisation: of the pass over dynamic ranges, None where it did not run.
+        num_int8_layers: layers that multiply integers, those of the model's own Q/DQ among them.
+        storage: narrowest type of the network's computed values: `fp32`, `fp16` or `int8`.
+    """
+
+    quantisation: Quantisation | None
+    num_int8_layers: int
+    storage: str
+
+
+def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
+    """`conv1=fp32,*head*=fp16` -> patterns and precisions.
+
+    Raises:
+        BuilderError: a part is malformed or names no precision.
+    """
+    rules = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        pattern, separator, precision = part.rpartition("=")
+        if not separator or not pattern:
+            raise BuilderError(f"'{part}' is not PATTERN=PRECISION, such as '*head*=fp16'")
+        rules.append((pattern, precision))
+    check_rules(rules)
+    return tuple(rules)
+
+
+def check_rules(rules: Rules) -> None:
+    """Raise BuilderError for a rule whose precision is unknown."""
+    for pattern, precision in rules:
+        if precision not in RULE_PRECISIONS:
+            raise BuilderError(
+                f"precision '{precision}' for '{pattern}' is unknown; expected one of "
+                f"{', '.join(RULE_PRECISIONS)}"
+            )
+
+
+def apply_precision(
+    network: Network,
+    precision: str,
+    *,
+    device_kind: str,
+    ranges: Mapping[str, float] | None,
+    layer_rules: Rules = (),
+    tensor_rules: Rules = (),
+) -> AppliedPrecision:
+    """Give every layer of a fused float32 network its precision, in place.
+
+    Args:
+        network: after `run_passes`.
+        precision: of all layers that no rule names; one of `PRECISIONS`.
+        device_kind: `cpu` or `cuda`; CPU plans keep what is not INT8 in float32.
+        ranges: largest magnitude by tensor name, None without calibration.
+        layer_rules: pattern of layer names (or of their outputs) and precision; the last that
+            matches counts.
+        tensor_rules: pattern of tensor names and the least precision they are stored in.
+
+    Raises:
+        BuilderError: a rule that matches nothing, or INT8 without ranges.
+    """
+    _check_device(precision, layer_rules, device_kind)
+    chosen = _layer_precisions(network, precision, layer_rules)
+    floors = _tensor_precisions(network, tensor_rules)
+    is_explicit = any(_is_int8(layer) for layer in network.layers)
+    int8_layers = [y for y, p in chosen.items() if p in ("int8", "best")]
+    quantisation = None
+    if ranges is not None and int8_layers:
+        wide = [t.name for t, least in floors.items() if _BITS[least] > 8]
+        quantisation = quantise.run(
+            network,
+            ranges,
+            int8_layers,
+            allows_unsigned=device_kind == "cpu",
+            wide_tensors=wide,
+        )
+        if precision == "int8" and not quantisation.layers and not is_explicit:
+            raise BuilderError(_nothing_quantised(network, quantisation))
+    elif "int8" in chosen.values() and not is_explicit:
+        raise BuilderError(
+            "precision int8 needs dynamic ranges: give a calibration table (--calibration), "
+            "calibration data (--calibration-data), or a model with Q/DQ nodes"
+        )
+    is_narrow = device_kind == "cuda" and precision in ("fp16", "int8", "best")
+    if is_narrow:
+        narrow_float.run(network)
+    count = sum(_is_int8(layer) for layer in network.layers)
+    storage = "int8" if count else ("fp16" if is_narrow else "fp32")
+    return AppliedPrecision(quantisation, count, storage)
+
+
+def _is_int8(layer: Layer) -> bool:
+    return layer.kind in quantise.PRODUCTS and layer.inputs[0].dtype in EIGHT_BITS
+
+
+def _check_device(precision: str, rules: Rules, device_kind: str) -> None:
+    if precision == "bf16":
+        raise BuilderError("precision bf16 has no kernels yet; use fp32, fp16 or int8")
+    wanted = {precision, *(p for _, p in rules)}
+    if device_kind == "cpu" and precision in ("fp16", "tf32"):
+        raise BuilderError(
+            f"precision {precision} needs a CUDA target; CPU plans compute in float32 or int8"
+        )
+    if device_kind == "cuda" and "fp32" in (p for _, p in rules) and precision != "fp32":
+        narrow = sorted(wanted - {"fp32"})
+        raise BuilderError(
+            f"single layers in fp32 beside {', '.join(narrow)} are not built for CUDA yet; use "
+            "fp16 for them, or fp32 for all"
+        )
+
+
+def _names(network: Network, layer: Layer) -> list[str]:
+    return [layer.name, *(n for t in layer.outputs for n in network.names_of(t))]
+
+
+def _layer_precisions(network: Network, default: str, rules: Rules) -> dict[Layer, str]:
+    chosen = dict.fromkeys(network.layers, default)
+    for pattern, precision in rules:
+        matches = [
+            layer
+            for layer in network.layers
+            if any(fnmatchcase(name, pattern) for name in _names(network, layer))
+        ]
+        if not matches:
+            raise BuilderError(
+                f"layer precision: no layer matches '{pattern}'; names are those of "
+                "'edgeplan build --trace' and of the model's tensors"
+            )
+        chosen.update(dict.fromkeys(matches, precision))
+    return chosen
+
+
+def _tensor_precisions(network: Network, rules: Rules) -> dict[Tensor, str]:
+    floors: dict[Tensor, str] = {}
+    tensors = [t for t in network.tensors() if not t.is_constant]
+    for pattern, precision in rules:
+        matches = [
+            t for t in tensors if any(fnmatchcase(name, pattern) for name in network.names_of(t))
+        ]
+        if not matches:
+            raise BuilderError(f"tensor precision: no tensor matches '{pattern}'")
+        floors.update(dict.fromkeys(matches, precision))
+    return floors
+
+
+def _nothing_quantised(network: Network, quantisation: Quantisation) -> str:
+    if not quantise.quantisable_layers(network):
+        return "precision int8: the network has no layer that can be computed in INT8"
+    shown = ", ".join(f"'{name}'" for name in quantisation.without_range[:5])
+    return (
+        f"precision int8: no layer could be quantised; tensors without a range: {shown or 'none'}; "
+        "was the calibration table made for this model?"
+    )
