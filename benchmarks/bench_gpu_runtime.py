@@ -112,18 +112,25 @@ def report(plan: Path, soak: int) -> None:
     device = CudaDevice(0)
     rt.load(plan, device=device).close()  # the driver's own state is there from now on
     print(f"{plan.name}: load and context {load_ms(plan, device):.1f} ms (median of 5)")
-    before, _ = device.free_memory()
+    free = [device.free_memory()[0]]
     engine = rt.load(plan, device=device)
+    free.append(device.free_memory()[0])
     first = Job(engine)
+    free.append(device.free_memory()[0])
     first.run(1)
-    taken = before - device.free_memory()[0]
+    free.append(device.free_memory()[0])
+    taken = free[0] - free[-1]
     bindings = sum(engine.binding_bytes(b.name) for b in engine.bindings)
     weights, arena = engine.weights_bytes, engine.context_bytes()
     profile = engine.profile()
     print(
         f"  device memory {taken / _MIB:.2f} MiB = weights {weights / _MIB:.2f} + arena "
         f"{arena / _MIB:.2f} (lower bound {profile.arena_lower_bound_bytes / _MIB:.2f}) + bindings "
-        f"{bindings / _MIB:.2f} + {(taken - weights - arena - bindings) / _MIB:.2f}"
+        f"{bindings / _MIB:.2f} + {(taken - weights - arena - bindings) / _MIB:.2f}; by stage: "
+        + ", ".join(
+            f"{what} {(a - b) / _MIB:.2f}"
+            for what, a, b in zip(("load", "context", "first run"), free, free[1:], strict=False)
+        )
     )
     wanted = first.outputs()
     print(f"  enqueue {enqueue_us(first):.1f} us of host time (median)")
