@@ -89,18 +89,12 @@ class ConvInt8:
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles that fit the registers and the image, each in the order that suits its size."""
         conv = _require(problem, target).conv
-        sizes = _TILES[target.isa, target.int8_dot]
-        blocks = 1 if is_mixed(conv) else -(-conv.group_filters // conv.lanes)
-        tiles: dict[tuple[int, int, int], None] = {}
-        for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: tile_cost(conv, blocks, t)):
-            widest = min(pixels, merged(conv, pixels).out_w)
-            if rows <= max(conv.out_h // 2, 1) and (rows == 1 or widest * rows >= pixels):
-                tiles[(rows, widest, min(oc_blocks, blocks))] = None
+        blocks = _blocks(conv)
         block_bytes = conv.group_channels * conv.num_taps * conv.lanes
         order = "rows" if block_bytes * blocks <= target.l2_bytes // 2 else "sets"
         other = "sets" if order == "rows" else "rows"
         found: dict[Tactic, None] = {}
-        for number, (rows, pixels, oc_blocks) in enumerate(list(tiles)[:4]):
+        for number, (rows, pixels, oc_blocks) in enumerate(direct_tiles(conv, target)):
             variants = [(order, 0)]
             if number == 0 and blocks > oc_blocks:
                 variants.append((other, 0))
@@ -168,6 +162,18 @@ def template_text() -> str:
     return _TEMPLATE
 
 
+def direct_tiles(conv: Convolution, target: CpuTarget) -> list[tuple[int, int, int]]:
+    """Up to four register tiles (rows, pixels, output blocks), the expected best first."""
+    blocks = _blocks(conv)
+    sizes = _TILES[target.isa, target.int8_dot]
+    tiles: dict[tuple[int, int, int], None] = {}
+    for rows, pixels, oc_blocks in sorted(sizes, key=lambda t: tile_cost(conv, blocks, t)):
+        widest = min(pixels, merged(conv, pixels).out_w)
+        if rows <= max(conv.out_h // 2, 1) and (rows == 1 or widest * rows >= pixels):
+            tiles[(rows, widest, min(oc_blocks, blocks))] = None
+    return list(tiles)[:4]
+
+
 def direct_parameters(
     image: Convolution, tactic: Tactic, target: CpuTarget, symbol: str, *, num_workers: int
 ) -> tuple[dict[str, int | str], int]:
@@ -212,11 +218,16 @@ def direct_parameters(
     return parameters, set_chunks * image.batch * -(-image.out_h // rows_per_unit)
 
 
+def _blocks(conv: Convolution) -> int:
+    """Output blocks that one tile may cover."""
+    return 1 if is_mixed(conv) else -(-conv.group_filters // conv.lanes)
+
+
 def _sets(conv: Convolution, largest: int) -> list[int]:
     """Output blocks of each set of one group; of the whole tensor when groups share blocks."""
     if is_mixed(conv):
         return [1] * conv.out_blocks
-    return balanced(-(-conv.group_filters // conv.lanes), largest)
+    return balanced(_blocks(conv), largest)
 
 
 def _padded_channels(conv: Convolution) -> float:
