@@ -24,6 +24,7 @@ from pathlib import Path
 
 from boards.errors import ReleaseRefusedError, StoreError
 from boards.store.durable_file import link_durably, sync_folder, write_durably
+from boards.store.incoming import TABLE
 from boards.store.records import ReleaseRecord, ReleaseState, load_record, save_record
 
 DEFAULT_ROOT = "/var/lib/edgeplan"
@@ -127,27 +128,31 @@ class PlanStore:
             raise StoreError(f"{path}: '{text[:40]}' is no release number")
         return int(text)
 
-    def add(self, name: str, source: Path, record: ReleaseRecord) -> None:
-        """Take over a complete, verified file.
+    def add(self, name: str, source: Path, record: ReleaseRecord, table: bytes = b"") -> None:
+        """Take over a complete file. A release that is there already keeps its file and state.
 
         Args:
             name: to deploy under.
             source: the file, in the same file system; it is moved.
             record: of the release.
+            table: its piece table, so that later transfers can copy from it.
 
         Raises:
             StoreError: the name is not allowed.
         """
         folder = self.release_folder(name, record.release_id)
         with self.lock():
+            if folder.exists():
+                source.unlink()
+                return
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging = folder.parent / f".{record.release_id}.new"
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir()
             os.replace(source, staging / PLAN_FILE)
+            if table:
+                write_durably(staging / TABLE, table)
             save_record(staging, record)
-            if folder.exists():
-                self._remove(folder)
             os.rename(staging, folder)
             sync_folder(folder.parent)
 

@@ -1,0 +1,435 @@
+"""The agent's loop: lines, listeners, child processes and time, all in one thread."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from boards.agent.child import Child, OnAnswer, OnEnd
+from boards.agent.handlers import HANDLERS
+from boards.errors import (
+    BoardError,
+    CommandFailedError,
+    LinkLostError,
+    LinkProtocolError,
+)
+from boards.link.connection import (
+    BULK,
+    COMMANDS,
+    LOGS,
+    Closed,
+    Established,
+    LinkSettings,
+    MessageReceived,
+)
+from boards.link.messages import decode_message
+from boards.link.server_line import ServerLine
+from boards.link.transports.base import Transport
+from boards.link.transports.tcp import socket_transport
+from boards.store.incoming import Incoming
+from boards.store.plan_store import PlanStore
+from planformat.errors import PlanError
+
+log = logging.getLogger(__name__)
+
+MAX_HOSTS = 16
+MAX_LOG_LINES = 1000
+_CHILD_LOOK_S = 0.2
+_TRIAL_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """How an agent serves.
+
+    Attributes:
+        store: folder of the plan store.
+        key: secret that hosts must know, None for none.
+        public_key: plans must be signed with its private half; None accepts any.
+        software: name and version, told to hosts.
+        ends_with_session: stop when the (one) host has gone: agents on a console or behind ssh.
+        idle_s: such an agent also stops when nobody greets it for so long.
+    """
+
+    store: str
+    key: bytes | None = None
+    public_key: bytes | None = None
+    software: str = "edgeplan"
+    ends_with_session: bool = False
+    idle_s: float = 600.0
+
+
+@dataclass(slots=True)
+class Host:
+    """One line with whoever is at its other end.
+
+    Attributes:
+        line: to the host; follows_logs: whether it wants log lines.
+        children: processes that work for it, by the request's number.
+    """
+
+    line: ServerLine
+    name: str
+    follows_logs: bool = False
+    children: dict[int, Child] = field(default_factory=dict)
+
+
+class Request:
+    """A request that a handler answers, at once or later."""
+
+    def __init__(
+        self, agent: Agent, host: Host, number: int, fields: Mapping[str, Any], body: bytes
+    ) -> None:
+        """Take its parts."""
+        self.agent = agent
+        self.host = host
+        self.number = number
+        self.fields = fields
+        self.body = body
+        self._session = host.line.connection
+
+    def reply(self, fields: Mapping[str, Any] | None = None, body: bytes = b"") -> None:
+        """Answer; the host's call ends."""
+        self._send({"id": self.number, "ok": True, **(fields or {})}, body)
+
+    def fail(self, text: str, code: str = "failed") -> None:
+        """Answer that it cannot be done."""
+        self._send({"id": self.number, "ok": False, "error": {"text": text, "code": code}}, b"")
+
+    def notify(self, fields: Mapping[str, Any]) -> None:
+        """Say something meanwhile."""
+        self._send({"id": self.number, **fields}, b"")
+
+    def start_child(
+        self,
+        task: Mapping[str, Any],
+        on_answer: OnAnswer,
+        on_end: OnEnd,
+        *,
+        silence_s: float,
+        memory_bytes: int,
+        candidate_s: float | None = None,
+    ) -> None:
+        """Do something in a process of its own, on behalf of this request; see `Child`."""
+
+        def ended(end: Any) -> None:
+            self.agent.forget_child(self.host, self.number)
+            on_end(end)
+
+        child = Child(
+            task,
+            on_answer,
+            ended,
+            silence_s=silence_s,
+            memory_bytes=memory_bytes,
+            candidate_s=candidate_s,
+        )
+        self.host.children[self.number] = child
+        self.agent.watch_child(child)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the host that asked is still there."""
+        return self._session is not None and self.host.line.connection is self._session
+
+    def _send(self, fields: Mapping[str, Any], body: bytes) -> None:
+        if self.is_wanted:
+            self.host.line.send(BULK if len(body) > 1024 else COMMANDS, fields, body)
+
+
+class _LogToHosts(logging.Handler):
+    def __init__(self, lines: collections.deque[str], send: Callable[[str], None]) -> None:
+        super().__init__()
+        self._lines = lines
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)[:2000]
+        self._lines.append(line)
+        self._send(line)
+
+
+class Agent:
+    """Serves any number of lines. Use `add_transport`, `add_listener`, then `run`.
+
+    Attributes:
+        config: options; store: plans; incoming: files on their way in.
+        log_lines: the last lines that it logged.
+        started_at: monotonic time of the start.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Make an agent; nothing is opened yet."""
+        self.config = config
+        self.store = PlanStore(config.store)
+        self.incoming = Incoming(self.store.root)
+        self.log_lines: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
+        self.started_at = time.monotonic()
+        self._selector = selectors.DefaultSelector()
+        self._hosts: list[Host] = []
+        self._listeners: list[socket.socket] = []
+        self._unsynced: list[Callable[[], None]] = []
+        self._is_ending = False
+        self._heard_at = time.monotonic()
+        self._had_host = False
+        self._look_at = 0.0
+        self._trial_at = 0.0
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._log_handler = _LogToHosts(self.log_lines, self._send_log)
+        self._log_handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("boards").addHandler(self._log_handler)
+
+    @property
+    def is_measuring(self) -> bool:
+        """Whether candidates are being timed for anybody."""
+        return any(host.children for host in self._hosts)
+
+    def settings(self, transport: Transport) -> LinkSettings:
+        """What this agent offers on a line."""
+        return LinkSettings(
+            software=self.config.software,
+            max_payload_bytes=transport.payload_bytes,
+            key=self.config.key,
+        )
+
+    def add_transport(
+        self, transport: Transport, *, base_rate: tuple[int, int] | None = None
+    ) -> None:
+        """Serve a line, which is taken over; base_rate: of a serial one."""
+        now = time.monotonic()
+        line = ServerLine(transport, self.settings(transport), now, base_rate=base_rate)
+        host = Host(line, transport.name)
+        self._hosts.append(host)
+        self._selector.register(transport.read_fd, selectors.EVENT_READ, host)
+        log.info("serving %s", transport.name)
+
+    def add_listener(self, listener: socket.socket) -> None:
+        """Serve whoever connects to a listening socket, which is taken over."""
+        self._listeners.append(listener)
+        self._selector.register(listener, selectors.EVENT_READ, listener)
+        log.info("listening on %s port %d", *listener.getsockname()[:2])
+
+    def stop(self) -> None:
+        """Let `run` return. May be called from a signal handler or another thread."""
+        self._is_ending = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
+
+    def run(self) -> None:
+        """Serve until `stop` is called, or the only host has gone if the config says so."""
+        try:
+            while not self._is_ending:
+                self._step()
+        finally:
+            self._close()
+
+    def when_synced(self, action: Callable[[], None]) -> None:
+        """Call something after the pieces taken so far have reached the disk."""
+        self._unsynced.append(action)
+
+    def watch_child(self, child: Child) -> None:
+        """Wait for a child's answers."""
+        self._selector.register(child.fd, selectors.EVENT_READ, child)
+
+    def forget_child(self, host: Host, number: int) -> None:
+        """A child has ended."""
+        child = host.children.pop(number, None)
+        if child is not None:
+            self._unregister(child.fd)
+
+    # --- one round -----------------------------------------------------------------------
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        self._write_all(now)
+        wake = now + 1.0
+        for host in self._hosts:
+            wake = min(wake, host.line.wake_at(now) if not self._is_blocked(host) else wake)
+        if any(host.children for host in self._hosts):
+            wake = min(wake, now + _CHILD_LOOK_S)
+        for key, _ in self._selector.select(max(0.0, wake - now)):
+            self._on_ready(key.data)
+        self._sync()
+        now = time.monotonic()
+        for host in list(self._hosts):
+            self._tick(host, now)
+        if now >= self._look_at:
+            self._look_at = now + _CHILD_LOOK_S
+            for host in self._hosts:
+                for child in list(host.children.values()):
+                    child.tick(now)
+        if now >= self._trial_at:
+            self._trial_at = now + _TRIAL_LOOK_S
+            self._end_trials()
+        if self.config.ends_with_session:
+            if any(host.line.is_open for host in self._hosts):
+                self._had_host, self._heard_at = True, now
+            elif self._had_host or not self._hosts or now > self._heard_at + self.config.idle_s:
+                self._is_ending = True
+
+    def _on_ready(self, data: Any) -> None:
+        if data is None:
+            os.read(self._wake_read, 4096)
+        elif isinstance(data, Child):
+            data.receive()
+        elif isinstance(data, Host):
+            self._receive(data)
+        else:
+            self._accept(data)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            made, address = listener.accept()
+        except OSError as error:
+            log.warning("a connection failed: %s", error)
+            return
+        if len(self._hosts) >= MAX_HOSTS:
+            made.close()
+            log.warning("%s: refused, %d hosts are connected", address[0], MAX_HOSTS)
+            return
+        self.add_transport(socket_transport(made, f"tcp {address[0]}:{address[1]}"))
+
+    def _receive(self, host: Host) -> None:
+        if host not in self._hosts:
+            return
+        try:
+            host.line.receive(time.monotonic())
+        except LinkLostError as error:
+            self._drop(host, str(error))
+            return
+        self._take_events(host)
+
+    def _tick(self, host: Host, now: float) -> None:
+        try:
+            host.line.tick(now)
+        except BoardError as error:
+            self._drop(host, str(error))
+            return
+        self._take_events(host)
+
+    def _take_events(self, host: Host) -> None:
+        while (event := host.line.next_event()) is not None:
+            if isinstance(event, Established):
+                # the session before, if there was one, was replaced
+                self._end_session(host)
+                log.info("%s: a host is connected: %s", host.name, event.software)
+            elif isinstance(event, MessageReceived):
+                self._on_message(host, event)
+            elif isinstance(event, Closed):
+                log.info("%s: the host has gone: %s", host.name, event.error or "it said farewell")
+                self._end_session(host)
+
+    def _on_message(self, host: Host, event: MessageReceived) -> None:
+        try:
+            message = decode_message(event.data)
+            number, op = message.fields.get("id"), message.fields.get("op")
+            if type(number) is not int or not isinstance(op, str):
+                raise LinkProtocolError("a request needs a number 'id' and a text 'op'")
+        except LinkProtocolError as error:
+            log.warning("%s: %s", host.name, error)
+            return
+        request = Request(self, host, number, message.fields, message.body)
+        handler = HANDLERS.get(op)
+        if handler is None:
+            request.fail(f"unknown command '{op[:40]}'; this is {self.config.software}", "unknown")
+            return
+        try:
+            handler(request)
+        except CommandFailedError as error:
+            request.fail(str(error), error.code)
+        except (BoardError, PlanError, OSError) as error:
+            request.fail(str(error))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            request.fail(f"the arguments of '{op}' are wrong: {error!r}", "arguments")
+        except Exception as error:
+            # one host's request must not end the service of the others
+            log.exception("'%s' failed", op)
+            request.fail(f"'{op}' failed on the board: {error!r}; see its log", "defect")
+
+    def _sync(self) -> None:
+        """Group commit: one synchronisation for all pieces of this round, then the answers."""
+        if not self._unsynced:
+            return
+        actions, self._unsynced = self._unsynced, []
+        self.incoming.sync()
+        for action in actions:
+            action()
+
+    def _write_all(self, now: float) -> None:
+        for host in list(self._hosts):
+            try:
+                host.line.write(now)
+            except LinkLostError as error:
+                self._drop(host, str(error))
+                continue
+            self._want_write(host)
+
+    def _want_write(self, host: Host) -> None:
+        transport = host.line.line.transport
+        is_blocked = host.line.line.is_blocked
+        if transport.read_fd == transport.write_fd:
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if is_blocked else 0)
+            if self._selector.get_key(transport.read_fd).events != events:
+                self._selector.modify(transport.read_fd, events, host)
+        elif is_blocked and transport.write_fd not in self._selector.get_map():
+            self._selector.register(transport.write_fd, selectors.EVENT_WRITE, host)
+        elif not is_blocked:
+            self._unregister(transport.write_fd)
+
+    @staticmethod
+    def _is_blocked(host: Host) -> bool:
+        return host.line.line.is_blocked
+
+    def _drop(self, host: Host, reason: str) -> None:
+        log.info("%s: %s", host.name, reason)
+        self._end_session(host)
+        self._hosts.remove(host)
+        transport = host.line.line.transport
+        for descriptor in {transport.read_fd, transport.write_fd}:
+            self._unregister(descriptor)
+        host.line.close(time.monotonic())
+
+    def _end_session(self, host: Host) -> None:
+        host.follows_logs = False
+        children, host.children = host.children, {}
+        for child in children.values():
+            self._unregister(child.fd)
+            child.close()
+
+    def _unregister(self, descriptor: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(descriptor)
+
+    def _end_trials(self) -> None:
+        try:
+            for name in self.store.expire_trials():
+                log.warning("'%s': the trial failed, the release before is active again", name)
+        except (BoardError, OSError) as error:
+            log.warning("trials cannot be looked at: %s", error)
+
+    def _send_log(self, line: str) -> None:
+        for host in self._hosts:
+            if host.follows_logs:
+                host.line.send(LOGS, {"line": line})
+
+    def _close(self) -> None:
+        logging.getLogger("boards").removeHandler(self._log_handler)
+        for host in list(self._hosts):
+            self._drop(host, "the agent ends")
+        for listener in self._listeners:
+            self._selector.unregister(listener)
+            listener.close()
+        self.incoming.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)

@@ -1,0 +1,206 @@
+"""Child processes of the agent: started, watched, limited, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from boards.agent.worker import PROGRESS
+
+log = logging.getLogger(__name__)
+
+_MAX_LINE_BYTES = 64 << 20
+_STDERR_BYTES = 4000
+
+OnAnswer = Callable[[Mapping[str, Any]], None]
+OnEnd = Callable[["ChildEnd"], None]
+
+
+class ChildEnd:
+    """How a child process ended.
+
+    Attributes:
+        status: exit status, negative: minus the signal's number.
+        reason: in words, empty for a regular end.
+        candidate: index of the candidate that was at work, -1 for none.
+        last_words: end of what it wrote to standard error.
+    """
+
+    def __init__(self, status: int, reason: str, candidate: int, last_words: str) -> None:
+        """Take the facts."""
+        self.status = status
+        self.reason = reason
+        self.candidate = candidate
+        self.last_words = last_words
+
+
+class Child:
+    """One task in a process of its own, with a limit on its silence and on its memory.
+
+    Attributes:
+        fd: descriptor of its answers, to wait on.
+    """
+
+    def __init__(
+        self,
+        task: Mapping[str, Any],
+        on_answer: OnAnswer,
+        on_end: OnEnd,
+        *,
+        silence_s: float,
+        memory_bytes: int,
+        candidate_s: float | None = None,
+    ) -> None:
+        """Start the process.
+
+        Args:
+            task: for `boards.agent.worker`.
+            on_answer: called with each answer.
+            on_end: called once, last.
+            silence_s: longest time between two signs of life.
+            memory_bytes: most resident memory.
+            candidate_s: as silence_s, while a candidate is at work.
+        """
+        self._on_answer = on_answer
+        self._on_end = on_end
+        self._silence_s = silence_s
+        self._candidate_s = silence_s if candidate_s is None else candidate_s
+        self._memory_bytes = memory_bytes
+        self._reason = ""
+        self._pending = bytearray()
+        self._progress_file = tempfile.NamedTemporaryFile(prefix="edgeplan-")  # noqa: SIM115
+        self._progress_file.truncate(PROGRESS.size)
+        self._progress = mmap.mmap(self._progress_file.fileno(), PROGRESS.size)
+        self._progress[:] = PROGRESS.pack(-1, 0)
+        self._seen = bytes(self._progress)
+        self._heard_at = time.monotonic()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in _finish
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "boards.agent.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            start_new_session=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            line = json.dumps({**task, "progress": self._progress_file.name}) + "\n"
+            self._process.stdin.write(line.encode())
+            self._process.stdin.close()
+        self.fd = self._process.stdout.fileno()
+        os.set_blocking(self.fd, False)
+        self._is_finished = False
+
+    def receive(self) -> None:
+        """Take what it has answered."""
+        if self._is_finished:
+            return
+        try:
+            data = os.read(self.fd, 1 << 20)
+        except BlockingIOError:
+            return
+        if not data:
+            self._finish()
+            return
+        self._heard_at = time.monotonic()
+        self._pending += data
+        *lines, rest = bytes(self._pending).split(b"\n")
+        self._pending = bytearray(rest)
+        if len(rest) > _MAX_LINE_BYTES:
+            self.kill("it answered without end")
+            return
+        for line in lines:
+            try:
+                self._on_answer(json.loads(line))
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+                # native code can write to any descriptor
+                self.kill(f"it answered with nonsense: {error!r}")
+                return
+
+    def tick(self, now: float) -> None:
+        """Look at its limits."""
+        if self._is_finished or self._reason:
+            return
+        progress = bytes(self._progress)
+        if progress != self._seen:
+            self._seen = progress
+            self._heard_at = now
+        is_at_candidate = PROGRESS.unpack(progress)[0] >= 0
+        limit_s = self._candidate_s if is_at_candidate else self._silence_s
+        if now - self._heard_at > limit_s:
+            self.kill(f"it did not finish within {limit_s:g} s")
+            return
+        resident = _resident_bytes(self._process.pid)
+        if resident > self._memory_bytes:
+            self.kill(
+                f"it took {resident >> 20:,} MiB of memory, {self._memory_bytes >> 20:,} MiB are "
+                "allowed"
+            )
+
+    def kill(self, reason: str) -> None:
+        """End it and all that it started."""
+        self._reason = self._reason or reason
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it without a word to anybody."""
+        self._on_end = _ignore
+        if not self._is_finished:
+            self.kill("the agent ends")
+            self._process.wait()
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._is_finished:
+            return
+        self._is_finished = True
+        status = self._process.wait()
+        self.kill("")  # what it left behind
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        end = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, end - _STDERR_BYTES))
+        words = self._stderr.read().decode("utf-8", "replace").strip()
+        self._stderr.close()
+        candidate = PROGRESS.unpack(self._progress)[0]
+        self._progress.close()
+        self._progress_file.close()
+        if not self._reason and status < 0:
+            self._reason = f"it was ended by {_signal_name(-status)}"
+        self._on_end(ChildEnd(status, self._reason, candidate, words))
+
+
+def _ignore(_end: ChildEnd) -> None:
+    pass
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    found = re.search(r"^VmRSS:\s+(\d+) kB", text, re.M)
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,512 @@
+"""The host's end of a link: calls to a board, answered in any order, from any thread."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # another class before 3.11
+from dataclasses import dataclass, field
+from typing import Any
+
+from boards.errors import (
+    CommandFailedError,
+    LinkAddressError,
+    LinkError,
+    LinkLostError,
+    LinkProtocolError,
+)
+from boards.link.address import DEFAULT_TCP_PORT, LinkAddress, parse_address
+from boards.link.connection import (
+    BULK,
+    COMMANDS,
+    LOGS,
+    Closed,
+    Connection,
+    Echoed,
+    Established,
+    LinkSettings,
+    MessageReceived,
+    client_connection,
+)
+from boards.link.line import Line
+from boards.link.messages import Message, decode_message, encode_message
+from boards.link.transports.base import Transport
+
+log = logging.getLogger(__name__)
+
+BASE_BAUD = 115200
+CONNECT_TIMEOUT_S = 12.0
+CALL_TIMEOUT_S = 60.0
+_SETTLE_S = 0.1
+_TEST_BYTES = 1024
+_NUM_TESTS = 4
+_TEST_TIMEOUT_S = 1.0
+_FALLBACK_S = 3.0
+_START_WAIT_S = 20.0
+READY_LINE = b"EDGEPLAN-AGENT"
+Notice = Callable[[Message], None]
+
+
+@dataclass(slots=True)
+class _Call:
+    future: Future[Message]
+    notice: Notice | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How links are made.
+
+    Attributes:
+        key: secret shared with the boards, None for none.
+        connect_timeout_s: how long a board may take to answer the greeting.
+        log_line: called with every line that a board logs.
+    """
+
+    key: bytes | None = None
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
+    log_line: Callable[[str], None] = field(default=lambda text: log.info("%s", text))
+
+
+class BoardClient:
+    """A session with one board. Make it with `connect`.
+
+    Attributes:
+        name: address, for messages.
+        software: of the other end.
+        num_payload_bytes: bytes of requests sent so far.
+    """
+
+    def __init__(self, transport: Transport, options: LinkOptions, *, name: str) -> None:
+        """Start the handshake on a transport, which is taken over; `wait_open` waits for its end.
+
+        Raises:
+            nothing; failures come out of `wait_open` and `call`.
+        """
+        self.name = name
+        self.software = ""
+        self.num_payload_bytes = 0
+        self._line = Line(transport)
+        self._options = options
+        settings = LinkSettings(
+            software=_software(),
+            max_payload_bytes=transport.payload_bytes,
+            key=options.key,
+        )
+        self._connection: Connection = client_connection(
+            secrets.randbits(32), secrets.token_bytes(16), settings, time.monotonic()
+        )
+        self._ids = itertools.count(1)
+        self._calls: dict[int, _Call] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._opened: Future[None] = Future()
+        self._echoes: list[bytes] = []
+        self._lock = threading.Lock()
+        self._error: Exception | None = None
+        self._is_ending = False
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._thread = threading.Thread(target=self._run, name=f"link {name}", daemon=True)
+        self._thread.start()
+
+    def wait_open(self) -> None:
+        """Wait until the board has answered.
+
+        Raises:
+            LinkLostError: it did not in time; LinkRefusedError: it refused.
+        """
+        try:
+            self._opened.result(self._options.connect_timeout_s)
+        except FutureTimeoutError:
+            noise = self._line.splitter.noise + self._line.splitter.pending_text()
+            self.close()
+            raise LinkLostError(_no_answer(self.name, noise)) from None
+
+    def call(
+        self,
+        op: str,
+        fields: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+        notice: Notice | None = None,
+    ) -> Message:
+        """Ask the board to do something and wait for its answer.
+
+        Args:
+            op: name of the command.
+            fields: its arguments.
+            body: bytes that belong to it.
+            timeout_s: how long to wait; a lost link is noticed before.
+            notice: called, in another thread, with what the board says meanwhile.
+
+        Raises:
+            CommandFailedError: the board could not; LinkLostError: the link is gone.
+        """
+        future = self.start(op, fields, body, notice=notice)
+        try:
+            return future.result(timeout_s)
+        except FutureTimeoutError:
+            future.cancel()
+            raise LinkLostError(
+                f"{self.name}: no answer to '{op}' within {timeout_s:.0f} s, but the link is up; "
+                "see what the board says: edgeplan boards logs --link " + self.name
+            ) from None
+
+    def start(
+        self,
+        op: str,
+        fields: Mapping[str, Any] | None = None,
+        body: bytes = b"",
+        *,
+        notice: Notice | None = None,
+    ) -> Future[Message]:
+        """As `call`, without waiting. Requests with a long body travel behind short ones."""
+        number = next(self._ids)
+        data = encode_message({"id": number, "op": op, **(fields or {})}, body)
+        future: Future[Message] = Future()
+
+        def send() -> None:
+            self._calls[number] = _Call(future, notice)
+            self.num_payload_bytes += len(data)
+            self._connection.send(BULK if len(body) > 1024 else COMMANDS, data)
+
+        with self._lock:
+            if self._error is not None:
+                future.set_exception(self._error)
+                return future
+            self._inbox.append(send)
+        self._wake()
+        return future
+
+    def close(self) -> None:
+        """Say farewell and give the line back."""
+        with self._lock:
+            self._is_ending = True
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> BoardClient:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    # --- rate of a serial line -----------------------------------------------------------
+
+    def raise_rate(self, baud: int, stop_bits: int, base_baud: int, base_stop_bits: int) -> bool:
+        """Try a higher rate; both ends go back when the test patterns do not come through.
+
+        Returns:
+            Whether the line now runs at the higher rate.
+
+        Raises:
+            LinkLostError: the line works at neither rate.
+        """
+        try:
+            self.call("set_rate", {"baud": baud, "stop_bits": stop_bits}, timeout_s=5)
+        except CommandFailedError as error:
+            log.warning("%s: the board refuses %d baud: %s", self.name, baud, error)
+            return False
+        time.sleep(_SETTLE_S)  # the board switches when its answer is out and acknowledged
+        try:
+            self._in_thread(lambda: self._switch(baud, stop_bits))
+            if self._is_test_passed():
+                self.call("keep_rate", timeout_s=_TEST_TIMEOUT_S)
+                return True
+        except LinkLostError:
+            with self._lock:
+                if self._error is not None:
+                    raise
+        except LinkError as error:
+            log.warning("%s: %s", self.name, error)
+        log.warning("%s: %d baud does not work, back to %d", self.name, baud, base_baud)
+        self._in_thread(lambda: self._switch(base_baud, base_stop_bits))
+        time.sleep(_FALLBACK_S)  # the board goes back by itself
+        self.call("ping", timeout_s=10)
+        return False
+
+    def _switch(self, baud: int, stop_bits: int) -> None:
+        self._line.forget_pending()
+        self._line.transport.set_rate(baud, stop_bits)
+
+    def _is_test_passed(self) -> bool:
+        patterns = [secrets.token_bytes(_TEST_BYTES) for _ in range(_NUM_TESTS)]
+        self._echoes.clear()
+
+        def send() -> None:
+            for pattern in patterns:
+                self._connection.send_test(pattern)
+
+        self._in_thread(send)
+        end = time.monotonic() + _TEST_TIMEOUT_S
+        while len(self._echoes) < _NUM_TESTS and time.monotonic() < end:
+            time.sleep(0.01)
+        return self._echoes == patterns
+
+    def _in_thread(self, action: Callable[[], None]) -> None:
+        """Run something in the link's thread and wait for it."""
+        done: Future[None] = Future()
+
+        def act() -> None:
+            try:
+                action()
+                done.set_result(None)
+            except Exception as error:
+                done.set_exception(error)
+
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._inbox.append(act)
+        self._wake()
+        done.result()
+
+    # --- the thread ----------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"x")
+        except BlockingIOError:
+            pass  # it is awake already
+        except OSError:
+            if self._thread.is_alive():
+                raise
+
+    def _run(self) -> None:
+        error: Exception = LinkLostError(f"{self.name}: the link was closed")
+        try:
+            while not self._is_ending:
+                self._step()
+            self._connection.close()
+            self._line.write(lambda: self._connection.next_frame(time.monotonic()))
+        except LinkError as problem:
+            error = problem
+        except Exception as problem:
+            log.exception("%s: the link's thread failed", self.name)
+            error = LinkLostError(f"{self.name}: {problem}")
+        finally:
+            self._end(error)
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        while True:
+            with self._lock:
+                action = self._inbox.popleft() if self._inbox else None
+            if action is None:
+                break
+            action()
+        self._line.write(lambda: self._connection.next_frame(time.monotonic()))
+        self._connection.tick(now)
+        self._take_events()
+        wait_s = max(0.0, self._connection.wake_at(time.monotonic()) - time.monotonic())
+        transport = self._line.transport
+        writable = [transport.write_fd] if self._line.is_blocked else []
+        if self._line.is_blocked:
+            wait_s = max(wait_s, 0.2)
+        readable, _, _ = select.select(
+            [transport.read_fd, self._wake_read], writable, [], min(wait_s, 1.0)
+        )
+        if self._wake_read in readable:
+            os.read(self._wake_read, 4096)
+        if transport.read_fd in readable:
+            for frame in self._line.frames():
+                if frame.session == self._connection.session:
+                    self._connection.receive(frame, time.monotonic())
+            self._take_events()
+
+    def _take_events(self) -> None:
+        while (event := self._connection.next_event()) is not None:
+            if isinstance(event, MessageReceived):
+                self._on_message(event)
+            elif isinstance(event, Established):
+                self.software = event.software
+                self._opened.set_result(None)
+            elif isinstance(event, Echoed):
+                self._echoes.append(event.payload)
+            elif isinstance(event, Closed):
+                raise self._closing(event)
+
+    def _closing(self, event: Closed) -> Exception:
+        if event.error is None:
+            return LinkLostError(f"{self.name}: the board's agent has ended the session")
+        if isinstance(event.error, TimeoutError):
+            return LinkLostError(
+                f"{self.name}: {event.error}; is the cable or network still there?"
+            )
+        return type(event.error)(f"{self.name}: {event.error}")
+
+    def _on_message(self, event: MessageReceived) -> None:
+        message = decode_message(event.data)
+        if event.channel == LOGS:
+            self._options.log_line(str(message.fields.get("line", ""))[:2000])
+            return
+        number = message.fields.get("id")
+        call = self._calls.get(number) if isinstance(number, int) else None
+        if call is None:
+            return  # the answer to a call that was given up
+        if "notice" in message.fields:
+            if call.notice is not None:
+                call.notice(message)
+            return
+        del self._calls[message.fields["id"]]
+        if not call.future.set_running_or_notify_cancel():
+            return
+        if message.fields.get("ok") is True:
+            call.future.set_result(message)
+            return
+        call.future.set_exception(_failure(self.name, message.fields.get("error")))
+
+    def _end(self, error: Exception) -> None:
+        with self._lock:
+            self._error = error
+            actions, self._inbox = self._inbox, deque()
+        for action in actions:
+            action()  # their futures are failed with the others
+        self._line.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if not self._opened.done():
+            self._opened.set_exception(error)
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if call.future.set_running_or_notify_cancel():
+                call.future.set_exception(error)
+
+
+def connect(address: str, options: LinkOptions | None = None) -> BoardClient:
+    """Open a link to a board.
+
+    Args:
+        address: see `boards.link.address`.
+        options: key, patience and where log lines go.
+
+    Raises:
+        LinkAddressError: no such form of address.
+        LinkError: a subclass says why the board is not reached.
+    """
+    options = options or LinkOptions()
+    parsed = parse_address(address)
+    transport = open_transport(parsed, options.connect_timeout_s)
+    if parsed.scheme == "serial" and parsed.options.get("start"):
+        try:
+            _start_agent(transport, parsed.options["start"])
+        except BaseException:
+            transport.close()
+            raise
+    client = BoardClient(transport, options, name=address)
+    try:
+        client.wait_open()
+        if parsed.scheme == "serial":
+            _raise_rate(client, parsed)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def open_transport(address: LinkAddress, timeout_s: float) -> Transport:
+    """The line that an address names. Raises LinkError."""
+    if address.scheme == "tcp":
+        from boards.link.transports.tcp import connect_tcp
+
+        return connect_tcp(address.host, address.port or DEFAULT_TCP_PORT, timeout_s)
+    if address.scheme == "serial":
+        from boards.link.transports.serial import SerialTransport
+
+        return SerialTransport(address.path, address.number("base", BASE_BAUD))
+    from boards.link.transports.process import (
+        ProcessTransport,
+        local_agent_command,
+        ssh_command,
+    )
+
+    if address.scheme == "store":
+        return ProcessTransport(local_agent_command(address.path), name=address.text)
+    if address.scheme == "ssh":
+        remote = address.options.get("command", "edgeplan agent --stdio")
+        if "store" in address.options:
+            import shlex
+
+            remote += " --store " + shlex.quote(address.options["store"])
+        command = ssh_command(address.host, address.port, address.user, remote)
+        return ProcessTransport(command, name=address.text)
+    raise LinkAddressError(f"{address.text}: no transport for '{address.scheme}'")
+
+
+def _raise_rate(client: BoardClient, address: LinkAddress) -> None:
+    base = address.number("base", BASE_BAUD)
+    wanted = address.number("baud", base)
+    stop_bits = address.number("stop", 1)
+    ladder = [rate for rate in (460800, 230400) if base < rate < wanted]
+    for rate in (wanted, *ladder) if wanted > base else ():
+        if client.raise_rate(rate, stop_bits, base, 1):
+            return
+
+
+def _start_agent(transport: Transport, command: str) -> None:
+    """Type a command into a login console, unless an agent answers already."""
+    from boards.link.frames import Frame, FrameType, encode_frame
+
+    def wait_for(mark: bytes, seconds: float) -> bool:
+        seen = b""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if select.select([transport.read_fd], [], [], left)[0]:
+                seen = (seen + transport.read())[-65536:]
+                if mark in seen:
+                    return True
+        return False
+
+    # an agent answers a frame of a session that it does not know with a frame, which holds zeros
+    transport.write(encode_frame(Frame(FrameType.PING, secrets.randbits(32))))
+    if wait_for(b"\0", 1.0):
+        return
+    transport.write(b"\x03\x15\r" + command.encode() + b"\r")
+    if not wait_for(READY_LINE, _START_WAIT_S):
+        raise LinkLostError(
+            f"{transport.name}: '{command}' was typed but no agent reported within "
+            f"{_START_WAIT_S:.0f} s; log in on that console first and try the command by hand"
+        )
+
+
+def _failure(name: str, error: object) -> CommandFailedError:
+    if isinstance(error, dict):
+        return CommandFailedError(
+            f"{name}: {error.get('text', 'failed')}", str(error.get("code", "failed"))
+        )
+    return CommandFailedError(f"{name}: the board failed without saying why")
+
+
+def _no_answer(name: str, noise: bytes) -> str:
+    text = "".join(chr(c) if 32 <= c < 127 else " " for c in noise[-400:]).strip()
+    heard = f"; it printed: {text[-200:]}" if text else "; it was silent"
+    return (
+        f"{name}: no agent answered{heard}. Start one there, e.g. on a login console: "
+        "edgeplan agent --stdio (or add ?start=edgeplan%20agent%20--stdio to a serial address), "
+        "and compare the rates of both ends"
+    )
+
+
+def _software() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"edgeplan {version('edgeplan')}"
+    except PackageNotFoundError:
+        return "edgeplan"
+
+
+__all__ = ["BoardClient", "LinkOptions", "LinkProtocolError", "connect", "open_transport"]

@@ -1,0 +1,290 @@
+"""Sending files to a board: only pieces that it lacks travel, and an interruption costs little."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import os
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from boards.errors import CommandFailedError, LinkError, LinkLostError, LinkRefusedError
+from boards.link.client import BoardClient, LinkOptions, connect
+from boards.link.messages import Message
+from boards.store.pieces import Piece, cut, encode_table, plan_edges
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 2  # pieces sent and not confirmed: what an interruption can cost
+_WORTH = 0.95  # a piece is sent packed when that is shorter than this share
+_RETRY_S = 1.0
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What a transfer did.
+
+    Attributes:
+        sha256: of the file; size_bytes: of it.
+        num_pieces: in all; num_sent: that travelled, repeats included.
+        sent_bytes: of their content as it travelled, i.e. packed.
+    """
+
+    sha256: str
+    size_bytes: int
+    num_pieces: int
+    num_sent: int
+    sent_bytes: int
+
+
+class BoardLink:
+    """A link that comes back: connects anew while its patience lasts.
+
+    Attributes:
+        address: of the board.
+    """
+
+    def __init__(
+        self, address: str, options: LinkOptions | None = None, *, patience_s: float = 60.0
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            address: see `boards.link.address`.
+            options: for every connection.
+            patience_s: how long a lost board is looked for; 0: not at all.
+        """
+        self.address = address
+        self.options = options or LinkOptions()
+        self.patience_s = patience_s
+        self._client: BoardClient | None = None
+
+    @property
+    def client(self) -> BoardClient:
+        """The open session; opened when it is first asked for. Raises LinkError."""
+        if self._client is None:
+            self._client = connect(self.address, self.options)
+        return self._client
+
+    def again(self, error: LinkLostError) -> None:
+        """Connect anew after a loss.
+
+        Raises:
+            LinkLostError: the given error, when the board does not come back in time.
+        """
+        self.close()
+        end = time.monotonic() + self.patience_s
+        log.warning("%s", error)
+        while time.monotonic() < end:
+            try:
+                self._client = connect(self.address, self.options)
+                log.warning("%s: the link is back", self.address)
+                return
+            except LinkRefusedError:
+                raise
+            except LinkError as problem:
+                log.info("%s", problem)
+            time.sleep(min(_RETRY_S, max(0.0, end - time.monotonic())))
+        raise LinkLostError(
+            f"{error}; it did not come back within {self.patience_s:.0f} s. Give the same command "
+            "again later: what the board has already is not sent again"
+        ) from error
+
+    def call(
+        self, op: str, fields: Mapping[str, Any] | None = None, body: bytes = b"", **options: Any
+    ) -> Message:
+        """As `BoardClient.call`, once more after a lost link. For commands without side effects."""
+        while True:
+            try:
+                return self.client.call(op, fields, body, **options)
+            except LinkLostError as error:
+                self.again(error)
+
+    def close(self) -> None:
+        """Say farewell."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def __enter__(self) -> BoardLink:
+        """The link itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+
+def send_plan(
+    link: BoardLink, path: str | os.PathLike[str], name: str, progress: Progress | None = None
+) -> tuple[str, Sending]:
+    """Send a PLAN file into a board's store. Returns the release's id and what travelled.
+
+    Raises:
+        PlanError: no sound plan; LinkError, CommandFailedError: it could not be sent.
+    """
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
+        memoryview(mapping) as view,
+    ):
+        pieces = cut(view, plan_edges(view, os.fspath(path)))
+        message, sending = send_file(link, view, pieces, {"name": name}, progress)
+        return str(message.fields["release"]), sending
+
+
+def send_to_cache(
+    link: BoardLink,
+    data: bytes | memoryview,
+    edges: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> Sending:
+    """Send bytes that the board needs for a while. Errors as in `send_plan`."""
+    view = memoryview(data)
+    return send_file(link, view, cut(view, edges), {"to": "cache"}, progress)[1]
+
+
+def send_file(
+    link: BoardLink,
+    view: memoryview,
+    pieces: Sequence[Piece],
+    commit: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> tuple[Message, Sending]:
+    """Send a file, going on after losses of the link.
+
+    Args:
+        link: to the board.
+        view: the whole file.
+        pieces: of it.
+        commit: arguments of the last command: what the board shall do with the file.
+        progress: called with pieces confirmed and pieces to send.
+
+    Returns:
+        The answer to the last command, and what travelled.
+    """
+    sha256 = hashlib.sha256(view).hexdigest()
+    sender = _Sender(sha256, view, pieces, progress or _no_progress)
+    while True:
+        try:
+            sender.send_missing(link.client)
+            message = link.client.call("commit", {"sha256": sha256, **commit}, timeout_s=600)
+            return message, Sending(
+                sha256, len(view), len(pieces), sender.num_sent, sender.sent_bytes
+            )
+        except LinkLostError as error:
+            if _is_stored(link, error, sha256, commit):
+                release = Message({"release": sha256[:16]})
+                return release, Sending(
+                    sha256, len(view), len(pieces), sender.num_sent, sender.sent_bytes
+                )
+        except CommandFailedError as error:
+            sender.count_failure(error)
+
+
+def _is_stored(
+    link: BoardLink, error: LinkLostError, sha256: str, commit: Mapping[str, Any]
+) -> bool:
+    """Reconnect; whether the board finished the file although its answer was lost."""
+    link.again(error)
+    if "name" not in commit:
+        return False
+    plans = link.client.call("status").fields["plans"]
+    return any(
+        plan["name"] == commit["name"] and release["sha256"] == sha256
+        for plan in plans
+        for release in plan["releases"]
+    )
+
+
+class _Sender:
+    def __init__(
+        self, sha256: str, view: memoryview, pieces: Sequence[Piece], progress: Progress
+    ) -> None:
+        self.num_sent = 0
+        self.sent_bytes = 0
+        self._sha256 = sha256
+        self._view = view
+        self._pieces = pieces
+        self._progress = progress
+        self._num_failures = 0
+
+    def send_missing(self, client: BoardClient) -> None:
+        """One pass over what the board lacks."""
+        begun = client.call(
+            "begin",
+            {"sha256": self._sha256, "size": len(self._view)},
+            encode_table(self._pieces),
+            timeout_s=600,
+        )
+        missing = [i for i in range(len(self._pieces)) if _bit(begun.body, i)]
+        flying: deque[Future[Message]] = deque()
+        confirmed = 0
+        try:
+            for index in missing:
+                if len(flying) >= IN_FLIGHT:
+                    flying.popleft().result()
+                    confirmed += 1
+                    self._progress(confirmed, len(missing))
+                flying.append(self._send(client, index))
+            while flying:
+                flying.popleft().result()
+        finally:
+            for future in flying:
+                future.cancel()
+        self._progress(len(missing), len(missing))
+
+    def count_failure(self, error: CommandFailedError) -> None:
+        """A damaged piece is sent again, but not for ever."""
+        self._num_failures += 1
+        if error.code != "missing" or self._num_failures > 3:
+            raise error
+        log.warning("%s", error)
+
+    def _send(self, client: BoardClient, index: int) -> Future[Message]:
+        piece = self._pieces[index]
+        data = bytes(self._view[piece.offset : piece.offset + piece.length])
+        packed = zlib.compress(data, 6)
+        is_packed = len(packed) < _WORTH * len(data)
+        body = packed if is_packed else data
+        self.num_sent += 1
+        self.sent_bytes += len(body)
+        fields = {"sha256": self._sha256, "index": index, "zlib": is_packed}
+        return client.start("put", fields, body)
+
+
+def fetch_file(link: BoardLink, sha256: str, size_bytes: int) -> bytes:
+    """Bytes of a file in a board's cache, checked against its hash.
+
+    Raises:
+        LinkError: other bytes came; CommandFailedError: there is no such file.
+    """
+    parts: list[bytes] = []
+    have = 0
+    while have < size_bytes:
+        fields = {"sha256": sha256, "offset": have, "length": 1 << 16}
+        part = link.call("get", fields).body
+        if not part:
+            break
+        parts.append(part)
+        have += len(part)
+    data = b"".join(parts)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise LinkError(f"{link.address}: file {sha256[:16]} came with another hash; ask again")
+    return data
+
+
+def _bit(bitmap: bytes, index: int) -> bool:
+    return index >> 3 < len(bitmap) and bool(bitmap[index >> 3] >> (index & 7) & 1)
+
+
+def _no_progress(_done: int, _total: int) -> None:
+    pass

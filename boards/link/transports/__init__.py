@@ -1,0 +1,1 @@
+"""Ways to move bytes, one module per scheme."""
