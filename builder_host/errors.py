@@ -2,6 +2,7 @@
 
 BuilderError
 ├── NetworkError          a layer's inputs or parameters break its rules
+│   └── PluginError       a plugin, its file or its kernels break theirs
 ├── ImportModelError      a model file cannot be imported; holds every problem found
 ├── UnsupportedError      no kernel family implements a layer for the target
 ├── CompileError          a compiler failed; the text holds command and log
@@ -20,6 +21,10 @@ class BuilderError(Exception):
 
 class NetworkError(BuilderError):
     """A layer's inputs or parameters break its rules."""
+
+
+class PluginError(NetworkError):
+    """A plugin, its file or its kernels break their rules."""
 
 
 class ImportModelError(BuilderError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from builder_host.network.api_shape import ShapeMethods
 from builder_host.network.rules import EIGHT_BITS, require_broadcastable_to
 from builder_host.network.tensor_type import MAX_RANK, TensorType
 from planformat.datatypes import DataType
+
+if TYPE_CHECKING:
+    from builder_host.plugins.plugin import Plugin
 
 Array = npt.NDArray[Any]
 
@@ -232,6 +235,37 @@ class Network(ComputeMethods, ShapeMethods):
             layer.outputs.append(Tensor(tensor_name, output_type, producer=layer))
         self.layers.append(layer)
         return layer
+
+    def add_plugin(
+        self,
+        plugin: Plugin,
+        inputs: Sequence[Tensor | Array],
+        name: str = "",
+        *,
+        output_names: Sequence[str] = (),
+        origin: str = "",
+    ) -> Layer:
+        """Append a layer of your own (docs/plugins.md); arrays become constants.
+
+        Raises:
+            NetworkError: inputs that the plugin does not take.
+            PluginError: the plugin itself breaks the rules.
+        """
+        from builder_host.network.layers.plugin import plugin_params
+
+        params = plugin_params(plugin)
+        tensors = [
+            x if isinstance(x, Tensor) else self.add_constant(x, f"{name or plugin.name}.{i}")
+            for i, x in enumerate(inputs)
+        ]
+        return self.add_layer(
+            "plugin",
+            params,
+            tensors,
+            name or plugin.name,
+            output_names=output_names,
+            origin=origin or f"plugin {plugin.name}",
+        )
 
     def inferred_types(self, layer: Layer) -> list[TensorType]:
         """Output types by the rules of the layer's kind and of its epilogue.

@@ -10,6 +10,7 @@ from builder_host.network.network import DTYPE_OF_NUMPY, Layer, Network
 from planformat.datatypes import DataType
 
 MAX_EXPANSION_BYTES = 64 << 20
+_OPAQUE = frozenset({"plugin"})  # kinds that may have no reference
 _SHAPE_ONLY = frozenset({"priorbox"})  # kinds whose result depends on input shapes alone
 _NUMPY_NAME = {dtype: name for name, dtype in DTYPE_OF_NUMPY.items()}
 
@@ -41,6 +42,8 @@ def run(network: Network) -> int:
 
 
 def _is_foldable(network: Network, layer: Layer) -> bool:
+    if layer.kind in _OPAQUE:
+        return False
     if not (layer.kind in _SHAPE_ONLY or all(t.is_constant for t in layer.inputs)):
         return False
     if any(t in network.outputs or t.dtype is DataType.BFLOAT16 for t in layer.outputs):

@@ -32,7 +32,7 @@ def run(network: Network) -> int:
     """
     changed = 0
     for layer in network.layers:
-        for tensor in layer.own_inputs if layer.kind not in _WIDE_KINDS else ():
+        for tensor in layer.own_inputs if not _is_wide(layer) else ():
             if tensor.values is not None and tensor.dtype is _WIDE:
                 changed += _narrow_constant(tensor, layer)
     for tensor in list(network.inputs):
@@ -42,14 +42,53 @@ def run(network: Network) -> int:
         tensor
         for layer in network.layers
         for tensor in layer.outputs
-        if tensor.dtype is _WIDE and layer.kind not in _WIDE_KINDS
+        if tensor.dtype is _WIDE and not _is_wide(layer)
     ]
     for tensor in computed:
         tensor.type = TensorType(tensor.shape, _NARROW)
+    for layer in [y for y in network.layers if y.kind == "plugin" and _is_wide(y)]:
+        _cast_around(network, layer)
     for number, tensor in enumerate(list(network.outputs)):
         if tensor in computed:
             _cast_output(network, number, tensor)
     return changed + len(computed)
+
+
+def _is_wide(layer: Layer) -> bool:
+    """Whether a layer's constants and outputs keep float32."""
+    if layer.kind == "plugin":
+        return _NARROW not in layer.params.plugin.dtypes
+    return layer.kind in _WIDE_KINDS
+
+
+def _cast_around(network: Network, layer: Layer) -> None:
+    """Give a plugin that knows no float16 its inputs in float32, and its readers float16."""
+    for tensor in dict.fromkeys(layer.inputs):
+        if tensor.dtype is not _NARROW:
+            continue
+        wide = Tensor(network.unique_name(f"{tensor.name}.f32"), TensorType(tensor.shape, _WIDE))
+        name = network.unique_name(f"cast {wide.name}")
+        cast = Layer("cast", name, CastParams(_WIDE), [tensor], [wide])
+        wide.producer = cast
+        network.layers.insert(network.layers.index(layer), cast)
+        layer.inputs = [wide if t is tensor else t for t in layer.inputs]
+    for tensor in layer.outputs:
+        readers = [
+            y
+            for y in network.layers
+            if tensor in y.inputs and not (y.kind == "plugin" and _is_wide(y))
+        ]
+        if tensor.dtype is not _WIDE or not readers:
+            continue
+        narrow = Tensor(
+            network.unique_name(f"{tensor.name}.f16"), TensorType(tensor.shape, _NARROW)
+        )
+        name = network.unique_name(f"cast {narrow.name}")
+        cast = Layer("cast", name, CastParams(_NARROW), [tensor], [narrow])
+        narrow.producer = cast
+        network.layers.insert(network.layers.index(layer) + 1, cast)
+        for reader in readers:
+            reader.inputs = [narrow if t is tensor else t for t in reader.inputs]
 
 
 def _narrow_constant(tensor: Tensor, layer: Layer) -> int:

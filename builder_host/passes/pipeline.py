@@ -7,6 +7,7 @@ from collections.abc import Callable
 from builder_host.network.editing import check_network
 from builder_host.network.network import Network
 from builder_host.passes import (
+    expand_plugins,
     fold_batch_norm_scale,
     fold_constants,
     fold_padding,
@@ -28,7 +29,8 @@ Pass = Callable[[Network], int]
 Observer = Callable[[int, str, Network], None]
 
 # Forced orders, each with its reason:
-#  fold_constants first: shapes, weights and scales that the model computes become constants, which
+#  expand_plugins first: a plugin that is an expression is then a layer that every pass knows.
+#  fold_constants next: shapes, weights and scales that the model computes become constants, which
 #    every later pattern looks for.
 #  widen_half before anything that makes constants: all of them are then float32.
 #  split_recurrent before fuse_fully_connected: it makes products with constant matrices.
@@ -45,6 +47,7 @@ Observer = Callable[[int, str, Network], None]
 #  merge_sibling_convolutions after fuse_epilogue: siblings must agree in their whole epilogue.
 #  fold_constants, remove_dead_layers last: what the others left over.
 PASSES: tuple[tuple[str, Pass], ...] = (
+    ("expand_plugins", expand_plugins.run),
     ("remove_dead_layers", remove_dead_layers.run),
     ("fold_constants", fold_constants.run),
     ("widen_half", widen_half.run),

@@ -18,6 +18,7 @@ from builder_host.expressions import Input
 from builder_host.importers.onnx.control_flow import CONTROL_FLOW, ControlFlow
 from builder_host.importers.onnx.functions import bound_nodes, schema_body
 from builder_host.importers.onnx.node import Node
+from builder_host.importers.onnx.plugins import plugin_rule
 from builder_host.importers.onnx.scope import Scope, names_read, node_title, schedule
 from builder_host.importers.onnx.shapes import InputType
 from builder_host.importers.onnx.support import (
@@ -30,6 +31,7 @@ from builder_host.importers.onnx.values import Value, value_text
 from builder_host.importers.onnx.weights import Array, sparse_values, tensor_values
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Network, Tensor
+from builder_host.plugins.registry import PluginRegistry
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_DEPTH = 32
@@ -41,9 +43,15 @@ class GraphImporter:
     """Translates one model into one network; problems are collected in the caller's list."""
 
     def __init__(
-        self, model: onnx.ModelProto, network: Network, folder: Path | None, problems: list[str]
+        self,
+        model: onnx.ModelProto,
+        network: Network,
+        folder: Path | None,
+        problems: list[str],
+        plugins: PluginRegistry | None = None,
     ) -> None:
         """Remember the model; `run` does the work."""
+        self._plugins = plugins or PluginRegistry()
         self._graph = model.graph
         self._network = network
         self._folder = folder
@@ -151,7 +159,11 @@ class GraphImporter:
         function = self._functions.get((domain_of(node.domain), node.op_type, node.overload))
         is_control_flow = node.op_type in CONTROL_FLOW and not domain_of(node.domain)
         support = Support(0, None, None, ())
-        if function is None and not is_control_flow:
+        creator = self._plugins.find("onnx", node.op_type, domain_of(node.domain))
+        if creator is not None:
+            rule = plugin_rule(creator, node.op_type, domain_of(node.domain))
+            function, is_control_flow, support = None, False, Support(0, rule, None, ())
+        elif function is None and not is_control_flow:
             support = node_support(node, scope.opsets)
         self._num_nodes += 1
         if scope.depth and self._num_nodes > _MAX_NODES:

@@ -14,6 +14,7 @@ from builder_host.errors import ImportModelError
 from builder_host.importers.onnx.graph import GraphImporter
 from builder_host.importers.onnx.shapes import bind_inputs
 from builder_host.network.network import Network
+from builder_host.plugins.registry import PluginRegistry
 
 _FREE_TEXT = ("doc_string", "metadata_props", "producer_name", "producer_version")
 
@@ -23,6 +24,7 @@ def import_onnx(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] | None = None,
+    plugins: PluginRegistry | None = None,
 ) -> Network:
     """Import an ONNX model.
 
@@ -33,6 +35,7 @@ def import_onnx(
         path_or_model: model file, its bytes, or a ModelProto; external data needs a file.
         shapes: shape by input name, batch included, for inputs with unknown dimensions.
         outputs: values to make outputs instead of the graph's own; the rest is left out.
+        plugins: asked for each operator before the built-in rules.
 
     Returns:
         The network; input and output names and order are those of the graph.
@@ -53,7 +56,7 @@ def import_onnx(
         except OSError as error:
             reason = error.strerror or str(error)
             raise ImportModelError(label, [f"the file cannot be read: {reason}"]) from error
-    return _imported(label, model, folder, shapes or {}, outputs)
+    return _imported(label, model, folder, shapes or {}, outputs, plugins)
 
 
 def _decoded(label: str, data: bytes) -> onnx.ModelProto:
@@ -102,13 +105,14 @@ def _imported(
     folder: Path | None,
     shapes: Mapping[str, Sequence[int]],
     outputs: Sequence[str] | None,
+    plugins: PluginRegistry | None,
 ) -> Network:
     initialized = {t.name for t in model.graph.initializer}
     initialized |= {t.values.name for t in model.graph.sparse_initializer}
     free = [i for i in model.graph.input if i.name not in initialized]
     bound, problems = bind_inputs(free, shapes)
     network = Network(model.graph.name or "onnx")
-    importer = GraphImporter(model, network, folder, problems)
+    importer = GraphImporter(model, network, folder, problems, plugins)
     importer.run(bound, [i.name for i in free], outputs)
     if problems:
         raise ImportModelError(label, problems)

@@ -17,7 +17,10 @@ from builder_host.importers.onnx.registry import (
     supported_versions,
 )
 
-_OVERRIDE = "give another output before it with --outputs, or rewrite the model without it"
+_OVERRIDE = (
+    "write a plugin for it (docs/plugins.md), give another output before it with --outputs, or "
+    "rewrite the model without it"
+)
 
 
 def domain_of(name: str) -> str:

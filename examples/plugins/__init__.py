@@ -1,0 +1,1 @@
+"""Layers of your own; docs/plugins.md walks through them."""
