@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from builder_host.backend import Backend
 from builder_host.config import BuilderConfig
+from builder_host.cuda_target import CudaTarget
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network
-from builder_host.passes import layout_assignment
+from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Operation, Placement
 from builder_host.precision import AppliedPrecision, apply_precision
@@ -78,6 +79,9 @@ def make_draft(
         reference = reference_outputs(network)
     choice = FamilyChoice(backend.families, backend.target)
     formats = layout_assignment.run(network, choice, num_workers)
+    if isinstance(backend.target, CudaTarget):
+        absorb_casts.run(network, formats, choice, num_workers)
+        order_by_depth.run(network)
     if trace is not None:
         trace.layouts(network, formats)
     placement = Placement(network, formats, choice, num_workers)

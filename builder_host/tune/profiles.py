@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from builder_host.draft import Draft
+from builder_host.early_start import start_early
 from builder_host.emit import TunedOperation, TunedProfile, packed_constants
 from builder_host.placement import Operation
 from builder_host.tune.select import Selection, Tuner
@@ -47,7 +48,7 @@ def tune_profiles(
                 item = _sharing(item, tuner, known, sharing_tolerance) if profiles else item
                 known |= _large_keys(item, target)
             operations.append(item)
-        profiles.append(TunedProfile(draft, tuple(operations)))
+        profiles.append(TunedProfile(draft, tuple(start_early(operations))))
     return profiles
 
 

@@ -12,6 +12,7 @@ from runtime_edge.device.cuda_driver import (
     ATTRIBUTE_PROGRAMMATIC_SERIALIZATION,
     FUNCTION_MAX_DYNAMIC_SHARED_BYTES,
     FUNCTION_NON_PORTABLE_CLUSTER,
+    FUNCTION_PREFERRED_SHARED_PERCENT,
     CudaError,
     Driver,
     KernelNodeParams,
@@ -24,6 +25,10 @@ _MASK = 0xFFFF_FFFF_FFFF_FFFF
 _GUARDED_PARAMETERS = 64
 _SHARED_WITHOUT_OPT_IN_BYTES = 48 << 10
 _PORTABLE_CLUSTER_BLOCKS = 8
+# An SM that divides its memory into shared memory and L1 anew must run empty first: kernels with
+# different divisions never overlap. With the same one for all, ResNet-50 at batch 1 took 186 µs on
+# an H200 instead of 211, MobileNet-v2 100 instead of 117; with 100 % they took 196 and 102.
+_SHARED_PERCENT = 50
 _limits = threading.Lock()
 
 
@@ -152,7 +157,9 @@ class CudaLaunch:
 
 
 def allow_launch(driver: Driver, function: int, step: Step) -> None:
-    """Raise a function's limits to what a step needs; the context is current.
+    """Raise a function's limits to what a step needs, and set how it divides an SM's memory.
+
+    The context is current.
 
     Raises:
         CudaError: the GPU cannot give that much; names the step.
@@ -169,6 +176,7 @@ def allow_launch(driver: Driver, function: int, step: Step) -> None:
                     driver.set_function_attribute(
                         function, FUNCTION_MAX_DYNAMIC_SHARED_BYTES, needed
                     )
+        driver.set_function_attribute(function, FUNCTION_PREFERRED_SHARED_PERCENT, _SHARED_PERCENT)
         if step.cluster[0] * step.cluster[1] * step.cluster[2] > _PORTABLE_CLUSTER_BLOCKS:
             driver.set_function_attribute(function, FUNCTION_NON_PORTABLE_CLUSTER, 1)
     except CudaError as error:

@@ -28,7 +28,7 @@ class Case:
     """One convolution, or deconvolution when `extra` (output padding) is given.
 
     `operands` names epilogue inputs: `full`, `view`, `channel`, `scalar`, `gate`, `image`.
-    `view`: x and y are parts of wider tensors.
+    `view`: x and y are parts of wider tensors. `x_dtype`: of x where it is not `dtype`.
     """
 
     channels: int
@@ -49,6 +49,7 @@ class Case:
     expr: Expr | None = None
     dtype: DataType = F16
     extra: tuple[int, int] | None = None
+    x_dtype: DataType | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.batch}x{self.channels}x{self.height}x{self.width}k{self.filters}"]
@@ -57,6 +58,7 @@ class Case:
         parts.append(f"g{self.groups}" + "".join(o[0] for o in self.operands))
         flags = ("v" if self.view else "") + ("" if self.bias else "n")
         flags += "t" if self.extra is not None else ""
+        flags += f"x{self.x_dtype.text}" if self.x_dtype is not None else ""
         return "-".join(parts) + flags + self.dtype.text
 
     @property
@@ -95,7 +97,10 @@ def problem_of(case: Case) -> Problem:
     layer = convolution if case.extra is None else deconvolution
     out = layer.DEFINITION.infer(case.params, types)[0]
     y = dense_layout(out, case.y_format)
-    inputs = [dense_layout(x, case.x_format), *(dense_layout(t) for t in types[1:])]
+    inputs = [
+        dense_layout(replace(x, dtype=case.x_dtype or case.dtype), case.x_format),
+        *(dense_layout(t) for t in types[1:]),
+    ]
     if case.view:
         y = view_of(y, case.view)
         inputs[0] = view_of(inputs[0], case.view)

@@ -204,6 +204,23 @@ EP_DEVICE void ep_store_pack_if(T *p, const EpPack<T, count> &pack) {
     for (int i = 0; i < count; ++i) p[i] = pack.at[i];
   }
 }
+/* What an earlier step wrote, in kernels that can start early (EP_STARTS_EARLY): past L1 then. */
+template <typename T, int count, bool is_aligned>
+EP_DEVICE EpPack<T, count> ep_load_pack_of_step(const T *p) {
+#if defined(EP_STARTS_EARLY) && defined(__CUDA_ARCH__)
+  constexpr int own = sizeof(T) * count, whole = own > 16 ? 16 : own;
+  constexpr int step = is_aligned ? whole : int(sizeof(T));
+  typedef typename EpBits<step>::type Bits;
+  EpPack<T, count> pack;
+  EP_UNROLL
+  for (int i = 0; i < own / step; ++i) {
+    reinterpret_cast<Bits *>(&pack)[i] = __ldcg(reinterpret_cast<const Bits *>(p) + i);
+  }
+  return pack;
+#else
+  return ep_load_pack_if<T, count, is_aligned>(p);
+#endif
+}
 /* The same with a test per access: whole where the address happens to be aligned. */
 template <typename T, int count>
 EP_DEVICE EpPack<T, count> ep_load_pack_any(const T *p) {

@@ -98,8 +98,8 @@ class CudaConvFirst:
     template_hash = template_hash(_TEMPLATE, CONVOLUTION_SOURCE, Path(__file__).read_text())
 
     def applies(self, problem: Problem, target: Any) -> bool:
-        """Half x of at most four channels, half y, one group, no gaps between taps of a row."""
-        conv = convolution_of(problem, target)
+        """At most four input channels, half weights and y, one group, no gaps between taps."""
+        conv = convolution_of(problem, target, converts_x=True)
         return conv is not None and _fits(conv, target)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
@@ -187,7 +187,7 @@ def _num_steps(conv: Convolution) -> int:
 def _fits(conv: Convolution, target: CudaTarget) -> bool:
     if conv.is_transposed or not target.has_mma_f16 or conv.groups != 1:
         return False
-    if conv.x_dtype is not DataType.FLOAT16 or conv.y_dtype is not DataType.FLOAT16:
+    if conv.w_dtype is not DataType.FLOAT16 or conv.y_dtype is not DataType.FLOAT16:
         return False
     if conv.channels > MAX_CHANNELS or conv.dilation_w != 1:
         return False
@@ -195,7 +195,7 @@ def _fits(conv: Convolution, target: CudaTarget) -> bool:
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = convolution_of(problem, target)
+    conv = convolution_of(problem, target, converts_x=True)
     if conv is None or not _fits(conv, target):
         raise ValueError(f"cuda_conv_first does not apply to {problem.text()}")
     return conv

@@ -100,6 +100,8 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
   if (!is_direct) {
     ep_cp_async_wait<0>();
     __syncthreads();  // the tile takes the place of the stages
+  } else {
+    ep_grid_wait_to_store();
   }
   EP_UNROLL
   for (int i = 0; i < kTilesM; ++i) {
@@ -170,6 +172,7 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
   }
   __syncwarp();
   ep_cluster_arrive();
+  ep_grid_wait_to_store();
   EP_UNROLL
   for (int i = 0; i < shares; ++i) {
     const int run = (i * blocks + rank) * kThreads + threadIdx.x;
@@ -182,6 +185,7 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
   __syncwarp();
   ep_cluster_wait();
 #else
+  ep_grid_wait_to_store();
   for (int run = threadIdx.x; run < runs; run += kThreads) {
     const int row = run / columns, column = run % columns * 4;
     const float *from = own + row * kSumPitch + column;

@@ -56,11 +56,15 @@ _SUM_THREADS = 128
 # Groups with fewer filters than this leave most of the smallest tile empty.
 _FEW_FILTERS = 12
 
-# Clocks: start and drain of a kernel; latency of one pass through the k loop of a lonely block.
-_BASE_CLOCKS = 1500.0
+# Clocks: start and drain of a kernel, as in the tensor-core family, so that the two compare;
+# latency of one pass through the k loop of a lonely block.
+_BASE_CLOCKS = 2800.0
 _SECOND_KERNEL_CLOCKS = 1800.0
 _STEP_CLOCKS = 350.0
 _DIRECT_CLOCKS = 30.0  # per product of one thread's filters where nothing hides the loads
+# Neighbouring threads take neighbouring channels: where those lie apart (row-major tensors), each
+# of their loads is a memory transaction of its own.
+_SCATTERED = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,12 +300,16 @@ def _tile_us(tile: _Tile, conv: Convolution, target: CudaTarget) -> float:
     steps = -(-tile.steps(conv) // splits)
     products = tile.pixels * tile.filters * _TILE_K / (0.7 * 128)
     resident = min(per_sm, max(1, min(target.max_threads_per_sm // tile.threads, 6)))
-    step = max(products, _STEP_CLOCKS / resident)
+    step = max(products, _STEP_CLOCKS / resident) * _scatter(conv)
     clocks = _BASE_CLOCKS + per_sm * steps * step
     if splits > 1:
         clocks += _SECOND_KERNEL_CLOCKS
     moved = conv.moved_bytes + 2.0 * tile.workspace_bytes(conv)
     return max(clocks / _clocks_per_us(target), _memory_us(moved, target))
+
+
+def _scatter(conv: Convolution) -> float:
+    return _SCATTERED if conv.x_strides[1] != 1 < conv.channels else 1.0
 
 
 def _direct_us(conv: Convolution, target: CudaTarget, width: int) -> float:
@@ -310,7 +318,7 @@ def _direct_us(conv: Convolution, target: CudaTarget, width: int) -> float:
     terms = conv.num_taps * conv.group_channels
     waves = max(1.0, items / (target.num_sms * 1024.0))
     clocks = _BASE_CLOCKS + waves * max(
-        terms * _DIRECT_CLOCKS, terms * width * 1024.0 / (0.25 * 128)
+        terms * _DIRECT_CLOCKS, terms * width * 1024.0 / (0.25 * 128) * _scatter(conv)
     )
     return max(clocks / _clocks_per_us(target), _memory_us(conv.moved_bytes, target))
 

@@ -75,6 +75,7 @@ class Convolution:
     dilation_h: int
     dilation_w: int
     x_dtype: DataType
+    w_dtype: DataType
     y_dtype: DataType
     x_strides: Strides
     y_strides: Strides
@@ -117,7 +118,8 @@ class Convolution:
         weights = self.filters * self.group_channels * self.num_taps
         full = 1 + sum(not operand.is_channel for operand in self.operands)
         return float(
-            (image + weights) * self.x_dtype.size_bytes
+            image * self.x_dtype.size_bytes
+            + weights * self.w_dtype.size_bytes
             + self.pixels * self.filters * self.y_dtype.size_bytes * full
         )
 
@@ -164,7 +166,7 @@ def c_type(dtype: DataType) -> str:
 
 
 def convolution_of(
-    problem: Problem, target: Any, *, spans_groups: bool = False
+    problem: Problem, target: Any, *, spans_groups: bool = False, converts_x: bool = False
 ) -> Convolution | None:
     """The problem as a `Convolution`, or None when no CUDA family can compute it.
 
@@ -172,6 +174,7 @@ def convolution_of(
         problem: any problem.
         target: any target.
         spans_groups: vectors of channels may hold several groups, for depthwise kernels.
+        converts_x: x may have another type than the weights.
 
     Needs a CUDA target, rank 4, fp16 or fp32 storage in NHWC or row-major order, constant weights
     and bias, and epilogue operands that broadcast to the output.
@@ -187,6 +190,8 @@ def convolution_of(
     if any(t.format not in _FORMATS or t.dtype not in _STORAGE for t in (*problem.inputs, y)):
         return None
     if max(x.stored_elems, y.stored_elems) > _MAX_ELEMS:
+        return None
+    if x.dtype is not weights.dtype and not converts_x:
         return None
     canonical = with_bias_as_operand(problem, 2, 1)
     params = problem.params
@@ -219,6 +224,7 @@ def convolution_of(
         dilation_h=params.dilations[0],
         dilation_w=params.dilations[1],
         x_dtype=x.dtype,
+        w_dtype=weights.dtype,
         y_dtype=y.dtype,
         x_strides=_four(x.strides),
         y_strides=_four(y.strides),

@@ -57,7 +57,7 @@ EP_DEVICE void take(float (&sums)[PACK], const X_TYPE *image, int ih, int iw) {
       static_cast<unsigned>(ih) < IN_H && static_cast<unsigned>(iw) < IN_W;
   const int at_h = min(max(ih, 0), IN_H - 1), at_w = min(max(iw, 0), IN_W - 1);
   const EpPack<X_TYPE, PACK> pack =
-      ep_load_pack_if<X_TYPE, PACK, is_aligned>(image + at_h * X_H + at_w * X_W);
+      ep_load_pack_of_step<X_TYPE, PACK, is_aligned>(image + at_h * X_H + at_w * X_W);
   EP_UNROLL
   for (int i = 0; i < PACK; ++i) {
     const float value = is_inside ? ep_to_float(pack.at[i]) : (IS_MAX ? -EP_INFINITY : 0.0f);
@@ -141,6 +141,7 @@ extern "C" __global__ void __launch_bounds__(kThreads) KERNEL(const X_TYPE *x, Y
     }
     count = static_cast<float>(rows * columns);
   }
+  ep_grid_wait_to_store();
   EpPack<Y_TYPE, PACK> results;
   EP_UNROLL
   for (int i = 0; i < PACK; ++i) {

@@ -23,6 +23,7 @@ typedef long long ep_i64;
 typedef unsigned long long ep_u64;
 
 EP_DEVICE void ep_grid_wait() {}
+EP_DEVICE void ep_grid_wait_to_store() {}
 EP_DEVICE void ep_grid_launch() {}
 
 EP_DEVICE unsigned ep_shared_address(const void *p) {

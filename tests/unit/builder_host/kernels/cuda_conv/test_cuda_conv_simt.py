@@ -33,6 +33,7 @@ ANY = [
 FIRSTS = [
     Case(3, 24, 20, 30, (7, 7), (2, 2), (3, 3, 3, 3), x_format=LINEAR),
     Case(3, 64, 9, 19, x_format=LINEAR, expr=RELU),
+    Case(3, 32, 11, 17, x_format=LINEAR, x_dtype=F32),
     Case(1, 20, 28, 28, kernel=(5, 5), pads=(0, 0, 0, 0), batch=2),
     Case(4, 40, 12, 12, (4, 3), (1, 3), (1, 2, 0, 0), (2, 1), operands=("full",), view=8),
 ]
@@ -81,6 +82,8 @@ def test_what_the_special_families_leave_to_others() -> None:
     assert not FIRST.applies(problem_of(Case(5, 8, 9, 9)), TURING)
     assert not FIRST.applies(problem_of(Case(3, 8, 9, 9, dilations=(1, 2))), TURING)
     assert not DEPTHWISE.applies(problem_of(Case(8, 16, 9, 9, groups=8)), TURING)
+    for family in (SIMT, DEPTHWISE):
+        assert not family.applies(problem_of(Case(8, 8, 9, 9, groups=8, x_dtype=F32)), TURING)
     linear = Case(8, 8, 9, 9, groups=8, x_format=LINEAR)
     assert not DEPTHWISE.applies(problem_of(linear), TURING)
 

@@ -7,6 +7,7 @@ import pytest
 from support.cuda_kernels import compile_all, make_target, run
 from support.typed_kernels import NUMPY_TYPES, layout, problem
 
+from builder_host.kernels.cuda_loop_nest.family import FAMILY as LOOP_NEST
 from builder_host.kernels.cuda_softmax.family import FAMILY
 from builder_host.network.layers import definition
 from builder_host.network.layers.softmax import SoftmaxParams
@@ -46,6 +47,19 @@ def test_every_tactic_matches_float64(shape, axis, fmt, log, dtype):
         # to multiples of 2^-24 where results are small.
         relative = 2.0**-24 * 64 + (2.0**-11 if dtype is F16 else 0)
         assert (np.abs(result - wanted) <= relative * np.abs(wanted) + 2.0**-25).all()
+
+
+@pytest.mark.parametrize("family", [FAMILY, LOOP_NEST], ids=["softmax", "loop nest"])
+def test_half_to_float(family):
+    """As in a plan whose last cast was absorbed: nothing is rounded to half on the way."""
+    built = problem(
+        "softmax", SoftmaxParams(1), [layout((2, 50), LINEAR, F16)], [layout((2, 50), LINEAR, F32)]
+    )
+    values = np.random.default_rng(2).normal(0, 4, (2, 50)).astype(np.float16)
+    (wanted,) = definition("softmax").reference(SoftmaxParams(1), [values.astype(np.float64)])
+    (result,) = run(family, built, HOPPER, [values])
+    assert result.dtype == np.float32
+    assert (np.abs(result - wanted) <= 2.0**-24 * 64 * wanted).all()
 
 
 def test_infinities_keep_their_meaning():
