@@ -296,6 +296,26 @@ class Section:
             count *= var.extent
         return count
 
+    @property
+    def num_operations(self) -> int:
+        """Assignments and stores of all units, every condition taken as true."""
+        return self.num_units * _num_operations(self.body)
+
+
+def _num_operations(body: tuple[Statement, ...]) -> int:
+    count = 0
+    for statement in body:
+        match statement:
+            case Loop(extent=extent, body=inner):
+                count += max(extent.bounds()[1], 0) * _num_operations(inner)
+            case If(body=inner, otherwise=otherwise):
+                count += max(_num_operations(inner), _num_operations(otherwise))
+            case Assign() | Store():
+                count += 1
+            case _:
+                continue
+    return count
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:

@@ -14,7 +14,7 @@ while this one starts, and a result may overwrite an operand in place.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder_host.codegen.indices import Dynamic, FloorDiv, Index, Minimum, Modulo, Var
 from builder_host.codegen.loop_nest import (
@@ -84,6 +84,9 @@ def print_cuda_kernel(
     ready = [merged(n) if isinstance(n, Nest) else n for n in nests if not _is_empty(n)]
     if not ready:
         return None
+    # A lowering may read an argument as another type of the same size.
+    used = {buffer.name: buffer.dtype for n in ready for buffer in _buffers(n)}
+    arguments = [replace(a, dtype=used.get(a.name, a.dtype)) for a in arguments]
     num_threads = max(_wanted_threads(n, num_sms) for n in ready)
     parts = [_part(n, num_threads, num_sms) for n in ready]
     tables: dict[str, Buffer] = {}

@@ -17,6 +17,17 @@ from planformat.datatypes import DataType
 Array = npt.NDArray[Any]
 
 
+# References compute in int64; a tensor of fewer bits wraps.
+_NARROW_INTEGERS = {
+    DataType.INT8: np.int8,
+    DataType.UINT8: np.uint8,
+    DataType.INT16: np.int16,
+    DataType.UINT16: np.uint16,
+    DataType.INT32: np.int32,
+    DataType.UINT32: np.uint32,
+}
+
+
 def evaluate_network(
     network: Network, inputs: Mapping[str, Array], *, keep: Collection[Tensor] = ()
 ) -> dict[str, Array]:
@@ -70,7 +81,10 @@ def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
         outputs[0] = np.broadcast_to(
             as_reference(value, _numpy_kind(layer.outputs[0].dtype)), layer.outputs[0].shape
         )
-    for tensor, value in zip(layer.outputs, outputs, strict=True):
+    for number, (tensor, value) in enumerate(zip(layer.outputs, outputs, strict=True)):
+        narrow = _NARROW_INTEGERS.get(tensor.dtype)
+        if narrow is not None and value.size:
+            outputs[number] = value.astype(narrow).astype(np.int64)
         if value.shape != tensor.shape:
             raise NetworkError(
                 f"layer '{layer.name}': {layer.kind}: reference gave shape {value.shape}, "

@@ -57,6 +57,12 @@ def require_axis(axis: int, rank: int) -> None:
         raise NetworkError(f"axis {axis} is outside 0..{rank - 1} of a rank-{rank} tensor")
 
 
+def require_index(indices: TensorType) -> None:
+    """An integer tensor that counts elements."""
+    if indices.dtype.is_float or indices.dtype is DataType.BOOL:
+        raise NetworkError(f"indices must be integers, got {indices}")
+
+
 def require_per_dim(values: Sequence[object], rank: int, what: str) -> None:
     """One value per dimension."""
     if len(values) != rank:

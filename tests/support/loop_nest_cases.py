@@ -14,16 +14,22 @@ from builder_host.kernels.family import Problem
 from builder_host.network.layers import definition
 from builder_host.network.layers.activation import ActivationParams
 from builder_host.network.layers.arg_reduce import ArgReduceParams
+from builder_host.network.layers.bit_cast import BitCastParams
 from builder_host.network.layers.broadcast import BroadcastParams
+from builder_host.network.layers.cache_update import CacheUpdateParams
 from builder_host.network.layers.cast import CastParams
 from builder_host.network.layers.concatenation import ConcatenationParams
 from builder_host.network.layers.convolution import ConvolutionParams
+from builder_host.network.layers.cumulative import CumulativeParams
 from builder_host.network.layers.deconvolution import DeconvolutionParams
 from builder_host.network.layers.elementwise import ElementwiseParams
 from builder_host.network.layers.fully_connected import FullyConnectedParams
 from builder_host.network.layers.gather import GatherParams
+from builder_host.network.layers.gather_elements import GatherElementsParams
+from builder_host.network.layers.gather_nd import GatherNdParams
 from builder_host.network.layers.lrn import LrnParams
 from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
+from builder_host.network.layers.non_zero import NonZeroParams
 from builder_host.network.layers.normalize import NormalizeParams
 from builder_host.network.layers.pad import PadParams
 from builder_host.network.layers.parametric_relu import ParametricReluParams
@@ -33,7 +39,10 @@ from builder_host.network.layers.reduce import ReduceParams
 from builder_host.network.layers.reformat import ReformatParams
 from builder_host.network.layers.reshape import ReshapeParams
 from builder_host.network.layers.resize import ResizeParams
+from builder_host.network.layers.reverse_sequence import ReverseSequenceParams
 from builder_host.network.layers.scale import ScaleParams
+from builder_host.network.layers.scatter_elements import ScatterElementsParams
+from builder_host.network.layers.scatter_nd import ScatterNdParams
 from builder_host.network.layers.select import SelectParams
 from builder_host.network.layers.slice import SliceParams
 from builder_host.network.layers.softmax import SoftmaxParams
@@ -154,6 +163,129 @@ CASES: dict[str, Case] = {
         "gather", GatherParams(1), (((3, 50, 6), F32), ((2, 4), I64)), low=-55, high=55
     ),
     "gather_channels": Case("gather", GatherParams(1), ((X4, F32), ((5,), I32)), low=0, high=19),
+    "gather_elements": Case(
+        "gather_elements",
+        GatherElementsParams(2),
+        (((3, 6, 9), F32), ((2, 6, 40), I64)),
+        4,
+        (),
+        -11,
+        11,
+    ),
+    "gather_elements_image": Case(
+        "gather_elements", GatherElementsParams(1), ((X4, F32), (X4, I32)), 4, (), -21, 20
+    ),
+    "gather_nd": Case(
+        "gather_nd", GatherNdParams(1), (((3, 6, 5, 4), I32), ((3, 7, 2), I64)), 4, (), -6, 6
+    ),
+    "gather_nd_image": Case(
+        "gather_nd", GatherNdParams(), ((X4, F32), ((30, 2, 3), I64)), 4, (), -3, 8
+    ),
+    "scatter": Case(
+        "scatter_elements",
+        ScatterElementsParams(1),
+        (((5, 40, 3), F32), ((4, 9, 3), I64), ((4, 9, 3), F32)),
+        4,
+        (),
+        -42,
+        41,
+    ),
+    "scatter_add_line": Case(
+        "scatter_elements",
+        ScatterElementsParams(0, "add"),
+        (((300,), I32), ((90,), I64), ((90,), I32)),
+        90,
+        (),
+        0,
+        60,
+    ),
+    "scatter_max_int": Case(
+        "scatter_elements",
+        ScatterElementsParams(0, "max"),
+        (((7, 6), I32), ((9, 5), I64), ((9, 5), I32)),
+        4,
+        (),
+        -7,
+        7,
+    ),
+    "scatter_nd": Case(
+        "scatter_nd",
+        ScatterNdParams(),
+        (((6, 5, 90), F32), ((4, 3, 2), I64), ((4, 3, 90), F32)),
+        4,
+        (),
+        -6,
+        6,
+    ),
+    "scatter_nd_points": Case(
+        "scatter_nd",
+        ScatterNdParams("mul"),
+        ((X4, F32), ((50, 4), I64), ((50,), F32)),
+        16,
+        (),
+        -2,
+        3,
+    ),
+    "scatter_nd_min": Case(
+        "scatter_nd",
+        ScatterNdParams("min"),
+        (((40, 3), I32), ((25, 1), I32), ((25, 3), I32)),
+        4,
+        (),
+        0,
+        40,
+    ),
+    "running_sum": Case("cumulative", CumulativeParams("sum", 1), f32(X4), 24),
+    "running_sum_back": Case(
+        "cumulative", CumulativeParams("sum", 2, True, True), (((3, 4, 5), I32),)
+    ),
+    "running_product": Case("cumulative", CumulativeParams("product", 0, True), f32((4, 6)), 6),
+    "reverse_sequence": Case(
+        "reverse_sequence",
+        ReverseSequenceParams(1, 0),
+        (((9, 6, 4), F32), ((6,), I64)),
+        4,
+        (),
+        -2,
+        12,
+    ),
+    "non_zero": Case("non_zero", NonZeroParams(30), (((5, 4, 3), I32),), 4, (), -1, 2),
+    "non_zero_cut": Case("non_zero", NonZeroParams(5), (((40,), BOOL),)),
+    "cache_update": Case(
+        "cache_update",
+        CacheUpdateParams(2),
+        (((2, 3, 9, 4), F32), ((2, 3, 3, 4), F32), ((2,), I64)),
+        4,
+        (),
+        0,
+        9,
+    ),
+    "cache_update_circular": Case(
+        "cache_update",
+        CacheUpdateParams(1, True),
+        (((3, 5, 4), F32), ((3, 2, 4), F32), ((3,), I64)),
+        4,
+        (),
+        0,
+        5,
+    ),
+    "bit_cast": Case("bit_cast", BitCastParams(F32, I32), f32(X4)),
+    "bit_cast_to_float": Case(
+        "bit_cast", BitCastParams(I32, F32), (((40,), I32),), 4, (), 2**29, 2**30
+    ),
+    "shift_left": Case(
+        "elementwise", ElementwiseParams("shift_left"), (((50,), I64), ((50,), I64)), 4, (), -3, 40
+    ),
+    "shift_right": Case(
+        "elementwise",
+        ElementwiseParams("shift_right"),
+        (((50,), I64), ((50,), I64)),
+        4,
+        (),
+        -70,
+        70,
+    ),
+    "bit_xor": Case("elementwise", ElementwiseParams("bit_xor"), (((50,), U8), ((50,), U8)), low=0),
     "nearest": resize_case(X4, (2, 19, 14, 18), "nearest", "asymmetric"),
     "linear": resize_case(X4, (2, 19, 13, 20), "linear", "half_pixel"),
     "linear_down": resize_case(X4, (2, 19, 4, 5), "linear", "align_corners"),

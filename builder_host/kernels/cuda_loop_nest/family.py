@@ -71,11 +71,10 @@ class CudaLoopNestFamily:
         """Launch, and the larger of memory traffic and operations of the threads there are."""
         operations = threads = 0
         for nest in _lowered(problem):
+            operations += nest.num_operations
             if isinstance(nest, Section):
-                operations += problem.inputs[0].stored_elems * problem.params.k
                 threads += nest.num_units
             else:
-                operations += nest.num_operations
                 threads += math.prod(v.extent for v in nest.dims) * (1 if nest.is_vector else 32)
         compute = operations_us(operations, target, num_threads=threads)
         return LAUNCH_US + max(compute, bytes_us(tensors_bytes(problem), target))

@@ -46,7 +46,7 @@ _NS_PER_OPERATION = {
     "pooling": (0.5, 0.1),
     "fully_connected": (0.1, 0.5),
     "matrix_multiply": (0.1, 0.5),
-    "top_k": (1.5, 1.5),
+    "top_k": (0.5, 0.5),
     "arg_reduce": (0.4, 0.4),
     "gather": (0.4, 0.4),
     "pad": (0.2, 0.1),
@@ -102,10 +102,7 @@ class LoopNestFamily:
         """The larger of a rate per inner operation and the memory traffic."""
         operations: int = 0
         for lowered in _lowered(problem):
-            if isinstance(lowered, Section):
-                operations += problem.inputs[0].stored_elems * problem.params.k
-            else:
-                operations += lowered.num_operations
+            operations += lowered.num_operations
         is_blocked = problem.outputs[0].format.channel_block > 1
         own = _NS_PER_OPERATION.get(problem.kind, _NS_DEFAULT)[is_blocked]
         lanes: float = max(0.25, min(1.0, target.vector_elems / 16))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from builder_host.codegen.indices import Index, Var, as_index, dot, minimum
 from builder_host.codegen.loop_nest import Condition, Literal, Load, Value, guarded
 from builder_host.codegen.nest import Emit, Nest, StoreTo
 from builder_host.kernels.family import Problem
-from builder_host.kernels.loop_nest.operands import Lowering, Operands, iterate
+from builder_host.kernels.loop_nest.operands import Lowering, Operands, iterate, offset
 from planformat.datatypes import TensorFormat
 
 
@@ -110,6 +111,18 @@ def lower_concatenation(problem: Problem) -> list[Nest]:
     return nests
 
 
+def lower_bit_cast(problem: Problem) -> list[Nest]:
+    """A copy that reads the input as the output's type."""
+    operands = Operands(problem)
+    source = replace(operands.inputs[0], dtype=problem.outputs[0].dtype)
+
+    def value(coords: Sequence[Index]) -> Value:
+        return Load(source, offset(problem.inputs[0], coords))
+
+    block = operands.shared_block() if len(problem.outputs[0].shape) == 4 else 1
+    return [operands.map(value, block=block)]
+
+
 def lower_pad(problem: Problem) -> list[Nest]:
     """Guarded loads for constants, folded coordinates for the other modes."""
     operands = Operands(problem)
@@ -154,4 +167,5 @@ LOWERINGS: dict[str, Lowering] = {
     "reshape": lower_reshape,
     "concatenation": lower_concatenation,
     "pad": lower_pad,
+    "bit_cast": lower_bit_cast,
 }

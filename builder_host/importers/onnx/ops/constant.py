@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import onnx
 
 from builder_host.importers.onnx.folding import check_constant_size
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
-from builder_host.importers.onnx.weights import element_type, numpy_type, sparse_values
+from builder_host.importers.onnx.weights import element_type, sparse_values
 from builder_host.network.network import DTYPE_OF_NUMPY, Tensor
 from builder_host.network.tensor_type import TensorType
-from planformat.datatypes import DataType
 
 
 @operator("Constant", since=(1, 9, 11, 12, 13, 19, 21, 23, 24, 25))
@@ -81,30 +79,3 @@ def eye_like(node: Node) -> Tensor:
     if node.has_attr("dtype"):
         return node.const(values, element_type(node.attr_int("dtype", 0), "attribute 'dtype'"))
     return node.const(values, x.dtype)
-
-
-@operator("NonZero", since=(9, 13))
-def non_zero(node: Node) -> Tensor:
-    """Of known values only: the result's shape depends on them."""
-    values = np.atleast_1d(node.constant(0, "X"))
-    return node.const(np.stack(np.nonzero(values)).astype(np.int64))
-
-
-@operator("HannWindow", "HammingWindow", "BlackmanWindow", since=(17,))
-def window(node: Node) -> Tensor:
-    """Window functions of a known length."""
-    code = node.attr_int("output_datatype", int(onnx.TensorProto.FLOAT))
-    numpy_type(code, "attribute 'output_datatype'")
-    size = node.constant_ints(0, "size")
-    if len(size) != 1 or size[0] < 0:
-        node.fail(f"the size must be one number of at least 0, got {size}")
-    check_constant_size(TensorType(size, DataType.FLOAT64))
-    points = size[0] - (0 if node.attr_int("periodic", 1) else 1)
-    angle = 2 * math.pi * np.arange(size[0]) / max(points, 1)
-    terms = {
-        "HannWindow": (0.5, 0.5, 0.0),
-        "HammingWindow": (25 / 46, 21 / 46, 0.0),
-        "BlackmanWindow": (0.42, 0.5, 0.08),
-    }[node.op_type]
-    values = terms[0] - terms[1] * np.cos(angle) + terms[2] * np.cos(2 * angle)
-    return node.const(values, element_type(code, "attribute 'output_datatype'"))

@@ -10,6 +10,8 @@ from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.importers.onnx.weights import Array
 from builder_host.network.layers.gather import GatherParams
+from builder_host.network.layers.gather_elements import GatherElementsParams
+from builder_host.network.layers.gather_nd import GatherNdParams
 from builder_host.network.network import Tensor
 
 
@@ -32,9 +34,11 @@ def gather(node: Node) -> Tensor:
 
 @operator("GatherElements", since=(11, 13))
 def gather_elements(node: Node) -> Tensor:
-    """Known positions only: they become positions in the flattened tensor."""
+    """Known positions become positions in the flattened tensor."""
     x = node.input(0)
     axis = node.axis(node.attr_int("axis", 0), x.type.rank)
+    if node.input(1).values is None:
+        return node.add("gather_elements", GatherElementsParams(axis), x, node.input(1))
     places = _checked(node, node.constant(1, "indices"), x.shape[axis], axis)
     if places.ndim != x.type.rank:
         node.fail(f"indices of rank {places.ndim} do not fit {x.type}")
@@ -48,10 +52,12 @@ def gather_elements(node: Node) -> Tensor:
 
 @operator("GatherND", since=(11, 12, 13))
 def gather_nd(node: Node) -> Tensor:
-    """Known positions only: whole rows of the data, flattened."""
+    """Known positions become rows of the data, flattened."""
     x = node.input(0)
-    indices = node.constant(1, "indices").astype(np.int64)
     batch = node.attr_int("batch_dims", 0)
+    if node.input(1).values is None:
+        return node.add("gather_nd", GatherNdParams(batch), x, node.input(1))
+    indices = node.constant(1, "indices").astype(np.int64)
     if not indices.ndim or not 0 <= batch < indices.ndim:
         node.fail(f"batch_dims {batch} does not fit indices of shape {indices.shape}")
     depth = batch + indices.shape[-1]

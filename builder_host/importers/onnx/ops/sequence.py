@@ -10,7 +10,6 @@ from builder_host.importers.onnx.values import TensorSequence
 from builder_host.importers.onnx.weights import element_type
 from builder_host.network.layers.concatenation import ConcatenationParams
 from builder_host.network.network import Tensor
-from planformat.datatypes import DataType
 
 MAX_ITEMS = 4096
 
@@ -121,8 +120,3 @@ def _position(node: Node, number: int, count: int, *, last: int) -> int:
     if len(stated) != 1 or not -count <= stated[0] <= last:
         node.fail(f"position {stated} is not in a sequence of {count} tensors")
     return stated[0] + count if stated[0] < 0 else stated[0]
-
-
-def sequence_dtype(sequence: TensorSequence) -> DataType:
-    """Element type of the items, float32 when nobody knows."""
-    return sequence.dtype or DataType.FLOAT32

@@ -64,7 +64,7 @@ def run(kind, params, arrays, dtypes=None):
 
 
 def test_every_kind_has_a_definition():
-    assert len(kinds()) == 30
+    assert {"convolution", "pooling", "softmax"} <= set(kinds())
     for kind in kinds():
         assert definition(kind).kind == kind
     with pytest.raises(NetworkError, match="unknown layer kind 'conv'; known: activation"):
