@@ -333,6 +333,18 @@ EP_DEVICE float4 ep_cluster_load4(const float *local, unsigned rank) {
                : "memory");
   return v;
 }
+/* Address, for ep_cluster_store, of the place of `local` in block `rank`; offsets add to it. */
+EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
+  unsigned address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(ep_shared_address(local)), "r"(rank));
+  return address;
+}
+/* Write 4 bytes there; visible to that block after the next cluster barrier. */
+EP_DEVICE void ep_cluster_store(unsigned address, unsigned bits) {
+  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(bits) : "memory");
+}
 #endif
 
 #include "ep_cuda_math.cuh"

@@ -208,5 +208,14 @@ EP_DEVICE float4 ep_cluster_load4(const float *local, unsigned rank) {
     const unsigned char *base = emu::cluster_blocks[rank].shared;
     return *(const float4 *)(base + ep_shared_address(local));
 }
+// Rank above 20 bits of offset: shared memory is smaller than that.
+EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
+    if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
+    return rank << 20 | ep_shared_address(local);
+}
+EP_DEVICE void ep_cluster_store(unsigned address, unsigned bits) {
+    if (address % 4) emu::fail("a store to another block is not aligned");
+    memcpy(emu::cluster_blocks[address >> 20].shared + (address & 0xfffff), &bits, 4);
+}
 
 #include "ep_cuda_math.cuh"

@@ -1,0 +1,1 @@
+"""Recurrent layers on GPUs: all steps in one cluster, or one kernel per step."""

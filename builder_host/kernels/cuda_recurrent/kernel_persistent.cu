@@ -1,0 +1,469 @@
+/* Recurrent layer (LSTM, GRU, RNN) whose input projections are known, all steps in one kernel.
+ *
+ * A cluster of CLUSTER blocks runs one direction of up to ROWS batch items; each block owns UNITS
+ * hidden units and the rows of R that belong to them, gate after gate. R stays where it was loaded
+ * before the first step: HELD pieces of 16 bytes per thread in registers, SHARED in shared memory;
+ * only what is left streams from L2. A step is: products of these rows with the state, which every
+ * block has whole in its shared memory; sums of the warps that share a row; the cell; its new units
+ * stored to all blocks; one barrier of the cluster. Stores to y and loads of x lie between the two
+ * halves of that barrier.
+ *
+ * Warps form WARPS_M x WARPS_K: tiles of rows by interleaved blocks of k. With MMA a tile is 16 rows
+ * of an m16n8k16 whose columns are batch items, and a block of 32 k is two of them (lane l takes k
+ * 8 (l % 4) .. + 7, so that its state is one 16-byte load); without, a tile is 32 rows, one per lane,
+ * and a block is 16 bytes. Weights: [direction][rank][phase][warp][tile][block of k][piece][lane].
+ * A state is stored as the next step reads it: multiplied by that step's continuation.
+ */
+#include "ep_cuda.cuh"
+
+#define LSTM 0
+#define GRU 1
+#define RNN 2
+#define NO_OPTIONAL_INPUTS(type)                                                                  \
+  const type *recurrent_bias = nullptr, *peepholes = nullptr, *hidden = nullptr, *cell = nullptr, \
+             *continuation = nullptr;                                                             \
+  const int *lengths = nullptr;
+
+// parameters
+#define KERNEL cuda_recurrent_default
+#define T half
+#define CELL LSTM
+#define USES_MMA 1
+#define CLUSTER 16
+#define WARPS 16
+#define WARPS_K 2
+#define STEPS 100
+#define BATCH 1
+#define ROWS 1
+#define HIDDEN 512
+#define UNITS 32
+#define PADDED_K 512
+#define GATES_0 4
+#define TILES_M_0 1
+#define HELD_0 16
+#define SHARED_0 0
+#define GATES_1 0
+#define TILES_M_1 0
+#define HELD_1 0
+#define SHARED_1 0
+#define DIRECTIONS 1
+#define IS_REVERSED_0 0
+#define IS_REVERSED_1 1
+#define COUPLES_INPUT_FORGET 0
+#define ACT_0_0 ep_sigmoid_s(v)
+#define ACT_0_1 ep_tanh_s(v)
+#define ACT_0_2 ep_tanh_s(v)
+#define ACT_1_0 ep_sigmoid_s(v)
+#define ACT_1_1 ep_tanh_s(v)
+#define ACT_1_2 ep_tanh_s(v)
+#define X_STRIDE_T 2048
+#define X_STRIDE_N 2048
+#define Y_STRIDE_T 512
+#define Y_STRIDE_N 512
+#define OPTIONAL_PARAMETERS
+#define ABSENT_PARAMETERS NO_OPTIONAL_INPUTS(half)
+#define LAST_CELL_PARAMETER , half *last_cell
+#define HAS_RECURRENT_BIAS 0
+#define HAS_PEEPHOLES 0
+#define HAS_HIDDEN 0
+#define HAS_CELL 0
+#define HAS_LENGTHS 0
+#define HAS_CONTINUATION 0
+#define HIDDEN_STRIDE_D 0
+#define HIDDEN_STRIDE_N 0
+#define CELL_STRIDE_D 0
+#define CELL_STRIDE_N 0
+#define CONTINUATION_STRIDE_T 0
+#define CONTINUATION_STRIDE_N 0
+#define LAST_STRIDE_D 512
+#define LAST_STRIDE_N 512
+#define LAST_CELL_STRIDE_D 512
+#define LAST_CELL_STRIDE_N 512
+// end of parameters
+
+#if USES_MMA
+typedef half State;
+constexpr int kTileRows = 16, kBlockK = 32, kPieces = 2;
+#else
+typedef float State;
+constexpr int kTileRows = 32, kBlockK = 16 / sizeof(T), kPieces = 1;
+#endif
+constexpr int kGates = CELL == LSTM ? 4 : CELL == GRU ? 3 : 1;
+constexpr bool kHasPhases = GATES_1 > 0;
+static_assert(GATES_0 + GATES_1 == kGates, "each gate belongs to one phase");
+constexpr int kThreads = 32 * WARPS;
+constexpr int kWarpsM = WARPS / WARPS_K;
+constexpr int kBlocksK = PADDED_K / kBlockK / WARPS_K; /* of one warp */
+constexpr int kPaddedRows = kWarpsM * kTileRows * (TILES_M_0 > TILES_M_1 ? TILES_M_0 : TILES_M_1);
+constexpr int kTotal_0 = TILES_M_0 * kBlocksK * kPieces;
+constexpr int kTotal_1 = TILES_M_1 * kBlocksK * kPieces;
+constexpr int kPair = 4 / sizeof(State);  /* states in one store to another block */
+constexpr int kStateRow = PADDED_K + 16 / sizeof(State); /* rows apart by 4 banks */
+constexpr int kGroups = UNITS / kPair * ROWS;            /* of units that one thread finishes */
+constexpr int kGroupsPerThread = (kGroups + kThreads - 1) / kThreads;
+constexpr int kColumnTiles = (ROWS + 7) / 8;
+constexpr int kChains = 2;
+
+EP_DEVICE float act(int d, int which, float v) {
+  if (which == 0) return DIRECTIONS == 1 || d == 0 ? (ACT_0_0) : (ACT_1_0);
+  if (which == 1) return DIRECTIONS == 1 || d == 0 ? (ACT_0_1) : (ACT_1_1);
+  return DIRECTIONS == 1 || d == 0 ? (ACT_0_2) : (ACT_1_2);
+}
+EP_DEVICE int time_of(int d, int step) {
+  return (d == 0 ? IS_REVERSED_0 : IS_REVERSED_1) ? STEPS - 1 - step : step;
+}
+
+/* What a warp keeps of R in one phase; `held` in registers once everything is unrolled. */
+template <int kTilesM, int kHeld, int kShared>
+struct Weights {
+  static constexpr int kTotal = kTilesM * kBlocksK * kPieces;
+  uint4 held[kHeld > 0 ? kHeld : 1];
+  uint4 *shared;        /* of this warp */
+  const uint4 *global;  /* of this warp */
+
+  __device__ __forceinline__ void load(uint4 *block_shared, const uint4 *block_global, int warp, int lane) {
+    shared = block_shared + warp * kShared * 32;
+    global = block_global + static_cast<ep_i64>(warp) * kTotal * 32;
+    EP_UNROLL
+    for (int i = 0; i < kHeld; ++i) held[i] = ep_load16_stream(global + i * 32 + lane);
+    for (int i = 0; i < kShared; ++i)
+      shared[i * 32 + lane] = ep_load16_stream(global + (kHeld + i) * 32 + lane);
+  }
+  __device__ __forceinline__ uint4 piece(int i, int lane) const {
+    if (i < kHeld) return held[i];
+    if (i < kHeld + kShared) return shared[(i - kHeld) * 32 + lane];
+    return ep_load16(global + i * 32 + lane);
+  }
+
+  /* partial[wk][row][item] of this warp's rows and its part of k. */
+  __device__ __forceinline__ void multiply(const State *state, float *partial, int warp, int lane) const {
+    const int wm = warp / WARPS_K, wk = warp % WARPS_K;
+#if USES_MMA
+    float sums[kTilesM > 0 ? kTilesM : 1][kChains][kColumnTiles][4];
+    EP_UNROLL
+    for (int m = 0; m < kTilesM; ++m)
+      EP_UNROLL
+      for (int c = 0; c < kChains; ++c)
+        EP_UNROLL
+        for (int r = 0; r < kColumnTiles; ++r)
+          EP_UNROLL
+          for (int i = 0; i < 4; ++i) sums[m][c][r][i] = 0.0f;
+    EP_UNROLL
+    for (int b = 0; b < kBlocksK; ++b) {
+      const int k = (b * WARPS_K + wk) * kBlockK + lane % 4 * 8;
+      uint4 values[kColumnTiles];
+      EP_UNROLL
+      for (int r = 0; r < kColumnTiles; ++r) {
+        /* Columns beyond the last item give results that nobody stores. */
+        values[r] = ep_load16(state + min(r * 8 + lane / 4, ROWS - 1) * kStateRow + k);
+      }
+      EP_UNROLL
+      for (int m = 0; m < kTilesM; ++m) {
+        EP_UNROLL
+        for (int j = 0; j < 2; ++j) {
+          const uint4 w = piece((m * kBlocksK + b) * 2 + j, lane);
+          const unsigned a[4] = {w.x, w.y, w.z, w.w};
+          EP_UNROLL
+          for (int r = 0; r < kColumnTiles; ++r) {
+            const unsigned near[2] = {values[r].x, values[r].y};
+            const unsigned far[2] = {values[r].z, values[r].w};
+            ep_mma_f16(sums[m][j][r], a, j == 0 ? near : far);
+          }
+        }
+      }
+    }
+    EP_UNROLL
+    for (int m = 0; m < kTilesM; ++m) {
+      EP_UNROLL
+      for (int r = 0; r < kColumnTiles; ++r) {
+        EP_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int row = (wm * kTilesM + m) * 16 + lane / 4 + i / 2 * 8;
+          const int item = r * 8 + lane % 4 * 2 + i % 2;
+          if (item < ROWS)
+            partial[(wk * kPaddedRows + row) * ROWS + item] = sums[m][0][r][i] + sums[m][1][r][i];
+        }
+      }
+    }
+#else
+    float sums[kTilesM > 0 ? kTilesM : 1][ROWS];
+    EP_UNROLL
+    for (int m = 0; m < kTilesM; ++m)
+      EP_UNROLL
+      for (int n = 0; n < ROWS; ++n) sums[m][n] = 0.0f;
+    EP_UNROLL
+    for (int b = 0; b < kBlocksK; ++b) {
+      const float *at = state + (b * WARPS_K + wk) * kBlockK;
+      EP_UNROLL
+      for (int m = 0; m < kTilesM; ++m) {
+        const uint4 bits = piece(m * kBlocksK + b, lane);
+        float w[kBlockK];
+        if (sizeof(T) == 2) {
+          const unsigned parts[4] = {bits.x, bits.y, bits.z, bits.w};
+          EP_UNROLL
+          for (int i = 0; i < kBlockK; ++i)
+            w[i] = i % 2 ? ep_unpack_high(parts[i / 2 % 4]) : ep_unpack_low(parts[i / 2 % 4]);
+        } else {
+          const unsigned parts[4] = {bits.x, bits.y, bits.z, bits.w};
+          EP_UNROLL
+          for (int i = 0; i < kBlockK; ++i) w[i] = __uint_as_float(parts[i % 4]);
+        }
+        EP_UNROLL
+        for (int n = 0; n < ROWS; ++n) {
+          EP_UNROLL
+          for (int i = 0; i < kBlockK; i += 4) {
+            const float4 h = *reinterpret_cast<const float4 *>(at + n * kStateRow + i);
+            sums[m][n] = fmaf(w[i], h.x, sums[m][n]);
+            sums[m][n] = fmaf(w[i + 1], h.y, sums[m][n]);
+            sums[m][n] = fmaf(w[i + 2], h.z, sums[m][n]);
+            sums[m][n] = fmaf(w[i + 3], h.w, sums[m][n]);
+          }
+        }
+      }
+    }
+    EP_UNROLL
+    for (int m = 0; m < kTilesM; ++m) {
+      const int row = (wm * kTilesM + m) * 32 + lane;
+      EP_UNROLL
+      for (int n = 0; n < ROWS; ++n)
+        partial[(wk * kPaddedRows + row) * ROWS + n] = sums[m][n];
+    }
+#endif
+  }
+};
+
+/* Sum of the warps that share row `row`, for batch item `item` of the block. */
+EP_DEVICE float total(const float *partial, int row, int item) {
+  float sum = partial[row * ROWS + item];
+  EP_UNROLL
+  for (int wk = 1; wk < WARPS_K; ++wk) sum += partial[(wk * kPaddedRows + row) * ROWS + item];
+  return sum;
+}
+
+EP_DEVICE void barrier_arrive() {
+#if CLUSTER > 1
+  ep_cluster_arrive();
+#endif
+}
+EP_DEVICE void barrier_wait() {
+#if CLUSTER > 1
+  ep_cluster_wait();
+#else
+  __syncthreads();
+#endif
+}
+EP_DEVICE void barrier() {
+  barrier_arrive();
+  barrier_wait();
+}
+
+/* Give all blocks of the cluster `kPair` states at `offset` of their `buffer`. */
+EP_DEVICE void publish(State *buffer, int offset, const float (&values)[kPair]) {
+  unsigned bits;
+  if (kPair == 2) {
+    bits = ep_pack_half2(values[0], values[kPair - 1]);
+  } else {
+    bits = __float_as_uint(values[0]);
+  }
+#if CLUSTER > 1
+  EP_UNROLL
+  for (int r = 0; r < CLUSTER; ++r) ep_cluster_store(ep_cluster_address(buffer + offset, r), bits);
+#else
+  *reinterpret_cast<unsigned *>(buffer + offset) = bits;
+#endif
+}
+
+/* The part of the cell that one thread owns: `kPair` units of one batch item. */
+struct Group {
+  int unit;     /* within the layer */
+  int local;    /* within the block */
+  int item;     /* within the block */
+  int n;        /* within the batch */
+  bool is_live; /* whether the thread has such a group at all */
+  int length;   /* steps of this item */
+  float x[kGates][kPair];
+  float h[kPair], c[kPair]; /* as the next step reads them */
+  float update[kPair];
+  float out[kPair]; /* what y gets */
+
+  __device__ __forceinline__ bool has_unit(int i) const { return unit + i < HIDDEN && n < BATCH; }
+};
+
+EP_DEVICE float continued(const T *continuation, const Group &g, int d, int step, float value) {
+  if (!HAS_CONTINUATION || step >= STEPS || time_of(d, step) >= g.length || g.n >= BATCH)
+    return value;
+  const float factor = ep_to_float(
+      continuation[time_of(d, step) * CONTINUATION_STRIDE_T + g.n * CONTINUATION_STRIDE_N]);
+  return factor == 0.0f ? 0.0f : value * factor;
+}
+
+EP_DEVICE void load_x(Group &g, const T *x, int d, int step) {
+  if (step >= STEPS || !g.is_live) return;
+  const T *at = x + time_of(d, step) * static_cast<ep_i64>(X_STRIDE_T) + g.n * X_STRIDE_N +
+                d * kGates * HIDDEN + g.unit;
+  EP_UNROLL
+  for (int gate = 0; gate < kGates; ++gate)
+    EP_UNROLL
+    for (int i = 0; i < kPair; ++i)
+      g.x[gate][i] = g.has_unit(i) ? ep_to_float(at[gate * HIDDEN + i]) : 0.0f;
+}
+
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
+    KERNEL(const T *x, const uint4 *weights OPTIONAL_PARAMETERS, T *y,
+           T *last_hidden LAST_CELL_PARAMETER) {
+  ABSENT_PARAMETERS
+#if CELL != LSTM
+  T *const last_cell = nullptr;
+#endif
+  extern __shared__ __align__(16) unsigned char shared[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int d = blockIdx.z;
+  const int rank = CLUSTER > 1 ? static_cast<int>(blockIdx.x) : 0;
+
+  uint4 *const shared_weights = reinterpret_cast<uint4 *>(shared);
+  State *const states =
+      reinterpret_cast<State *>(shared + WARPS * (SHARED_0 + SHARED_1) * 32 * sizeof(uint4));
+  constexpr int kState = ROWS * kStateRow; /* two of them, then reset gates times state */
+  float *const partial = reinterpret_cast<float *>(states + (kHasPhases ? 3 : 2) * kState);
+
+  /* R is constant: it needs no wait for the kernels ahead. */
+  const uint4 *const own =
+      weights + static_cast<ep_i64>(d * CLUSTER + rank) * WARPS * (kTotal_0 + kTotal_1) * 32;
+  Weights<TILES_M_0, HELD_0, SHARED_0> first;
+  first.load(shared_weights, own, warp, lane);
+  Weights<TILES_M_1, HELD_1, SHARED_1> second;
+  if (kHasPhases)
+    second.load(shared_weights + WARPS * SHARED_0 * 32, own + WARPS * kTotal_0 * 32, warp, lane);
+  for (int i = threadIdx.x; i < (kHasPhases ? 3 : 2) * kState; i += kThreads)
+    states[i] = static_cast<State>(0.0f);
+  barrier(); /* every block has started and cleared its states */
+  ep_grid_wait();
+  ep_grid_launch();
+
+  Group groups[kGroupsPerThread];
+  EP_UNROLL
+  for (int e = 0; e < kGroupsPerThread; ++e) {
+    Group &g = groups[e];
+    const int id = threadIdx.x + e * kThreads;
+    g.local = id % (UNITS / kPair) * kPair;
+    g.item = id / (UNITS / kPair);
+    g.is_live = id < kGroups;
+    g.unit = rank * UNITS + g.local;
+    g.n = blockIdx.y * ROWS + g.item;
+    g.length = STEPS;
+    if (HAS_LENGTHS && g.is_live && g.n < BATCH) g.length = lengths[g.n];
+    EP_UNROLL
+    for (int i = 0; i < kPair; ++i) {
+      g.h[i] = g.c[i] = 0.0f;
+      if (!g.is_live || !g.has_unit(i)) continue;
+      if (HAS_HIDDEN)
+        g.h[i] = ep_to_float(hidden[d * HIDDEN_STRIDE_D + g.n * HIDDEN_STRIDE_N + g.unit + i]);
+      if (HAS_CELL) g.c[i] = ep_to_float(cell[d * CELL_STRIDE_D + g.n * CELL_STRIDE_N + g.unit + i]);
+      g.h[i] = continued(continuation, g, d, 0, g.h[i]);
+      g.c[i] = continued(continuation, g, d, 0, g.c[i]);
+    }
+    if (HAS_HIDDEN && g.is_live)
+      publish(states, g.item * kStateRow + g.unit, g.h);
+    load_x(g, x, d, 0);
+  }
+  barrier();
+
+  EP_NO_UNROLL
+  for (int step = 0; step < STEPS; ++step) {
+    State *const now = states + step % 2 * kState;
+    const int next = (step + 1) % 2 * kState;
+    first.multiply(now, partial, warp, lane);
+    __syncthreads();
+    if (kHasPhases) {
+      EP_UNROLL
+      for (int e = 0; e < kGroupsPerThread; ++e) {
+        Group &g = groups[e];
+        if (!g.is_live) continue;
+        float reset[kPair];
+        EP_UNROLL
+        for (int i = 0; i < kPair; ++i) {
+          g.update[i] = act(d, 0, g.x[0][i] + total(partial, g.local + i, g.item));
+          reset[i] = act(d, 0, g.x[kGates > 1 ? 1 : 0][i] +
+                                   total(partial, UNITS + g.local + i, g.item));
+          reset[i] = g.has_unit(i) ? reset[i] * g.h[i] : 0.0f;
+        }
+        publish(states, 2 * kState + g.item * kStateRow + g.unit, reset);
+      }
+      barrier();
+      second.multiply(states + 2 * kState, partial, warp, lane);
+      __syncthreads();
+    }
+    const int t = time_of(d, step);
+    EP_UNROLL
+    for (int e = 0; e < kGroupsPerThread; ++e) {
+      Group &g = groups[e];
+      if (!g.is_live) continue;
+      const bool lives = t < g.length;
+      EP_UNROLL
+      for (int i = 0; i < kPair; ++i) {
+        const int row = g.local + i;
+        float h, c = g.c[i];
+        if (CELL == RNN) {
+          h = act(d, 0, g.x[0][i] + total(partial, row, g.item));
+        } else if (CELL == GRU) {
+          float candidate = g.x[kGates - 1][i];
+          if (kHasPhases) {
+            candidate += total(partial, row, g.item);
+          } else {
+            g.update[i] = act(d, 0, g.x[0][i] + total(partial, row, g.item));
+            const float reset = act(d, 0, g.x[kGates > 1 ? 1 : 0][i] +
+                                              total(partial, UNITS + row, g.item));
+            float inner = total(partial, 2 * UNITS + row, g.item);
+            if (HAS_RECURRENT_BIAS && g.has_unit(i))
+              inner += ep_to_float(recurrent_bias[d * HIDDEN + g.unit + i]);
+            candidate += reset * inner;
+          }
+          h = (1.0f - g.update[i]) * act(d, 1, candidate) + g.update[i] * g.h[i];
+        } else {
+          float in = g.x[0][i] + total(partial, row, g.item);
+          float out = g.x[kGates > 1 ? 1 : 0][i] + total(partial, UNITS + row, g.item);
+          float forget = g.x[kGates > 2 ? 2 : 0][i] + total(partial, 2 * UNITS + row, g.item);
+          const float candidate = g.x[kGates - 1][i] + total(partial, 3 * UNITS + row, g.item);
+          const T *const p = peepholes + d * 3 * HIDDEN + g.unit + i;
+          if (HAS_PEEPHOLES && g.has_unit(i)) {
+            in += c * ep_to_float(p[0]);
+            forget += c * ep_to_float(p[2 * HIDDEN]);
+          }
+          in = act(d, 0, in);
+          forget = COUPLES_INPUT_FORGET ? 1.0f - in : act(d, 0, forget);
+          c = forget * c + in * act(d, 1, candidate);
+          if (HAS_PEEPHOLES && g.has_unit(i)) out += c * ep_to_float(p[HIDDEN]);
+          h = act(d, 0, out) * act(d, 2, c);
+        }
+        g.out[i] = lives ? h : 0.0f;
+        if (!g.has_unit(i)) h = c = 0.0f;
+        g.h[i] = lives ? h : g.h[i];
+        g.c[i] = lives ? c : g.c[i];
+        if (step == STEPS - 1 && g.has_unit(i)) {
+          last_hidden[d * LAST_STRIDE_D + g.n * LAST_STRIDE_N + g.unit + i] =
+              ep_from_float<T>(g.h[i]);
+          if (CELL == LSTM)
+            last_cell[d * LAST_CELL_STRIDE_D + g.n * LAST_CELL_STRIDE_N + g.unit + i] =
+                ep_from_float<T>(g.c[i]);
+        }
+        g.h[i] = continued(continuation, g, d, step + 1, g.h[i]);
+        g.c[i] = continued(continuation, g, d, step + 1, g.c[i]);
+      }
+      if (step + 1 < STEPS) publish(states, next + g.item * kStateRow + g.unit, g.h);
+    }
+    if (step + 1 < STEPS) barrier_arrive();
+    EP_UNROLL
+    for (int e = 0; e < kGroupsPerThread; ++e) {
+      Group &g = groups[e];
+      if (!g.is_live) continue;
+      EP_UNROLL
+      for (int i = 0; i < kPair; ++i) {
+        if (g.has_unit(i))
+          y[t * static_cast<ep_i64>(Y_STRIDE_T) + g.n * Y_STRIDE_N + d * HIDDEN + g.unit + i] =
+              ep_from_float<T>(g.out[i]);
+      }
+      load_x(g, x, d, step + 1);
+    }
+    if (step + 1 < STEPS) barrier_wait();
+  }
+}
