@@ -42,6 +42,7 @@ from builder_host.codegen.loop_nest import (
     Value,
     values_in,
 )
+from builder_host.codegen.value_range import fits
 from planformat.datatypes import DataType
 
 C_TYPES = {
@@ -198,7 +199,7 @@ class _Printer:
     def _converted(self, value: Value, dtype: DataType, indent: str) -> tuple[list[str], str]:
         before: list[str] = []
         text = self._value(value, before, indent)
-        return before, conversion(text, value.dtype, dtype)
+        return before, _narrowed(text, value, dtype)
 
     def _value(self, value: Value, before: list[str], indent: str) -> str:
         """C expression; statements that must run first go to `before`."""
@@ -212,7 +213,7 @@ class _Printer:
             case Local():
                 return _local(value)
             case Convert(x=x, dtype=dtype):
-                return conversion(self._value(x, before, indent), x.dtype, dtype)
+                return _narrowed(self._value(x, before, indent), x, dtype)
             case Apply():
                 return self._apply(value, before, indent)
             case Guarded(conditions=conditions, value=inner, otherwise=otherwise):
@@ -283,6 +284,13 @@ class _Printer:
             if high >= condition.high:
                 tests.append(f"{text} < {condition.high}")
         return " && ".join(tests) or "1"
+
+
+def _narrowed(text: str, value: Value, dtype: DataType) -> str:
+    """`conversion` of a value; short where its bounds are known to lie in an 8-bit type."""
+    if isinstance(value, Apply) and value.dtype is DataType.FLOAT32 and fits(value.expr, dtype):
+        return f"({C_TYPES[dtype]})ep_to_i32_inside({text})"
+    return conversion(text, value.dtype, dtype)
 
 
 def conversion(text: str, source: DataType, target: DataType) -> str:

@@ -150,6 +150,8 @@ EP_INLINE int64_t ep_to_i64(double x) {
 EP_INLINE int32_t ep_to_i32(float x) {
   return (int32_t)(uint64_t)ep_to_i64((double)x);
 }
+/* Truncation of a value inside int32, one instruction in vectors; NaN gives 0. */
+EP_INLINE int32_t ep_to_i32_inside(float x) { return x == x ? (int32_t)x : 0; }
 /* Division of integers that rounds down, and remainders; a zero divisor gives 0. */
 EP_INLINE int64_t ep_floor_div_i(int64_t a, int64_t b) {
   if (b == 0 || b == -1) return b == 0 ? 0 : (int64_t)(0u - (uint64_t)a);
