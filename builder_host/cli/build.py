@@ -22,6 +22,7 @@ from builder_host.cli.precision_options import (
 from builder_host.errors import BuilderError
 from builder_host.importers.model_file import import_model_file
 from builder_host.network.network import Network
+from builder_host.plugins.registry import load_plugins
 
 _BUNDLE = "bundle:"
 _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
@@ -45,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=shape_argument,
         metavar="NAME:1x3x224x224",
         help="shape of an input; may be repeated",
+    )
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        default=[],
+        metavar="F.py",
+        help="Python file with PLUGINS, layers of your own; it is run here; may be repeated",
     )
     parser.add_argument(
         "--uff-input",
@@ -169,6 +177,7 @@ def import_profiles(
     if (args.uff_input or args.uff_nhwc) and Path(args.model).suffix != ".uff":
         raise BuilderError(f"{args.model}: --uff-input and --uff-nhwc are for .uff files")
     shapes = dict(args.uff_input) | dict(args.shapes)
+    plugins = load_plugins(args.plugins) if args.plugins else None
 
     def imported(wanted: dict[str, tuple[int, ...]]) -> Network:
         return import_model_file(
@@ -177,6 +186,7 @@ def import_profiles(
             shapes=wanted,
             outputs=outputs,
             uff_order="NHWC" if args.uff_nhwc else "NCHW",
+            plugins=plugins,
         )
 
     if not args.profile and not args.batch:

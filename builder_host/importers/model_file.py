@@ -8,6 +8,7 @@ from pathlib import Path
 from builder_host.errors import BuilderError
 from builder_host.importers.uff.inputs import AxisOrder
 from builder_host.network.network import Network
+from builder_host.plugins.registry import PluginRegistry
 
 ENDINGS = (".onnx", ".prototxt", ".uff")
 
@@ -19,6 +20,7 @@ def import_model_file(
     shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] | None = None,
     uff_order: AxisOrder = "NCHW",
+    plugins: PluginRegistry | None = None,
 ) -> Network:
     """Import a model by one of `ENDINGS`.
 
@@ -28,6 +30,7 @@ def import_model_file(
         shapes: per input, batch included.
         outputs: tensors to make outputs instead of the model's own.
         uff_order: order of images at the inputs and outputs of a UFF network.
+        plugins: asked before the built-in operators.
 
     Raises:
         BuilderError: a missing file, an unknown ending, weights that the format does not take.
@@ -44,14 +47,14 @@ def import_model_file(
     if path.suffix == ".prototxt":
         from builder_host.importers.caffe.model import import_caffe
 
-        return import_caffe(path, weights, shapes=shapes, outputs=outputs)
+        return import_caffe(path, weights, shapes=shapes, outputs=outputs, plugins=plugins)
     if weights is not None:
         kind = "an ONNX" if path.suffix == ".onnx" else "a UFF"
         raise BuilderError(f"{weights}: {kind} model holds its weights; give one file")
     if path.suffix == ".onnx":
         from builder_host.importers.onnx.model import import_onnx
 
-        return import_onnx(path, shapes=shapes, outputs=outputs)
+        return import_onnx(path, shapes=shapes, outputs=outputs, plugins=plugins)
     from builder_host.importers.uff.model import import_uff
 
-    return import_uff(path, shapes=shapes, order=uff_order, outputs=outputs)
+    return import_uff(path, shapes=shapes, order=uff_order, outputs=outputs, plugins=plugins)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builder_host.importers.caffe.problem import LayerProblem, nearest
-from builder_host.importers.caffe.prototxt import UnknownField
+from builder_host.importers.caffe.prototxt import LayerEntry, UnknownField
 from builder_host.importers.caffe.sources import TRAINING_TYPES, is_source
 
 
@@ -28,11 +28,13 @@ class Node:
     Attributes:
         bottoms: versions that it reads; None where the name is unknown.
         tops: versions that it writes.
+        entry: its block of the text; None for a net-level input.
     """
 
     message: Any
     origin: str
     unknown: list[UnknownField]
+    entry: LayerEntry | None = None
     bottoms: list[Version | None] = field(default_factory=list)
     tops: list[Version] = field(default_factory=list)
     is_needed: bool = False

@@ -25,6 +25,13 @@ from builder_host.importers.caffe.upgrade import upgraded
 from builder_host.importers.caffe.weight_source import WeightSource
 from builder_host.importers.caffe.weights import read_caffemodel
 from builder_host.network.network import Network, Tensor
+from builder_host.plugins.registry import (
+    Creator,
+    PluginNode,
+    PluginRegistry,
+    created,
+    float32_weights,
+)
 
 __all__ = ["import_caffe"]
 
@@ -41,6 +48,7 @@ def import_caffe(
     stages: Sequence[str] = (),
     level: int = 0,
     random_seed: int = 0,
+    plugins: PluginRegistry | None = None,
 ) -> Network:
     """Import a Caffe network; float32, batch explicit, shapes static.
 
@@ -58,6 +66,7 @@ def import_caffe(
         stages: for the same rules; added to those of the file.
         level: for the same rules; 0 takes that of the file.
         random_seed: of the weights when there is no caffemodel.
+        plugins: asked for each layer type before the built-in ones.
 
     Returns:
         The network; each layer's origin is `file:line type 'name'`.
@@ -68,18 +77,23 @@ def import_caffe(
     """
     text = read_prototxt(prototxt)
     state = net_state(text.net, phase, stages, level)
-    return _Import(str(prototxt), text, state, dict(shapes or {})).run(
-        caffemodel, outputs, random_seed
-    )
+    importer = _Import(str(prototxt), text, state, dict(shapes or {}), plugins or PluginRegistry())
+    return importer.run(caffemodel, outputs, random_seed)
 
 
 class _Import:
     """One run of the importer."""
 
     def __init__(
-        self, path: str, text: Prototxt, state: NetState, shapes: dict[str, Sequence[int]]
+        self,
+        path: str,
+        text: Prototxt,
+        state: NetState,
+        shapes: dict[str, Sequence[int]],
+        plugins: PluginRegistry,
     ) -> None:
         self._path = path
+        self._plugins = plugins
         self._text = text
         self._shapes = shapes
         self._problems: list[str] = [f"{text.file}:{u.line}: {u}" for u in text.unknown]
@@ -159,7 +173,7 @@ class _Import:
                 self._problems.append(f"{origin}: {error}")
                 continue
             if is_in:
-                nodes.append(Node(message, origin, entry.unknown))
+                nodes.append(Node(message, origin, entry.unknown, entry))
                 if message.type in TRAINING_TYPES:
                     _log.info("%s: left out, it serves training only", origin)
             else:
@@ -201,18 +215,20 @@ class _Import:
     # --- conversion ----------------------------------------------------------------------
 
     def _node(self, node: Node, source: WeightSource) -> None:
-        if not node.is_source or node.message.type == "Input":  # how others read data is theirs
+        creator = self._plugins.find("caffe", node.message.type)
+        is_known = creator is None and (not node.is_source or node.message.type == "Input")
+        if is_known:  # how other sources read data, and what plugins are told, is theirs
             self._problems += [
                 f"{self._text.file}:{u.line} {node.message.type} '{node.message.name}': {u}"
                 for u in node.unknown
             ]
-        if node.is_source:
+        if node.is_source and creator is None:
             self._add_inputs(node)
             return
         for version in node.tops:
             self._tensors[version] = None
         convert = converters().get(node.message.type)
-        if convert is None:
+        if creator is None and convert is None:
             self._problems.append(f"{node.origin}: {_unsupported(node.message.type)}")
             return
         bottoms = self._bottoms(node)
@@ -227,7 +243,10 @@ class _Import:
             source,
         )
         try:
-            convert(layer)
+            if creator is not None:
+                self._add_plugin(node, layer, creator)
+            elif convert is not None:
+                convert(layer)
         except LayerProblem as problem:
             self._problems.append(f"{node.origin}: {problem}")
         except NetworkError as error:
@@ -235,6 +254,22 @@ class _Import:
             self._problems.append(f"{node.origin}: {rule or error}")
         else:
             self._take_tops(node, layer)
+
+    def _add_plugin(self, node: Node, layer: CaffeLayer, creator: Creator) -> None:
+        """A plugin layer; the blobs of the file are constant inputs behind the bottoms."""
+        weights = float32_weights(layer.source.stored(layer.name))
+        fields = self._text.fields(node.entry) if node.entry is not None else {}
+        seen = PluginNode(
+            layer.name, node.message.type, fields, tuple(t.type for t in layer.bottoms), weights
+        )
+        made = self._network.add_plugin(
+            created(creator, seen),
+            [*layer.bottoms, *weights],
+            layer.name,
+            output_names=layer.top_names,
+            origin=layer.origin,
+        )
+        layer.tops.update(enumerate(made.outputs))
 
     def _bottoms(self, node: Node) -> list[Tensor] | None:
         versions = node.bottoms[:1] if node.message.type == "SoftmaxWithLoss" else node.bottoms
@@ -325,6 +360,6 @@ def _unsupported(type_name: str) -> str:
     known = list(converters())
     near = nearest(type_name, known) or f"; supported: {', '.join(known)}"
     return (
-        f"layer type '{type_name}' cannot be imported{near}; cut the network before it with "
-        "outputs=[...], or add builder_host/importers/caffe/ops/<type>.py"
+        f"layer type '{type_name}' cannot be imported{near}; write a plugin for it "
+        "(docs/plugins.md), or cut the network before it with outputs=[...] (--outputs)"
     )

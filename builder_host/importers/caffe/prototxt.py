@@ -17,6 +17,7 @@ from google.protobuf import text_format
 
 from builder_host.errors import ImportModelError
 from builder_host.importers.caffe import schema
+from builder_host.importers.caffe.layer_fields import fields_from
 
 _TOKEN = re.compile(
     r"(?P<space>\s+|\#[^\n]*)"
@@ -45,12 +46,13 @@ class UnknownField:
 
 @dataclass(slots=True)
 class LayerEntry:
-    """One `layer` or `layers` block of the text, in file order."""
+    """One `layer` or `layers` block of the text; `start` is its place among the tokens."""
 
     message: Any
     line: int
     is_v1: bool
     unknown: list[UnknownField] = field(default_factory=list)
+    start: int = 0
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class Prototxt:
         layers: `layer` and `layers` blocks in file order.
         unknown: unknown fields outside of all layers.
         input_lines: line of each `input` field.
+        tokens: the whole text.
     """
 
     file: str
@@ -69,10 +72,17 @@ class Prototxt:
     layers: list[LayerEntry]
     unknown: list[UnknownField]
     input_lines: list[int]
+    tokens: list[Token]
+
+    def fields(self, entry: LayerEntry) -> dict[str, Any]:
+        """Fields of a layer, also those that the schema lacks; see layer_fields.py."""
+        return fields_from(self.tokens, entry.start)
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """A word, string or mark of the text with its line."""
+
     text: str
     kind: str
     line: int
@@ -111,10 +121,10 @@ def parse_prototxt(text: str, file: str, path: str | None = None) -> Prototxt:
     scan = _Scan(text, net.DESCRIPTOR)
     queues = {"layer": list(net.layer), "layers": list(net.layers)}
     layers = [
-        LayerEntry(queues[name].pop(0), line, name == "layers", unknown)
-        for name, line, unknown in scan.blocks
+        LayerEntry(queues[name].pop(0), line, name == "layers", unknown, start)
+        for name, line, unknown, start in scan.blocks
     ]
-    return Prototxt(file, net, layers, scan.unknown, scan.input_lines)
+    return Prototxt(file, net, layers, scan.unknown, scan.input_lines, scan.tokens)
 
 
 def _parse_problem(file: str, error: text_format.ParseError) -> str:
@@ -131,35 +141,35 @@ def _parse_problem(file: str, error: text_format.ParseError) -> str:
     return f"{where}: {text}{hint}; correct the text there"
 
 
-def _tokens(text: str) -> Iterator[_Token]:
+def _tokens(text: str) -> Iterator[Token]:
     line = 1
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or "mark"
         if kind != "space":
-            yield _Token(match.group(), kind, line)
+            yield Token(match.group(), kind, line)
         line += match.group().count("\n")
-    yield _Token("", "end", line)
+    yield Token("", "end", line)
 
 
 class _Scan:
     """Walks the tokens of a text that protobuf has accepted."""
 
     def __init__(self, text: str, net: Any) -> None:
-        self.blocks: list[tuple[str, int, list[UnknownField]]] = []
+        self.blocks: list[tuple[str, int, list[UnknownField], int]] = []
         self.unknown: list[UnknownField] = []
         self.input_lines: list[int] = []
         self._found = self.unknown
-        self._tokens = list(_tokens(text))
+        self.tokens = list(_tokens(text))
         self._at = 0
         self._message(net, "", 0)
 
     @property
-    def _next(self) -> _Token:
-        return self._tokens[self._at]
+    def _next(self) -> Token:
+        return self.tokens[self._at]
 
-    def _take(self) -> _Token:
+    def _take(self) -> Token:
         token = self._next
-        self._at = min(self._at + 1, len(self._tokens) - 1)
+        self._at = min(self._at + 1, len(self.tokens) - 1)
         return token
 
     def _message(self, message: Any, closing: str, depth: int) -> None:
@@ -181,14 +191,14 @@ class _Scan:
                 self._found = self.unknown
         self._take()
 
-    def _top_level(self, name: _Token) -> None:
+    def _top_level(self, name: Token) -> None:
         if name.text in {"layer", "layers"}:
             self._found = []
-            self.blocks.append((name.text, name.line, self._found))
+            self.blocks.append((name.text, name.line, self._found, self._at - 1))
         elif name.text == "input":
             self.input_lines.append(name.line)
 
-    def _value(self, message: Any, name: _Token, depth: int) -> None:
+    def _value(self, message: Any, name: Token, depth: int) -> None:
         if self._next.text == ":":
             self._take()
         token = self._take()
@@ -209,7 +219,7 @@ class _Scan:
                 self._take()
 
 
-def _unknown(name: _Token, message: Any) -> UnknownField:
+def _unknown(name: Token, message: Any) -> UnknownField:
     known = [found.name for found in message.fields]
     nearest = difflib.get_close_matches(name.text, known, n=3)
     return UnknownField(name.line, name.text, message.name, tuple(nearest))

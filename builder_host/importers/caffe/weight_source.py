@@ -48,6 +48,10 @@ class WeightSource:
         """Number of blobs that the file holds for a layer; None when there is no file."""
         return None if self._model is None else len(self._model.blobs.get(layer, ()))
 
+    def stored(self, layer: str) -> tuple[Array, ...]:
+        """Blobs of a layer as the file holds them; none without a file."""
+        return () if self._model is None else self._model.blobs.get(layer, ())
+
     def arrays(
         self, layer: str, specs: Sequence[BlobSpec], shared_names: Sequence[str] = ()
     ) -> list[Array]:

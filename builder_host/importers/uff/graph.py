@@ -13,7 +13,12 @@ import numpy as np
 
 from builder_host.errors import NetworkError
 from builder_host.expressions import Input
-from builder_host.importers.uff.inputs import AxisOrder, input_dtype, input_shape
+from builder_host.importers.uff.inputs import (
+    AxisOrder,
+    has_channels_last,
+    input_dtype,
+    input_shape,
+)
 from builder_host.importers.uff.node import NodeView, Value, plain_value
 from builder_host.importers.uff.problem import NodeProblem, nearest
 from builder_host.importers.uff.reader import UffModel, UffNode, constant_values
@@ -21,6 +26,7 @@ from builder_host.importers.uff.registry import converters
 from builder_host.network.evaluate import evaluate_network
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import NUMPY_OF_DTYPE, Network, Tensor
+from builder_host.plugins.registry import Creator, PluginNode, PluginRegistry, created
 
 _SOURCES = ("Const", "Input", "MarkOutput")
 _CHANNELS_LAST = (0, 2, 3, 1)
@@ -32,9 +38,14 @@ class GraphImporter:
     """Converts one model into one network; problems are collected in `problems`."""
 
     def __init__(
-        self, model: UffModel, shapes: Mapping[str, Sequence[int]], order: AxisOrder
+        self,
+        model: UffModel,
+        shapes: Mapping[str, Sequence[int]],
+        order: AxisOrder,
+        plugins: PluginRegistry,
     ) -> None:
         """Remember the model; `run` does the work."""
+        self._plugins = plugins
         self.network = Network("uff")
         self.problems: list[str] = []
         self._model = model
@@ -142,7 +153,8 @@ class GraphImporter:
 
     def _operation(self, node: UffNode) -> Value | None:
         convert = converters().get(node.operation)
-        if convert is None:
+        creator = self._plugins.find("uff", node.operation)
+        if convert is None and creator is None:
             raise NodeProblem(unsupported_text(node))
         values: list[Value] = []
         for source in node.inputs:
@@ -150,6 +162,10 @@ class GraphImporter:
             if value is None:
                 return None  # what is missing has its own line in the report
             values.append(value)
+        if creator is not None:
+            return self._plugin(node, values, creator)
+        if convert is None:
+            return None
         is_known = bool(values) and all(value.tensor.is_constant for value in values)
         network = Network("scratch") if is_known else self.network
         view = NodeView(node, values, network)
@@ -162,6 +178,24 @@ class GraphImporter:
             return self._folded(node, result, network)
         self._rename(result.tensor, node.id)
         return result
+
+    def _plugin(self, node: UffNode, values: list[Value], creator: Creator) -> Value:
+        """A plugin layer; in a channels-last file it sees images as NCHW, as TensorRT's did."""
+        view = NodeView(node, values, self.network)
+        is_last = has_channels_last(self._model)
+        inputs = [
+            view.ordered(i, _CHANNELS_LAST) if is_last and value.rank == 4 else view.plain(i)
+            for i, value in enumerate(values)
+        ]
+        seen = PluginNode(node.id, node.operation, node.fields, tuple(t.type for t in inputs))
+        made = self.network.add_plugin(
+            created(creator, seen), inputs, f"{node.id}:plugin", origin=node.title
+        )
+        result = made.outputs[0]
+        self._rename(result, node.id)
+        if is_last and len(result.shape) == 4:
+            return Value(result, _CHANNELS_LAST)
+        return plain_value(result)
 
     def _folded(self, node: UffNode, result: Value, network: Network) -> Value:
         """The result of known inputs, computed now."""

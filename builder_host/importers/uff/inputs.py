@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from builder_host.importers.uff.orders import Order, order_for_rank
+from builder_host.importers.uff.orders import ANY_RANK, Order, order_for_rank
 from builder_host.importers.uff.problem import NodeProblem
-from builder_host.importers.uff.reader import UffModel, UffNode
+from builder_host.importers.uff.reader import ORDERS, UffModel, UffNode
 from planformat.datatypes import DataType
 
 _IMAGE_RANK = 4
@@ -46,7 +46,7 @@ def input_order(model: UffModel, name: str, rank: int) -> Order | None:
         after: list[str] = []
         for source in front:
             for node in readers.get(source, []):
-                orders = node.fields.get("inputs_orders")
+                orders = node.fields.get(ORDERS)
                 at = node.inputs.index(source)
                 if isinstance(orders, tuple) and at < len(orders):
                     return order_for_rank(orders[at], rank)
@@ -55,6 +55,16 @@ def input_order(model: UffModel, name: str, rank: int) -> Order | None:
                     after.append(node.id)
         front = after
     return None
+
+
+def has_channels_last(model: UffModel) -> bool:
+    """Whether any node reads images with the channels behind the rows and columns."""
+    for node in model.nodes.values():
+        orders = node.fields.get(ORDERS)
+        stated = orders[0].get(_IMAGE_RANK, orders[0].get(ANY_RANK)) if orders else None
+        if stated is not None and len(stated) > 2 and stated[0] == 0 and stated[-1] == 1:
+            return True
+    return False
 
 
 def input_shape(

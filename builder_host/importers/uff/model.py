@@ -10,6 +10,7 @@ from builder_host.importers.uff.graph import GraphImporter
 from builder_host.importers.uff.inputs import AxisOrder
 from builder_host.importers.uff.reader import read_uff
 from builder_host.network.network import Network
+from builder_host.plugins.registry import PluginRegistry
 
 __all__ = ["import_uff"]
 
@@ -20,6 +21,7 @@ def import_uff(
     shapes: Mapping[str, Sequence[int]] | None = None,
     order: AxisOrder = "NCHW",
     outputs: Sequence[str] | None = None,
+    plugins: PluginRegistry | None = None,
 ) -> Network:
     """Import a UFF network; shapes static, the batch explicit.
 
@@ -30,6 +32,7 @@ def import_uff(
         order: of images at the network's inputs and outputs: tensors with four dimensions that
             convolutions and their like read or write. Others are as in the file.
         outputs: nodes to make outputs; default those that the file marks.
+        plugins: asked for each operation before the built-in ones.
 
     Returns:
         The network; inputs, outputs and layers have the names of the file's nodes.
@@ -41,7 +44,7 @@ def import_uff(
     if order not in ("NCHW", "NHWC"):
         raise ValueError(f"order is '{order}', must be NCHW or NHWC")
     model = read_uff(path)
-    importer = GraphImporter(model, shapes or {}, order)
+    importer = GraphImporter(model, shapes or {}, order, plugins or PluginRegistry())
     importer.run(outputs)
     if importer.problems:
         raise ImportModelError(str(path), list(dict.fromkeys(importer.problems)))

@@ -27,6 +27,7 @@ MAX_NODES = 1 << 17
 MAX_RANK = 8
 _MAX_REFERENCES = 8  # a reference may name another one; a ring never ends
 _VERSION = 1
+ORDERS = "inputs_orders"
 _DESCRIPTORS = ("custom", "tensorflow_extension")
 
 NUMPY_OF_CODE: dict[int, str] = {
@@ -144,6 +145,7 @@ def _model(label: str, message: Any, problems: list[str]) -> UffModel:
                 name: _plain(value, message.referenced_data)
                 for name, value in sorted(stored.fields.items())
             }
+            _check_orders(fields.get(ORDERS, ()))
         except NodeProblem as problem:
             problems.append(f"{where}: {problem}")
             fields = {}
@@ -189,6 +191,11 @@ def _numpy_name(code: int) -> str:
 
 def _orders(message: Any) -> dict[int, tuple[int, ...]]:
     return {int(rank): tuple(axes.val) for rank, axes in message.orders.items()}
+
+
+def _check_orders(orders: Any) -> None:
+    if not isinstance(orders, tuple) or not all(isinstance(one, dict) for one in orders):
+        raise NodeProblem(f"field '{ORDERS}' is {orders!r}, must be a list of orders")
 
 
 def constant_values(dtype: str, shape: Sequence[int], values: Any) -> Array:

@@ -143,6 +143,10 @@ def _wrong_kind(file):
     next(n for n in file.graph.nodes if n.id == "conv").fields["strides"].s = "two"
 
 
+def _wrong_orders(file):
+    next(n for n in file.graph.nodes if n.id == "conv").fields["inputs_orders"].s = "NHWC"
+
+
 def _version(file):
     file.message.version = 9
 
@@ -168,6 +172,7 @@ def _two_graphs(file):
         (_dangling, "'nowhere' is no node"),
         (_unknown_field, "fused = 'relu'"),
         (_wrong_kind, "'strides' is 'two'"),
+        (_wrong_orders, "'inputs_orders' is 'NHWC'"),
         (_version, "version is 9"),
         (_descriptor, "'mine'"),
         (_two_graphs, "2 graphs"),
