@@ -1,0 +1,533 @@
+"""Routes of the Open Inference Protocol and of the daemon's own pages."""
+
+# ruff: noqa: ARG002 (all handlers have the same signature)
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs
+
+from planformat.errors import PlanError
+from runtime_edge.errors import RuntimeEdgeError
+from runtime_edge.serve import metadata, status
+from runtime_edge.serve.config import ServeConfig
+from runtime_edge.serve.deployment import Deployment
+from runtime_edge.serve.errors import OverloadError, Refusal, RequestError, ServeError
+from runtime_edge.serve.http_messages import Request, Response, error_response, json_response
+from runtime_edge.serve.infer_request import InferWork, parse_infer
+from runtime_edge.serve.infer_response import infer_response, num_json_elems
+from runtime_edge.serve.inference import Answer, InferenceService
+from runtime_edge.serve.json_text import LARGE_BYTES, parse_json
+from runtime_edge.serve.metrics import Exposition
+from runtime_edge.serve.repository import ServedPlan
+from runtime_edge.serve.shared_memory import SharedMemoryRegions
+from runtime_edge.serve.tensor_types import has_json_form
+
+_log = logging.getLogger(__name__)
+
+MAX_CONTROL_BYTES = 64 << 10
+"""Bodies of everything but inference."""
+_JSON_BYTES_PER_ELEM = 32
+_LARGE_JSON_ELEMS = 8192
+_BATCHES_PER_BODY = 4
+_LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
+
+Handler = Callable[[Request, tuple[str, ...]], "Response | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """What a path leads to.
+
+    Attributes:
+        handler: answers; arguments: parts of the path.
+        is_open: needs no token.
+    """
+
+    handler: Handler
+    arguments: tuple[str, ...] = ()
+    is_open: bool = False
+
+
+class Api:
+    """Answers every request. See `Application` in http_messages.py."""
+
+    def __init__(
+        self,
+        config: ServeConfig,
+        service: InferenceService,
+        regions: SharedMemoryRegions,
+        exposition: Exposition,
+        token: bytes | None,
+    ) -> None:
+        """Routes to the parts of a daemon."""
+        self._config = config
+        self._service = service
+        self._repository = service.repository
+        self._regions = regions if config.allow_shared_memory else None
+        self._exposition = exposition
+        self._token = token
+        self._parsers = ThreadPoolExecutor(1, thread_name_prefix="edgeplan-json")
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """End the thread for large JSON."""
+        self._parsers.shutdown(cancel_futures=True)
+
+    def begin(self, request: Request) -> Response | None:
+        """Authorise, find the route, refuse what is not worth its body."""
+        try:
+            route = self._route(request)
+            if not route.is_open:
+                self._authorise(request)
+            self._check_origin(request)
+            request.route = route
+            request.body_limit_bytes = MAX_CONTROL_BYTES
+            if route.handler == self._infer:
+                self._begin_infer(request, route.arguments)
+        except RequestError as error:
+            return error_response(error)
+        return None
+
+    def handle(self, request: Request) -> Response | None:
+        """Answer a request whose body is here."""
+        route: _Route = request.route
+        try:
+            return route.handler(request, route.arguments)
+        except RequestError:
+            raise
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.path)
+            return error_response(RequestError(500, "internal error; the daemon's log tells more"))
+
+    def _authorise(self, request: Request) -> None:
+        if self._token is None:
+            return
+        given = request.headers.get(b"authorization", b"")
+        scheme, _, token = given.partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
+            raise RequestError(401, "this daemon wants a token: Authorization: Bearer TOKEN")
+
+    def _check_origin(self, request: Request) -> None:
+        """Pages in a browser on this machine must not command the daemon behind its user's back."""
+        origin = request.headers.get(b"origin")
+        host = request.headers.get(b"host", b"")
+        if origin is not None and origin.partition(b"://")[2] != host:
+            raise RequestError(403, "requests from other sites' pages are refused")
+        if self._token is not None or request.is_trusted_peer or not host:
+            return
+        name = host.decode("latin-1").rpartition(":")[0] or host.decode("latin-1")
+        if name.strip("[]") not in status.local_names(self._config):
+            raise RequestError(
+                403,
+                f"host '{name:.128}' is not one of this daemon's names; without a token only those "
+                "are answered (DNS rebinding)",
+            )
+
+    def _route(self, request: Request) -> _Route:
+        methods = self._find(tuple(request.path.split("/")[1:]))
+        if methods is None:
+            raise RequestError(404, f"there is nothing at {request.path:.256}")
+        method = "GET" if request.method == "HEAD" else request.method
+        route = methods.get(method)
+        if route is None:
+            known = ", ".join(methods)
+            raise RequestError(405, f"{request.method} is not possible here; use {known}")
+        return route
+
+    def _find(self, parts: tuple[str, ...]) -> dict[str, _Route] | None:
+        """Routes by method of a path, None when there is nothing."""
+        match parts:
+            case ("v2",) | ("v2", ""):
+                return {"GET": _Route(self._server_metadata)}
+            case ("v2", "health", "live"):
+                return {"GET": _Route(self._live, is_open=True)}
+            case ("v2", "health", "ready"):
+                return {"GET": _Route(self._ready, is_open=True)}
+            case ("v2", "models", "stats"):
+                return {"GET": _Route(self._statistics)}
+            case ("v2", "models", name, "versions", version, *rest):
+                return self._find_model(name, version, rest)
+            case ("v2", "models", name, *rest):
+                return self._find_model(name, None, rest)
+            case ("v2", "repository", "index"):
+                return {"POST": _Route(self._index)}
+            case ("v2", "repository", "models", name, ("load" | "unload") as verb):
+                return {"POST": _Route(self._load if verb == "load" else self._unload, (name,))}
+            case ("v2", "systemsharedmemory", "status"):
+                return {"GET": _Route(self._shared_status)}
+            case ("v2", "systemsharedmemory", "unregister"):
+                return {"POST": _Route(self._shared_unregister)}
+            case ("v2", "systemsharedmemory", "region", name, "status"):
+                return {"GET": _Route(self._shared_status, (name,))}
+            case ("v2", "systemsharedmemory", "region", name, "register"):
+                return {"POST": _Route(self._shared_register, (name,))}
+            case ("v2", "systemsharedmemory", "region", name, "unregister"):
+                return {"POST": _Route(self._shared_unregister, (name,))}
+            case ("v2", "cudasharedmemory", *_):
+                return {"GET": _Route(self._no_cuda), "POST": _Route(self._no_cuda)}
+            case ("",):
+                return {"GET": _Route(self._page, is_open=True)}
+            case ("status.json",):
+                return {"GET": _Route(self._status)}
+            case ("trace.json",):
+                return {"GET": _Route(self._trace)}
+            case ("metrics",):
+                return {"GET": _Route(self._metrics)}
+            case ("openapi.json",):
+                return {"GET": _Route(self._openapi, is_open=True)}
+        return None
+
+    def _find_model(
+        self, name: str, version: str | None, rest: list[str]
+    ) -> dict[str, _Route] | None:
+        arguments = (name,) if version is None else (name, version)
+        match rest:
+            case []:
+                return {"GET": _Route(self._model_metadata, arguments)}
+            case ["ready"]:
+                return {"GET": _Route(self._model_ready, arguments, is_open=True)}
+            case ["config"]:
+                return {"GET": _Route(self._model_config, arguments)}
+            case ["stats"]:
+                return {"GET": _Route(self._statistics, arguments)}
+            case ["infer"]:
+                return {"POST": _Route(self._infer, arguments)}
+        return None
+
+    def _plan(self, arguments: tuple[str, ...]) -> ServedPlan:
+        return self._repository.plan(*arguments)
+
+    # -- health and metadata
+
+    def _live(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response({"live": True})
+
+    def _ready(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        is_ready = self._repository.is_ready and not self._service.is_draining
+        return json_response({"live": True, "ready": is_ready}, 200 if is_ready else 400)
+
+    def _model_ready(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        plan = self._plan(arguments)
+        is_ready = plan.deployment is not None and not self._service.is_draining
+        content = {"name": plan.config.name, "ready": is_ready}
+        return json_response(content, 200 if is_ready else 400)
+
+    def _server_metadata(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response(metadata.server_metadata())
+
+    def _model_metadata(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response(metadata.model_metadata(self._plan(arguments)))
+
+    def _model_config(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response(metadata.model_config(self._plan(arguments)))
+
+    def _statistics(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        plans = [self._plan(arguments)] if arguments else list(self._repository.plans.values())
+        stats = [p.statistics.json(p.config.name, p.config.version) for p in plans]
+        return json_response({"model_stats": stats})
+
+    # -- inference
+
+    def _begin_infer(self, request: Request, arguments: tuple[str, ...]) -> None:
+        name, version = (*arguments, None)[:2]
+        assert name is not None
+        plan = self._service.begin(name, version, request.content_length or 0)
+        assert plan.deployment is not None
+        request.body_limit_bytes = self._infer_limit(plan.deployment)
+
+    def _infer_limit(self, deployment: Deployment) -> int:
+        """The largest body that can make sense for a plan."""
+        binary = deployment.max_input_bytes
+        text = sum(
+            math.prod(lane.shapes[index]) * _JSON_BYTES_PER_ELEM * lane.max_rows
+            for lane in deployment.lanes
+            for index in range(deployment.num_inputs)
+            if has_json_form(deployment.bindings[index].dtype)
+        )
+        batches = _BATCHES_PER_BODY if deployment.lanes[0].is_batched else 1
+        limit = MAX_CONTROL_BYTES + max(binary, text) * batches
+        return min(limit, self._config.max_body_bytes)
+
+    def _infer(self, request: Request, arguments: tuple[str, ...]) -> Response | None:
+        plan = self._plan(arguments)
+        deployment = plan.deployment
+        if deployment is None:
+            raise OverloadError(Refusal.NOT_READY, f"model '{plan.config.name}' is not ready", 5)
+        body = request.body
+        header = request.headers.get(b"inference-header-content-length")
+        json_bytes = _json_bytes(header)
+        if body is None:
+            self._service.count_rejected(plan, request.begun_ns)
+            raise RequestError(400, "the request has no body; send the inference request as JSON")
+        size = len(body.view) if json_bytes is None else json_bytes
+        if size >= LARGE_BYTES:
+            self._infer_later(request, plan, deployment, json_bytes)
+            return None
+        try:
+            work = parse_infer(deployment, body.view, body.address, json_bytes, self._regions)
+        except RequestError:
+            self._service.count_rejected(plan, request.begun_ns)
+            raise
+        self._submit(request, plan, work)
+        return None
+
+    def _infer_later(
+        self,
+        request: Request,
+        plan: ServedPlan,
+        deployment: Deployment,
+        json_bytes: int | None,
+    ) -> None:
+        """Parse a large JSON text beside the event loop."""
+        body, request.body = request.body, None
+        assert body is not None
+        deployment.num_pending += 1  # keeps this version alive until the request is queued
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(
+            self._parsers,
+            lambda: parse_infer(deployment, body.view, body.address, json_bytes, self._regions),
+        )
+
+        def parsed(done: asyncio.Future[InferWork]) -> None:
+            try:
+                work = done.result()
+            except RequestError as error:
+                body.release()
+                self._service.count_rejected(plan, request.begun_ns)
+                request.respond(error_response(error))
+            except Exception:
+                body.release()
+                _log.exception("a request of plan %s could not be parsed", plan.config.name)
+                request.respond(error_response(RequestError(500, "internal error")))
+            else:
+                request.body = body
+                if request.connection.is_waiting_for(request):
+                    try:
+                        self._submit(request, plan, work)
+                    except RequestError as error:
+                        request.respond(error_response(error))
+                else:
+                    work.release()
+                    request.release_body()
+            finally:
+                self._repository.finished(deployment)
+
+        future.add_done_callback(parsed)
+
+    def _submit(self, request: Request, plan: ServedPlan, work: InferWork) -> None:
+        try:
+            job = self._service.submit(
+                plan, work, request.received_ns, lambda answer: self._finish(request, answer)
+            )
+        except BaseException:
+            work.release()
+            raise
+        if request.body is not None:
+            work.bodies.append(request.body)  # from now on it lives as long as the work
+            request.body = None
+        request.on_cancel = lambda: self._service.cancel(plan, job)
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        if answer.error is not None:
+            request.respond(error_response(answer.error))
+            return
+        if num_json_elems(answer) <= _LARGE_JSON_ELEMS:
+            request.respond(_response(answer))
+            return
+        # Shared memory was written, or is not concerned: only numbers are left to print.
+        outputs = answer.work.outputs
+        answer.work.outputs = []
+        later = Answer(answer.plan, _copied(answer.work, outputs), answer.outputs)
+        future = asyncio.get_running_loop().run_in_executor(self._parsers, _response, later)
+
+        def printed(done: asyncio.Future[Response]) -> None:
+            later.work.release()
+            request.respond(done.result())
+
+        future.add_done_callback(printed)
+
+    # -- repository
+
+    def _index(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        content = _control_json(request)
+        only_ready = content.get("ready") is True
+        plans = self._repository.plans.values()
+        return json_response(
+            [metadata.index_entry(p) for p in plans if p.state == "READY" or not only_ready]
+        )
+
+    def _load(self, request: Request, arguments: tuple[str, ...]) -> Response | None:
+        self._require_repository()
+        parameters = _control_json(request).get("parameters") or {}
+        if parameters:
+            raise RequestError(
+                400, "load takes no parameters here: plans and their options are in serve.toml"
+            )
+        (name,) = arguments
+        self._repository.plan(name)
+        self._answer_later(request, self._repository.load(name))
+        return None
+
+    def _unload(self, request: Request, arguments: tuple[str, ...]) -> Response | None:
+        self._require_repository()
+        _control_json(request)
+        (name,) = arguments
+        self._repository.plan(name)
+        self._answer_later(request, self._repository.unload(name))
+        return None
+
+    def _require_repository(self) -> None:
+        if not self._config.allow_repository:
+            raise RequestError(403, "loading and unloading over the network is switched off here")
+
+    def _answer_later(self, request: Request, action: Any) -> None:
+        async def run() -> None:
+            try:
+                await action
+            except _LOAD_ERRORS as error:
+                request.respond(error_response(RequestError(400, str(error))))
+            except Exception:
+                _log.exception("%s failed", request.path)
+                request.respond(error_response(RequestError(500, "internal error")))
+            else:
+                request.respond(Response(200))
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- shared memory
+
+    def _shared(self) -> SharedMemoryRegions:
+        if self._regions is None:
+            raise RequestError(400, "shared memory is switched off here")
+        return self._regions
+
+    def _shared_status(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response(self._shared().status(*arguments))
+
+    def _shared_register(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        content = _control_json(request)
+        key, offset, size = content.get("key"), content.get("offset", 0), content.get("byte_size")
+        if not isinstance(key, str) or type(offset) is not int or type(size) is not int:
+            raise RequestError(400, "give key (a string), offset and byte_size (whole numbers)")
+        if not (0 <= offset < 1 << 62 and 0 <= size < 1 << 62):
+            raise RequestError(400, "offset or byte_size is out of range")
+        self._shared().register(arguments[0], key, offset, size)
+        return Response(200)
+
+    def _shared_unregister(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        self._shared().unregister(*arguments)
+        return Response(200)
+
+    def _no_cuda(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        if request.path.endswith("/status"):
+            return json_response([])
+        if request.path.endswith("/unregister"):
+            return Response(200)
+        raise RequestError(400, "CUDA shared memory is not offered; use system shared memory")
+
+    # -- our own
+
+    def _metrics(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return metrics_response(self._exposition)
+
+    def _page(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        page = resources.files("runtime_edge.serve").joinpath("status_page.html").read_bytes()
+        headers = (
+            ("Cache-Control", "no-store"),
+            ("Content-Security-Policy", status.PAGE_POLICY),
+            ("X-Content-Type-Options", "nosniff"),
+        )
+        return Response(200, (page,), content_type="text/html; charset=utf-8", headers=headers)
+
+    def _status(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        return json_response(status.status_json(self._service, self._exposition))
+
+    def _trace(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        seconds = parse_qs(request.query).get("seconds", ["60"])[-1]
+        if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
+            raise RequestError(400, "seconds must be a whole number")
+        since_ns = time.monotonic_ns() - int(seconds) * 10**9
+        return json_response(self._service.trace.json(since_ns))
+
+    def _openapi(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        text = resources.files("runtime_edge.serve").joinpath("openapi.json").read_bytes()
+        return Response(200, (text,), content_type="application/json")
+
+
+class MetricsApi:
+    """The listener for monitoring: /metrics and health, nothing else, no token."""
+
+    def __init__(self, service: InferenceService, exposition: Exposition) -> None:
+        """Shows what the daemon does."""
+        self._service = service
+        self._exposition = exposition
+
+    def begin(self, request: Request) -> Response | None:
+        """Nothing here has a body."""
+        request.body_limit_bytes = 0
+        return None
+
+    def handle(self, request: Request) -> Response | None:
+        """Answer."""
+        if request.method not in ("GET", "HEAD"):
+            return error_response(RequestError(405, "use GET"))
+        if request.path == "/metrics":
+            return metrics_response(self._exposition)
+        if request.path == "/v2/health/live":
+            return json_response({"live": True})
+        if request.path == "/v2/health/ready":
+            is_ready = self._service.repository.is_ready and not self._service.is_draining
+            return json_response({"live": True, "ready": is_ready}, 200 if is_ready else 400)
+        return error_response(RequestError(404, "here are /metrics and /v2/health only"))
+
+
+def metrics_response(exposition: Exposition) -> Response:
+    """Prometheus text."""
+    return Response(
+        200,
+        (exposition.text().encode(),),
+        content_type="text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+def _response(answer: Answer) -> Response:
+    try:
+        return infer_response(answer)
+    except RequestError as error:
+        return error_response(error)
+
+
+def _copied(work: InferWork, outputs: list[Any]) -> InferWork:
+    """What an answer needs of a request that is over."""
+    return InferWork(work.deployment, work.lane, work.rows, [], outputs, id=work.id)
+
+
+def _json_bytes(header: bytes | None) -> int | None:
+    if header is None:
+        return None
+    if not header.isdigit() or len(header) > 15:
+        raise RequestError(400, "Inference-Header-Content-Length must be a whole number")
+    return int(header)
+
+
+def _control_json(request: Request) -> dict[str, Any]:
+    """The JSON object in a small body; nothing is an empty object."""
+    if request.body is None:
+        return {}
+    text = bytes(request.body.view)
+    content = parse_json(text, "the body") if text.strip() else {}
+    if not isinstance(content, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return content

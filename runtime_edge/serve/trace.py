@@ -1,0 +1,121 @@
+"""The last requests as Chrome trace events, for chrome://tracing and Perfetto."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from runtime_edge.serve.statistics import RequestTimes
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRequest:
+    """One request.
+
+    Attributes:
+        number: counts requests; plan, stream: names; priority: 1 is first.
+        batch: number of the execution; rows: of the request; generation: of the plan.
+        deadline_ns: monotonic, None without.
+    """
+
+    number: int
+    plan: str
+    stream: str
+    priority: int
+    batch: int
+    rows: int
+    generation: int
+    times: RequestTimes
+    deadline_ns: int | None
+
+
+class Trace:
+    """A ring of requests."""
+
+    def __init__(self, capacity: int) -> None:
+        """Keep the last `capacity` requests; 0 keeps none."""
+        self._requests: deque[TracedRequest] = deque(maxlen=capacity)
+        self.is_on = capacity > 0
+
+    def add(self, request: TracedRequest) -> None:
+        """Remember a request."""
+        self._requests.append(request)
+
+    def json(self, since_ns: int = 0) -> dict[str, Any]:
+        """Trace event format: executions by stream, waiting times by plan (as async events)."""
+        events: list[Event] = []
+        requests = [r for r in self._requests if r.times.answered_ns >= since_ns]
+        streams = {name: i + 1 for i, name in enumerate(sorted({r.stream for r in requests}))}
+        for name, number in streams.items():
+            events.append(
+                {
+                    "ph": "M",
+                    "name": "thread_name",
+                    "pid": 1,
+                    "tid": number,
+                    "args": {"name": f"stream {name}"},
+                }
+            )
+        seen: set[tuple[str, int]] = set()
+        for request in requests:
+            key = (request.stream, request.batch)
+            if key not in seen:
+                seen.add(key)
+                batch = [r for r in requests if (r.stream, r.batch) == key]
+                events += _execution(request, batch, streams[request.stream])
+            events += _waiting(request)
+        return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _execution(first: TracedRequest, batch: list[TracedRequest], thread: int) -> list[Event]:
+    times = first.times
+    common = {"pid": 1, "tid": thread, "ph": "X", "cat": "execution"}
+    args = {
+        "plan": first.plan,
+        "generation": first.generation,
+        "priorities": [r.priority for r in batch],
+        "rows": sum(r.rows for r in batch),
+        "requests": [r.number for r in batch],
+    }
+    events: list[Event] = [
+        {
+            **common,
+            "name": first.plan,
+            "ts": times.start_ns / 1e3,
+            "dur": (times.end_ns - times.start_ns) / 1e3,
+            "args": args,
+        }
+    ]
+    at = times.start_ns
+    for name, duration in (
+        ("input", times.input_ns),
+        ("infer", times.infer_ns),
+        ("output", times.output_ns),
+    ):
+        events.append({**common, "name": name, "ts": at / 1e3, "dur": duration / 1e3})
+        at += duration
+    return events
+
+
+def _waiting(request: TracedRequest) -> list[Event]:
+    common = {
+        "pid": 1,
+        "tid": 0,
+        "cat": f"requests of {request.plan}",
+        "id": request.number,
+        "name": f"{request.plan} priority {request.priority}",
+    }
+    times = request.times
+    args: dict[str, Any] = {
+        "queue_us": (times.start_ns - times.received_ns) / 1e3,
+        "priority": request.priority,
+    }
+    if request.deadline_ns is not None:
+        args["left_us"] = (request.deadline_ns - times.answered_ns) / 1e3
+    return [
+        {**common, "ph": "b", "ts": times.received_ns / 1e3, "args": args},
+        {**common, "ph": "e", "ts": times.answered_ns / 1e3},
+    ]
