@@ -155,7 +155,7 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
     if problem.kind != "convolution" or not isinstance(target, CpuTarget):
         return None
     own, (y, *rest) = problem.num_own_inputs, problem.outputs
-    if rest or own not in (2, 3) or not all(problem.is_constant[1:own]):
+    if rest or own not in (2, 3) or not all(problem.is_constant[1:own]) or problem.is_constant[0]:
         return None
     layouts = (*problem.inputs, y)
     x, weights = problem.inputs[0], problem.inputs[1]
