@@ -112,7 +112,7 @@ class RecurrentMethods(NetworkDoor):
             initial_cell: likewise, LSTM only.
             lengths: INT32 [N], steps of each item; the output is zero behind them.
             activations: per direction, see `RecurrentParams`; default sigmoid and tanh.
-            clip: bound of the activations' arguments.
+            clip: bound of the sums of each gate and candidate.
             couples_input_forget: LSTM: forget gate = 1 - input gate.
             linear_before_reset: GRU: the reset gate multiplies R h + bias, as cuDNN has it; else h.
             name: of the layers, numbered from 0.

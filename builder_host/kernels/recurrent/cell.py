@@ -15,6 +15,7 @@ from builder_host.layouts import Layout
 from builder_host.network.layers import activation
 from builder_host.network.layers.recurrent import (
     DEFAULT_ACTIVATIONS,
+    NUM_CLIPPED,
     RecurrentParams,
     by_role,
     reversed_directions,
@@ -120,7 +121,7 @@ def activation_texts(
         place = min(direction, params.num_directions - 1) * per_direction
         item = chosen[place + min(number, per_direction - 1)]
         expr = activation.DEFINITION.expression(item, 1)
-        if params.clip is not None:
+        if params.clip is not None and number < NUM_CLIPPED:
             expr = substitute(expr, [clip(Input(0), -params.clip, params.clip)])
         found[direction, number] = printer(expr)
     return found

@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 Item = TypeVar("Item")
 
 NUM_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+NUM_CLIPPED = 2  # activations of gates and candidate; the third takes the cell state
 DEFAULT_ACTIVATIONS: dict[str, tuple[ActivationParams, ...]] = {
     "lstm": (ActivationParams("sigmoid"), ActivationParams("tanh"), ActivationParams("tanh")),
     "gru": (ActivationParams("sigmoid"), ActivationParams("tanh")),
@@ -41,7 +42,8 @@ class RecurrentParams:
         hidden_size: H.
         direction: `reverse` runs from the last step to the first; outputs stay at their steps.
         activations: per direction: LSTM gates, candidate, output; GRU gates, candidate; RNN one.
-        clip: bound of every activation's argument, or None.
+        clip: bound of the sums of each gate and candidate, or None. The cell state that enters the
+            output is not clipped, as in ONNX Runtime; the ONNX text leaves it open.
         couples_input_forget: LSTM: the forget gate is 1 - input gate.
         linear_before_reset: GRU: the reset gate multiplies the product with R and its bias.
         is_projected: x[S,N,D*G*H] holds W x + biases already; there is no W and no bias.
@@ -237,7 +239,7 @@ def _step(
     chosen = params.all_activations[direction * count : (direction + 1) * count]
 
     def act(number: int, value: Array) -> Array:
-        if params.clip is not None:
+        if params.clip is not None and number < NUM_CLIPPED:
             value = np.clip(value, -params.clip, params.clip)
         return evaluate_expression(activation.DEFINITION.expression(chosen[number], 1), [value])
 
