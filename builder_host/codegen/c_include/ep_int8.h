@@ -1,13 +1,48 @@
-/* 8-bit integers in generated CPU kernels: dot products into int32 lanes, loads and stores.
+/* 8-bit integers in generated CPU kernels: loads and stores, dot products into int32 lanes.
  *
- * Before it is included define EP_DOT, one of the kinds below, and EP_DOT_SIGNED: whether the
- * activations are int8_t (1) or uint8_t (0). Weights are int8_t, -128 included. Every kind gives
- * the exact sum modulo 2^32, so that kinds, tiles and orders of addition give equal bits.
+ * For dot products define EP_DOT, one of the kinds below, and EP_DOT_SIGNED before it is included:
+ * whether the activations are int8_t (1) or uint8_t (0). Weights are int8_t, -128 included. Every
+ * kind gives the exact sum modulo 2^32, so that kinds, tiles and orders of addition give equal bits.
  */
 #ifndef EP_INT8_H
 #define EP_INT8_H
 
 #include "ep_vector.h"
+
+typedef int8_t ep_bytes __attribute__((vector_size(EP_VL)));
+typedef uint8_t ep_ubytes __attribute__((vector_size(EP_VL)));
+typedef int8_t ep_bytes_unaligned __attribute__((vector_size(EP_VL), aligned(1), may_alias));
+typedef uint8_t ep_ubytes_unaligned __attribute__((vector_size(EP_VL), aligned(1), may_alias));
+
+/* --- 8-bit vectors as floats ------------------------------------------------------------------ */
+
+EP_INLINE vf ep_load_i8(const void *p) {
+  return __builtin_convertvector(__builtin_convertvector(*(const ep_bytes_unaligned *)p, vi), vf);
+}
+EP_INLINE vf ep_load_u8(const void *p) {
+  return __builtin_convertvector(__builtin_convertvector(*(const ep_ubytes_unaligned *)p, vi), vf);
+}
+
+/* Truncation to the low byte: the value itself for -128 .. 255; NaN gives 0. */
+EP_INLINE ep_bytes ep_to_bytes(vf x) {
+  return __builtin_convertvector(__builtin_convertvector(x, vi), ep_bytes);
+}
+EP_INLINE void ep_store_8(void *p, vf x) { *(ep_bytes_unaligned *)p = ep_to_bytes(x); }
+
+/* The first n lanes; memory past them is not touched. */
+EP_INLINE void ep_store_8_n(void *p, vf x, int64_t n) {
+  const ep_bytes bytes = ep_to_bytes(x);
+  if (n >= EP_VL) {
+    *(ep_bytes_unaligned *)p = bytes;
+    return;
+  }
+  for (int64_t i = 0; i < EP_VL; ++i)
+    if (i < n) ((int8_t *)p)[i] = bytes[i];
+}
+
+/* --- dot products --------------------------------------------------------------------------- */
+
+#if defined(EP_DOT)
 
 #define EP_DOT_WIDE 0 /* 16-bit products of either sign; any CPU */
 #define EP_DOT_VNNI 1 /* vpdpbusd: unsigned activations */
@@ -22,7 +57,7 @@
 #endif
 
 /* The instruction reads activations of the other sign: bytes x are read as x ^ 0x80, which is 128
- * more (signed x) or 128 less (unsigned x). ep_dot then gives x.w plus EP_DOT_SHIFT * sum(w). */
+ * more (signed x) or 128 less (unsigned x): each ep_dot is off by 128 times its sum of weights. */
 #define EP_DOT_FLIPS \
   ((EP_DOT == EP_DOT_VNNI && EP_DOT_SIGNED) || (EP_DOT == EP_DOT_SDOT && !EP_DOT_SIGNED))
 
@@ -30,16 +65,10 @@
  * [even channels, odd channels][output][2], on NEON [channel][output]; else bytes [output][4]. */
 #define EP_DOT_BYTES ((EP_DOT == EP_DOT_WIDE ? 8 : 4) * EP_VL)
 
-typedef int8_t ep_bytes __attribute__((vector_size(EP_VL)));
-typedef uint8_t ep_ubytes __attribute__((vector_size(EP_VL)));
-typedef int8_t ep_bytes_unaligned __attribute__((vector_size(EP_VL), aligned(1), may_alias));
-typedef uint8_t ep_ubytes_unaligned __attribute__((vector_size(EP_VL), aligned(1), may_alias));
 typedef int8_t ep_quads __attribute__((vector_size(4 * EP_VL)));
 typedef uint8_t ep_uquads __attribute__((vector_size(4 * EP_VL)));
 typedef int16_t ep_pairs __attribute__((vector_size(4 * EP_VL)));
 typedef uint16_t ep_upairs __attribute__((vector_size(4 * EP_VL)));
-
-/* --- dot products --------------------------------------------------------------------------- */
 
 #if EP_DOT != EP_DOT_WIDE
 typedef struct {
@@ -158,44 +187,6 @@ EP_INLINE vi ep_dot(vi sum, ep_dot_values x, ep_dot_weights w) {
 /* a + b modulo 2^32. */
 EP_INLINE vi ep_add_i(vi a, vi b) { return (vi)((vu)a + (vu)b); }
 
-/* --- 8-bit vectors as floats ------------------------------------------------------------------ */
-
-EP_INLINE vf ep_load_i8(const void *p) {
-  return __builtin_convertvector(__builtin_convertvector(*(const ep_bytes_unaligned *)p, vi), vf);
-}
-EP_INLINE vf ep_load_u8(const void *p) {
-  return __builtin_convertvector(__builtin_convertvector(*(const ep_ubytes_unaligned *)p, vi), vf);
-}
-
-/* Truncation to the low byte: the value itself for -128 .. 255; NaN gives 0. */
-EP_INLINE ep_bytes ep_to_bytes(vf x) {
-  return __builtin_convertvector(__builtin_convertvector(x, vi), ep_bytes);
-}
-EP_INLINE void ep_store_8(void *p, vf x) { *(ep_bytes_unaligned *)p = ep_to_bytes(x); }
-
-/* The first n lanes; memory past them is not touched. */
-EP_INLINE vf ep_load_i8_n(const void *p, int64_t n) {
-  ep_bytes x = {0};
-  if (n >= EP_VL) return ep_load_i8(p);
-  for (int64_t i = 0; i < EP_VL; ++i)
-    if (i < n) x[i] = ((const int8_t *)p)[i];
-  return __builtin_convertvector(__builtin_convertvector(x, vi), vf);
-}
-EP_INLINE vf ep_load_u8_n(const void *p, int64_t n) {
-  ep_ubytes x = {0};
-  if (n >= EP_VL) return ep_load_u8(p);
-  for (int64_t i = 0; i < EP_VL; ++i)
-    if (i < n) x[i] = ((const uint8_t *)p)[i];
-  return __builtin_convertvector(__builtin_convertvector(x, vi), vf);
-}
-EP_INLINE void ep_store_8_n(void *p, vf x, int64_t n) {
-  const ep_bytes bytes = ep_to_bytes(x);
-  if (n >= EP_VL) {
-    *(ep_bytes_unaligned *)p = bytes;
-    return;
-  }
-  for (int64_t i = 0; i < EP_VL; ++i)
-    if (i < n) ((int8_t *)p)[i] = bytes[i];
-}
+#endif /* EP_DOT */
 
 #endif

@@ -1,4 +1,7 @@
-"""Depthwise convolution: one filter per channel, on blocked tensors."""
+"""Depthwise convolution: one filter per channel, on blocked tensors of floats or 8-bit integers.
+
+8-bit values are multiplied and added as floats, which is exact: sums stay below 2^24.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,9 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.kernels.conv_direct.epilogue import (
-    EPILOGUE_SOURCE,
-    epilogue_parameters,
-    pack_rest,
-    with_epilogue,
-)
+from builder_host.kernels.conv_direct.epilogue import LOADS, load_parameters, pack_rest
 from builder_host.kernels.conv_direct.geometry import Convolution, convolution_of, row_tiles
+from builder_host.kernels.conv_int8.problem import integer_convolution_of
 from builder_host.kernels.family import (
     Array,
     Launch,
@@ -25,6 +24,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from planformat.datatypes import DataType
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
@@ -35,6 +35,7 @@ _TILES_NEON = ((1, 14), (1, 7), (1, 10))
 _MAX_SHARED_TAPS = 25
 _MAX_SHARED_COLUMNS = 48
 _UNITS_PER_WORKER = 4
+_MAX_EXACT_TAPS = 2**24 // (255 * 128)  # sums of 8-bit products that float32 holds exactly
 
 
 class ConvDepthwise:
@@ -42,12 +43,11 @@ class ConvDepthwise:
 
     name = "conv_depthwise"
     device_kind = "cpu"
-    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+    template_hash = template_hash(_TEMPLATE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """Blocked x and y, as many groups as input channels and as output channels."""
-        conv = convolution_of(problem, target)
-        return conv is not None and _fits(conv)
+        return _depthwise_of(problem, target) is not None
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """Work including padded lanes at 50 % of peak, or memory traffic, whichever is longer."""
@@ -55,7 +55,9 @@ class ConvDepthwise:
         padded = conv.out_blocks * conv.lanes
         pixels = conv.batch * (conv.in_h * conv.in_w + conv.out_h * conv.out_w)
         compute_us = conv.flops * padded / conv.filters / (0.5e3 * target.fma_gflops_per_core)
-        return float(max(compute_us, 4.0 * padded * pixels / (1e3 * target.memory_gbps))) + 1.0
+        elem_bytes = problem.inputs[0].dtype.size_bytes
+        moved = elem_bytes * padded * pixels
+        return float(max(compute_us, moved / (1e3 * target.memory_gbps))) + 1.0
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles that fit the registers, without those that the row or the kernel forbids."""
@@ -77,15 +79,20 @@ class ConvDepthwise:
         chunks = min(conv.out_h, -(-wanted // (conv.batch * conv.out_blocks)))
         rows_of_chunk = -(-conv.out_h // chunks)
         rows_per_unit = -(-rows_of_chunk // rows) * rows
+        x, y = problem.inputs[0], problem.outputs[0]
         stem = (
-            f"conv_depthwise_f32_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
+            f"conv_depthwise_{x.dtype.text}_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
             f"_{rows}x{pixels}_{target.isa}"
         )
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
         parameters: dict[str, int | str] = {
             **conv.parameters_of(_TEMPLATE),
-            **epilogue_parameters(problem, conv),
+            **load_parameters(problem, conv.operand_strides),
             "SYMBOL": symbol,
+            "X_TYPE": LOADS[x.dtype][0],
+            "LOAD_X": LOADS[x.dtype][1],
+            "Y_TYPE": LOADS[y.dtype][0],
+            "STORE_Y": "ep_store" if y.dtype is DataType.FLOAT32 else "ep_store_8",
             "BLOCKS": conv.out_blocks,
             "ROWS_PER_UNIT": rows_per_unit,
             "TILE_ROWS": rows,
@@ -93,7 +100,7 @@ class ConvDepthwise:
             "ROW_TILES": tiles,
             "SHARE_COLUMNS": int(_shares_columns(conv, pixels) and "CLIPPED" not in tiles),
         }
-        source = fill(with_epilogue(_TEMPLATE), parameters)
+        source = fill(_TEMPLATE, parameters)
         units = conv.batch * conv.out_blocks * -(-conv.out_h // rows_per_unit)
         return Program(source, (Launch(symbol, units),))
 
@@ -113,14 +120,21 @@ class ConvDepthwise:
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = convolution_of(problem, target)
-    if conv is None or not _fits(conv):
+    conv = _depthwise_of(problem, target)
+    if conv is None:
         raise ValueError(f"conv_depthwise does not apply to {problem.text()}")
     return conv
 
 
-def _fits(conv: Convolution) -> bool:
-    return conv.x_is_blocked and conv.groups == conv.channels == conv.filters
+def _depthwise_of(problem: Problem, target: Any) -> Convolution | None:
+    conv = convolution_of(problem, target)
+    if conv is None:
+        integer = integer_convolution_of(problem, target)
+        if integer is None or integer.conv.num_taps > _MAX_EXACT_TAPS:
+            return None
+        conv = integer.conv
+    is_depthwise = conv.groups == conv.channels == conv.filters
+    return conv if conv.x_is_blocked and is_depthwise else None
 
 
 def _shares_columns(conv: Convolution, pixels: int) -> bool:

@@ -1,7 +1,7 @@
 // Depthwise convolution on blocked tensors: each lane is a channel of its own.
 // A tile of rows x pixels stays in registers. Rows outside the image are skipped when the kernel
-// runs; columns outside it are left out of tiles whose column is a literal.
-// Weights: [channel block][kh][kw][lane].
+// runs; columns outside it are left out of tiles whose column is a literal. 8-bit tensors are read
+// as floats; their sums are exact. Weights: [channel block][kh][kw][lane], floats.
 #include "ep_vector.h"
 
 // parameters
@@ -10,7 +10,11 @@
 #define IN_W 56
 #define OUT_H 56              // output rows; ROW_TILES has the columns
 #define BLOCKS 8              // channel blocks
-#define X_N 401408            // strides in floats
+#define X_TYPE float          // with LOAD_X: float, int8_t or uint8_t
+#define LOAD_X ep_load
+#define Y_TYPE float
+#define STORE_Y ep_store
+#define X_N 401408            // strides in elements
 #define X_C 50176
 #define X_H 896
 #define X_W 16
@@ -33,14 +37,11 @@
 #define SHARE_COLUMNS 1       // 1: each input vector of a row is loaded once for all taps
 #define HAS_BIAS 1
 #define NUM_OPERANDS 0
-#define OPERAND1_STRIDES 0, 0, 0, 0
-#define OPERAND2_STRIDES 0, 0, 0, 0
-#define OPERAND3_STRIDES 0, 0, 0, 0
-#define OPERAND4_STRIDES 0, 0, 0, 0
+#define EPILOGUE_LOADS (void)0 // of x1 .. at n, block, oh, ow
 #define EPILOGUE x0
 // end of parameters
 
-#include "epilogue.h"
+#include "ep_int8.h"
 
 #define ROW_CHUNKS ((OUT_H + ROWS_PER_UNIT - 1) / ROWS_PER_UNIT)
 #define FIRST_OPERAND (2 + HAS_BIAS)
@@ -54,7 +55,7 @@ typedef vf tile_sums[TILE_ROWS][TILE_PIXELS];
 #if SHARE_COLUMNS
 // Adds input row `step` below the tile's first one to all output rows that use it; x points to
 // the tile's first column in that row.
-EP_INLINE void add_row(tile_sums sums, const float *x, const float *weights, const int step,
+EP_INLINE void add_row(tile_sums sums, const X_TYPE *x, const float *weights, const int step,
                        const int rows, const int pixels, const int kind, const int64_t first)
 {
     const int num_columns = (pixels - 1) * STRIDE_W + (KERNEL_W - 1) * DILATION_W + 1;
@@ -72,7 +73,7 @@ EP_INLINE void add_row(tile_sums sums, const float *x, const float *weights, con
     for (int column = 0; column < num_columns; ++column) {
         if (kind == EDGE_TILE && !INSIDE(first + column))
             continue;
-        const vf value = ep_load(x + column * X_W);
+        const vf value = LOAD_X(x + column * X_W);
         EP_UNROLL
         for (int r = 0; r < rows; ++r) {
             const int below = step - r * STRIDE_H;
@@ -91,7 +92,7 @@ EP_INLINE void add_row(tile_sums sums, const float *x, const float *weights, con
 #endif
 
 // Adds one kernel row to a tile of one row.
-EP_INLINE void add_taps(tile_sums sums, const float *x, const float *weights, const int pixels,
+EP_INLINE void add_taps(tile_sums sums, const X_TYPE *x, const float *weights, const int pixels,
                         const int kind, const int64_t first)
 {
     if (kind == EDGE_TILE) {
@@ -102,7 +103,7 @@ EP_INLINE void add_taps(tile_sums sums, const float *x, const float *weights, co
             for (int p = 0; p < pixels; ++p) {
                 const int64_t column = p * STRIDE_W + kw * DILATION_W;
                 if (INSIDE(first + column))
-                    sums[0][p] = ep_fma(ep_load(x + column * X_W), w, sums[0][p]);
+                    sums[0][p] = ep_fma(LOAD_X(x + column * X_W), w, sums[0][p]);
             }
         }
     } else {
@@ -113,15 +114,24 @@ EP_INLINE void add_taps(tile_sums sums, const float *x, const float *weights, co
             EP_UNROLL
             for (int p = 0; p < pixels; ++p) {
                 const int64_t column = p * STRIDE_W + kw * DILATION_W;
-                sums[0][p] = ep_fma(ep_load(x + column * X_W), w, sums[0][p]);
+                sums[0][p] = ep_fma(LOAD_X(x + column * X_W), w, sums[0][p]);
             }
         }
     }
 }
 
+// The result of one pixel after the epilogue.
+EP_INLINE vf finished(vf x0, void *const *operands, const int64_t n, const int64_t block,
+                      const int64_t oh, const int64_t ow)
+{
+    (void)operands, (void)n, (void)block, (void)oh, (void)ow;
+    EPILOGUE_LOADS;
+    return EPILOGUE;
+}
+
 // Computes rows x pixels outputs at (oh, ow). All counts and the kind are literals, and so is ow
 // of an EDGE_TILE.
-EP_INLINE void compute_tile(const float *x, const float *weights, const vf bias, float *y,
+EP_INLINE void compute_tile(const X_TYPE *x, const float *weights, const vf bias, Y_TYPE *y,
                             void *const *operands, const int64_t n, const int64_t block,
                             const int64_t oh, const int64_t ow, const int rows, const int pixels,
                             const int kind)
@@ -153,8 +163,8 @@ EP_INLINE void compute_tile(const float *x, const float *weights, const vf bias,
     for (int r = 0; r < rows; ++r) {
         EP_UNROLL
         for (int p = 0; p < pixels; ++p)
-            ep_store(y + (oh + r) * Y_H + (ow + p) * Y_W,
-                     finished(sums[r][p], operands, n, block, oh + r, ow + p));
+            STORE_Y(y + (oh + r) * Y_H + (ow + p) * Y_W,
+                    finished(sums[r][p], operands, n, block, oh + r, ow + p));
     }
 }
 
@@ -168,11 +178,11 @@ EP_EXPORT void SYMBOL(void *const *args, int64_t unit_begin, int64_t unit_end, v
         const int64_t row_begin = unit % ROW_CHUNKS * ROWS_PER_UNIT;
         const int64_t row_end =
             row_begin + ROWS_PER_UNIT < OUT_H ? row_begin + ROWS_PER_UNIT : OUT_H;
-        const float *x = (const float *)args[0] + n * X_N + block * X_C;
+        const X_TYPE *x = (const X_TYPE *)args[0] + n * X_N + block * X_C;
         const float *weights = (const float *)args[1] + block * KERNEL_H * KERNEL_W * EP_VL;
         const vf bias =
             HAS_BIAS ? ep_load((const float *)args[2] + block * EP_VL) : ep_splat(0.0f);
-        float *y = (float *)args[OUTPUT] + n * Y_N + block * Y_C;
+        Y_TYPE *y = (Y_TYPE *)args[OUTPUT] + n * Y_N + block * Y_C;
         int64_t oh = row_begin;
 #define EDGE(column, pixels)                                                                     \
     compute_tile(x, weights, bias, y, operands, n, block, oh, column, ROWS, pixels, EDGE_TILE);

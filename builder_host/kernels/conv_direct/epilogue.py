@@ -1,4 +1,8 @@
-"""Bias and epilogue of the convolution families: parameters, source text, packed operands."""
+"""Bias and epilogue of the convolution families: parameters, source text, packed operands.
+
+Kernels of float tensors include `epilogue.h`; those that read 8-bit operands too have the parameter
+`EPILOGUE_LOADS` instead.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from builder_host.codegen.c_expression import print_c
-from builder_host.kernels.conv_direct.geometry import MAX_OPERANDS, Convolution
+from builder_host.kernels.conv_direct.geometry import MAX_OPERANDS, Convolution, Strides
 from builder_host.kernels.family import Array, Problem
+from planformat.datatypes import DataType
 
 EPILOGUE_SOURCE = Path(__file__).with_name("epilogue.h").read_text()
+# C type of an element, function that loads a vector of them as floats.
+LOADS = {
+    DataType.FLOAT32: ("float", "ep_load"),
+    DataType.INT8: ("int8_t", "ep_load_i8"),
+    DataType.UINT8: ("uint8_t", "ep_load_u8"),
+}
 _INCLUDE = '#include "epilogue.h"\n'
 
 
@@ -35,6 +46,31 @@ def epilogue_parameters(problem: Problem, conv: Convolution) -> dict[str, int | 
         strides = conv.operand_strides[i] if i < len(conv.operand_strides) else (0, 0, 0, 0)
         parameters[f"OPERAND{i + 1}_STRIDES"] = ", ".join(map(str, strides))
     return parameters
+
+
+def load_parameters(problem: Problem, strides: Sequence[Strides]) -> dict[str, int | str]:
+    """NUM_OPERANDS, EPILOGUE_LOADS and EPILOGUE: whole vectors at n, block, oh, ow.
+
+    Args:
+        problem: its operands are float32 or 8-bit tensors in the output's format, or float32
+            constants per channel.
+        strides: of each operand in elements: n, channel block, h, w.
+    """
+    own = problem.num_own_inputs
+    loads = []
+    for number, (layout, steps) in enumerate(zip(problem.inputs[own:], strides, strict=True)):
+        terms = zip(("n", "block", "oh", "ow"), steps, strict=True)
+        offset = " + ".join(f"{name} * {step}" for name, step in terms if step) or "0"
+        ctype, load = LOADS[layout.dtype]
+        where = f"(const {ctype} *)operands[{number}] + ({offset})"
+        loads.append(f"const vf x{number + 1} = {load}({where})")
+    names = [f"x{i}" for i in range(len(loads) + 1)]
+    expr = problem.epilogue.expr if problem.epilogue else None
+    return {
+        "NUM_OPERANDS": len(loads),
+        "EPILOGUE_LOADS": ";\n".join(loads) or "(void)0",
+        "EPILOGUE": print_c(expr, names, vector=True) if expr is not None else "x0",
+    }
 
 
 def pack_channels(values: Array, filters: int, padded: int) -> Array:

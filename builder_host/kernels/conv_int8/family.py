@@ -14,14 +14,13 @@ from typing import Any
 
 from builder_host.codegen.template import fill
 from builder_host.expressions import num_operations
-from builder_host.kernels.conv_direct.epilogue import pack_channels
+from builder_host.kernels.conv_direct.epilogue import load_parameters, pack_channels
 from builder_host.kernels.conv_direct.geometry import Convolution, balanced, row_tiles
 from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import mixed_rows
 from builder_host.kernels.conv_int8.problem import (
     DOT_KINDS,
     IntegerConvolution,
-    epilogue_parameters,
     integer_convolution_of,
 )
 from builder_host.kernels.conv_int8.weights import packed_weights
@@ -129,7 +128,7 @@ class ConvInt8:
             image, tactic, target, symbol, num_workers=problem.num_workers
         )
         parameters |= {
-            **epilogue_parameters(problem, image.operand_strides),
+            **load_parameters(problem, image.operand_strides),
             "X_IS_SIGNED": int(integer.x_is_signed),
             "Y_BYTES": integer.y_dtype.size_bytes,
             "LAST_LANES": conv.lanes,  # padded lanes of a blocked output may be written

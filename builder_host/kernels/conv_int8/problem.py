@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from builder_host.codegen.c_expression import print_c
 from builder_host.codegen.value_range import fits
-from builder_host.kernels.conv_direct.geometry import Convolution, Strides, convolution_of
+from builder_host.kernels.conv_direct.geometry import Convolution, convolution_of
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout
 from planformat.datatypes import DataType
@@ -16,11 +15,6 @@ from planformat.datatypes import DataType
 EIGHT_BITS = (DataType.INT8, DataType.UINT8)
 RESULTS = (*EIGHT_BITS, DataType.FLOAT32)
 DOT_KINDS = {"wide": 0, "vnni": 1, "sdot": 2}
-_LOADS = {
-    DataType.INT8: "ep_load_i8",
-    DataType.UINT8: "ep_load_u8",
-    DataType.FLOAT32: "ep_load",
-}
 _LARGEST = {DataType.INT8: 128, DataType.UINT8: 255}
 
 
@@ -98,27 +92,3 @@ def _as_float(problem: Problem) -> Problem:
         return tuple(replace(layout, dtype=DataType.FLOAT32) for layout in layouts)
 
     return replace(problem, inputs=widened(problem.inputs), outputs=widened(problem.outputs))
-
-
-def epilogue_parameters(problem: Problem, strides: Sequence[Strides]) -> dict[str, int | str]:
-    """NUM_OPERANDS, EPILOGUE_LOADS and EPILOGUE over n, block, oh, ow.
-
-    Args:
-        problem: its operands are those that `integer_convolution_of` takes.
-        strides: of each operand in elements: n, channel block, h, w.
-    """
-    own = problem.num_own_inputs
-    loads = []
-    for number, (layout, steps) in enumerate(zip(problem.inputs[own:], strides, strict=True)):
-        terms = zip(("n", "block", "oh", "ow"), steps, strict=True)
-        offset = " + ".join(f"{name} * {step}" for name, step in terms if step) or "0"
-        where = f"(const char *)operands[{number}] + ({offset}) * {layout.dtype.size_bytes}"
-        pointer = f"(const float *)({where})" if layout.dtype is DataType.FLOAT32 else where
-        loads.append(f"const vf x{number + 1} = {_LOADS[layout.dtype]}({pointer})")
-    names = [f"x{i}" for i in range(len(loads) + 1)]
-    expr = problem.epilogue.expr if problem.epilogue else None
-    return {
-        "NUM_OPERANDS": len(loads),
-        "EPILOGUE_LOADS": ";\n".join(loads) or "(void)0",
-        "EPILOGUE": print_c(expr, names, vector=True) if expr is not None else "x0",
-    }

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import load_parameters
 from builder_host.kernels.conv_direct.geometry import Convolution, balanced
 from builder_host.kernels.conv_int8.family import FAMILY as CONV_INT8
 from builder_host.kernels.conv_int8.family import direct_parameters, direct_tiles, template_text
-from builder_host.kernels.conv_int8.problem import epilogue_parameters
 from builder_host.kernels.conv_int8.weights import packed_weights
 from builder_host.kernels.family import (
     Array,
@@ -92,7 +92,7 @@ class GemmInt8:
             conv, tactic, target, symbol, num_workers=problem.num_workers
         )
         parameters |= {
-            **epilogue_parameters(problem, conv.operand_strides),
+            **load_parameters(problem, conv.operand_strides),
             "X_IS_SIGNED": int(_is_signed(problem)),
             "Y_BYTES": problem.outputs[0].dtype.size_bytes,
             "LAST_LANES": conv.filters - (conv.out_blocks - 1) * conv.lanes,

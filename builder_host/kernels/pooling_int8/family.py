@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import load_parameters
 from builder_host.kernels.conv_direct.geometry import Strides
 from builder_host.kernels.conv_int8.problem import (
     EIGHT_BITS,
     RESULTS,
-    epilogue_parameters,
     operand_types_apply,
     result_fits,
 )
@@ -103,7 +103,7 @@ class PoolingInt8:
         last = lanes if blocked else x.shape[1] - (x.num_channel_blocks - 1) * lanes
         operands = zip(problem.inputs[1:], problem.is_constant[1:], strict=True)
         strides = [_operand_strides(layout, constant, lanes) for layout, constant in operands]
-        epilogue = epilogue_parameters(problem, strides)
+        epilogue = load_parameters(problem, strides)
         parameters: dict[str, int | str] = {
             "SYMBOL": symbol,
             "IS_MAX": int(is_max),

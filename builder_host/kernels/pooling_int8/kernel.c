@@ -41,8 +41,6 @@
 #define EPILOGUE x0
 // end of parameters
 
-#define EP_DOT EP_DOT_WIDE    // no dot products here
-#define EP_DOT_SIGNED X_IS_SIGNED
 #include "ep_int8.h"
 
 #define ROW_GROUPS ((OUT_H + ROWS_PER_UNIT - 1) / ROWS_PER_UNIT)
