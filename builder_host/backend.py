@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,9 +77,16 @@ class CpuBackend:
     target_kind = "cpu"
 
     def __init__(
-        self, fingerprint: DeviceFingerprint, *, compiler: str, store: ArtifactStore, jobs: int
+        self,
+        fingerprint: DeviceFingerprint,
+        *,
+        compiler: str,
+        store: ArtifactStore,
+        jobs: int,
+        executor: Executor | None = None,
     ) -> None:
         """Raises TargetError or CompileError when the target or compiler does not fit."""
+        self._executor = executor
         self.target = cpu_target(fingerprint)
         self.families = kernel_families("cpu")
         self.toolchain = CToolchain(self.target, compiler=compiler, store=store, jobs=jobs)
@@ -88,7 +96,7 @@ class CpuBackend:
 
     def compile_objects(self, sources: Sequence[str]) -> Sequence[CompiledObject | CompileFailure]:
         """Compile in parallel through the artifact store."""
-        return self.toolchain.compile_objects(sources)
+        return self.toolchain.compile_objects(sources, self._executor)
 
     def launch_problem(self, _program: Program, _compiled: Any) -> str:
         """Any work units can be launched."""
@@ -121,8 +129,10 @@ class CudaBackend:
         hardware: Mapping[str, int | float] | None,
         store: ArtifactStore,
         jobs: int,
+        executor: Executor | None = None,
     ) -> None:
         """Raises TargetError or CompileError when the target or toolkit does not fit."""
+        self._executor = executor
         from builder_host.codegen.toolchain_cuda import CudaToolchain
         from builder_host.cuda_target import cuda_target
 
@@ -135,7 +145,7 @@ class CudaBackend:
 
     def compile_objects(self, sources: Sequence[str]) -> Sequence[Any]:
         """Compile in parallel through the artifact store."""
-        return self.toolchain.compile_objects(sources)
+        return self.toolchain.compile_objects(sources, self._executor)
 
     def launch_problem(self, program: Program, compiled: Any) -> str:
         """Registers, threads and shared memory against the target's limits."""
@@ -183,6 +193,7 @@ def make_backend(
     artifact_dir: str | os.PathLike[str] | None,
     jobs: int,
     hardware: Mapping[str, int | float] | None = None,
+    executor: Executor | None = None,
 ) -> CpuBackend | CudaBackend:
     """The backend for a fingerprint's device kind.
 
@@ -192,11 +203,14 @@ def make_backend(
         artifact_dir: store of generated code; None: the user's cache folder.
         jobs: compilers at once.
         hardware: facts of the board file beside the fingerprint.
+        executor: runs compilations; None: threads of this process.
     """
     store = ArtifactStore(Path(artifact_dir) if artifact_dir is not None else None)
     if fingerprint.device_kind == "cuda":
-        return CudaBackend(fingerprint, hardware=hardware, store=store, jobs=jobs)
-    return CpuBackend(fingerprint, compiler=compiler, store=store, jobs=jobs)
+        return CudaBackend(
+            fingerprint, hardware=hardware, store=store, jobs=jobs, executor=executor
+        )
+    return CpuBackend(fingerprint, compiler=compiler, store=store, jobs=jobs, executor=executor)
 
 
 def _symbols(programs: Sequence[Program]) -> list[str]:

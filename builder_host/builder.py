@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder_host.backend import Backend, CpuBackend, make_backend
+from builder_host.codegen.executors import open_executor
 from builder_host.config import BuilderConfig
 from builder_host.draft import Draft, check_same_bindings, make_draft
 from builder_host.emit import emit_plan
@@ -45,6 +48,9 @@ from builder_host.verification import (
 from planformat.fingerprint import DeviceFingerprint, compare, fingerprint_to_json
 from planformat.plan import Plan
 from planformat.writer import plan_bytes, save_plan
+
+if TYPE_CHECKING:
+    from builder_host.measure.remote import RemoteBoards
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +93,9 @@ def build(
     Raises:
         BuilderError: a subclass names what cannot be done and why.
     """
-    job = _Build(network, config or BuilderConfig(), progress or _no_progress)
-    return job.finish()
+    config, progress = config or BuilderConfig(), progress or _no_progress
+    with open_executor(config.executor) as executor, _open_boards(config, progress) as boards:
+        return _Build(network, config, progress, executor, boards).finish()
 
 
 def write_tuning_bundle(
@@ -109,15 +116,22 @@ def write_tuning_bundle(
     Returns:
         Number of candidates in the bundle.
     """
-    config = replace(config or BuilderConfig(), measure="none")
-    return _Build(network, config, progress or _no_progress).write_bundle(path)
+    config = replace(config or BuilderConfig(), measure="none", boards=())
+    with open_executor(config.executor) as executor:
+        job = _Build(network, config, progress or _no_progress, executor, None)
+        return job.write_bundle(path)
 
 
 class _Build:
     """The stages of one build; the constructor goes as far as the list of problems."""
 
     def __init__(
-        self, network: Network | Mapping[str, Network], config: BuilderConfig, progress: Progress
+        self,
+        network: Network | Mapping[str, Network],
+        config: BuilderConfig,
+        progress: Progress,
+        executor: Executor | None,
+        boards: RemoteBoards | None,
     ) -> None:
         self.config = config
         self.progress = progress
@@ -125,15 +139,20 @@ class _Build:
         if not networks:
             raise BuilderError("no network to build: the mapping of profiles is empty")
         self.plugins = plugin_provenance(networks.values())
-        self.fingerprint, is_local = resolve_target(config.target)
+        if boards is not None:
+            self.fingerprint, is_local = boards.fingerprint, False
+        else:
+            self.fingerprint, is_local = resolve_target(config.target)
         self.backend = make_backend(
             self.fingerprint,
             compiler=config.compiler,
             artifact_dir=config.artifact_dir,
             jobs=config.num_jobs or os.cpu_count() or 1,
             hardware=target_hardware(config.target),
+            executor=executor,
         )
-        _check_measuring(config, _is_timed_here(self.backend, is_local))
+        if boards is None:
+            _check_measuring(config, _is_timed_here(self.backend, is_local))
         self.num_workers = config.num_threads or self.backend.default_workers
         self.drafts = [
             make_draft(
@@ -148,7 +167,11 @@ class _Build:
         ]
         check_same_bindings(self.drafts)
         self.flush_bytes = self.backend.target.flush_bytes(self.drafts[0].constant_bytes)
-        self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
+        self.device: LocalDevice | RemoteBoards | None = boards
+        if boards is not None:
+            boards.prepare(flush_bytes=self.flush_bytes, support=self.backend.support_code())
+        else:
+            self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
         self.cache = _load_cache(config)
         self.tuner = Tuner(
             FamilyChoice(self.backend.families, self.backend.target),
@@ -199,7 +222,7 @@ class _Build:
             prefix = f"{draft.name}: " if index else ""
             accuracy |= {prefix + name: error for name, error in errors.items()}
         _save_cache(config, self.cache)
-        report = make_report(plan, tuned, self.tuner, accuracy)
+        report = make_report(plan, tuned, self.tuner.summary, accuracy)
         self.progress("done", 1, 1)
         return BuiltPlan(plan, report)
 
@@ -252,6 +275,29 @@ def _check_measuring(config: BuilderConfig, is_timed_here: bool) -> None:
         )
 
 
+@contextlib.contextmanager
+def _open_boards(config: BuilderConfig, progress: Progress) -> Iterator[RemoteBoards | None]:
+    """The boards that the candidates are timed on, closed afterwards.
+
+    Raises:
+        TargetError: the target is another device than the boards.
+        BoardError: a board cannot be reached.
+    """
+    if not config.boards:
+        yield None
+        return
+    from builder_host.measure.remote import open_boards
+
+    stated = None
+    if config.target not in ("auto", "host-cpu"):
+        stated = target_fingerprint(config.target)
+    boards = open_boards(config.boards, config.link_key, progress, stated, config.target)
+    try:
+        yield boards
+    finally:
+        boards.close()
+
+
 def _no_progress(_phase: str, _done: int, _total: int) -> None:
     pass
 
@@ -285,7 +331,7 @@ def _save_cache(config: BuilderConfig, cache: TimingCache) -> None:
 
 
 def _plan_latency(
-    plan: Plan, device: LocalDevice, tuner: Tuner, config: BuilderConfig
+    plan: Plan, device: LocalDevice | RemoteBoards, tuner: Tuner, config: BuilderConfig
 ) -> float | None:
     """Median latency of the whole plan: from the cache, else measured now."""
     variant = plan.variants[0]

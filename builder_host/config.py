@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from builder_host.calibration.table import CalibrationTable, load_table
@@ -23,8 +24,12 @@ class BuilderConfig:
         is_strict_cache: a timing that the cache lacks is an error instead of a measurement.
         workspace_limit_bytes: candidates that need more shared workspace are dropped.
         num_threads: worker threads that the plan is tuned for; None: every core of the target.
-        measure: `local` times candidates here; `none` takes what the timing cache holds and ranks
-            the rest by the cost model.
+        measure: `local` times candidates here, or on the boards if there are any; `none` takes what
+            the timing cache holds and ranks the rest by the cost model.
+        boards: addresses of links to boards, `tcp://host:port` and so on: candidates are timed
+            there. The first one's fingerprint is the target; `target` may name its board.
+        link_key: key file of those links, or None.
+        executor: where compilations run: `dask://host:port`, an executor, or None: own threads.
         trace_dir: where the network is written after each pass, or None.
         num_jobs: compilers at once; None: as many as there are cores here.
         compiler: `zig` (from pip), `gcc`, `clang` or a path.
@@ -50,6 +55,9 @@ class BuilderConfig:
     workspace_limit_bytes: int = 256 << 20
     num_threads: int | None = None
     measure: str = "local"
+    boards: tuple[str, ...] = ()
+    link_key: str | os.PathLike[str] | None = None
+    executor: str | Executor | None = None
     trace_dir: str | os.PathLike[str] | None = None
     num_jobs: int | None = None
     compiler: str = "zig"
@@ -65,6 +73,8 @@ class BuilderConfig:
     def __post_init__(self) -> None:
         if self.measure not in ("local", "none"):
             raise BuilderError(f"measure is '{self.measure}'; expected 'local' or 'none'")
+        if self.boards and self.measure != "local":
+            raise BuilderError(f"boards are named, but measure is '{self.measure}'")
         if self.precision not in PRECISIONS:
             raise BuilderError(
                 f"precision is '{self.precision}'; expected one of {', '.join(PRECISIONS)}"

@@ -6,6 +6,7 @@ BuilderError
 ├── ImportModelError      a model file cannot be imported; holds every problem found
 ├── UnsupportedError      no kernel family implements a layer for the target
 ├── CompileError          a compiler failed; the text holds command and log
+├── MeasureError          boards that cannot time candidates
 ├── TimingCacheError      unreadable cache, or a miss in a strict build
 └── TargetError           unknown target, or facts that do not fit together
 """
@@ -48,6 +49,10 @@ class UnsupportedError(BuilderError):
 
 class CompileError(BuilderError):
     """A compiler failed."""
+
+
+class MeasureError(BuilderError):
+    """Boards cannot time candidates: they differ, or all were lost."""
 
 
 class TimingCacheError(BuilderError):

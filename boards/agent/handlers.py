@@ -354,17 +354,24 @@ def _status(request: Request) -> None:
 
 def _run(request: Request) -> None:
     agent = request.agent
-    name = check_name(str(request.fields["name"]))
     inputs = request.fields["inputs"]
     if not isinstance(inputs, dict):
         raise ValueError("inputs must map names to files")
+    key = agent.config.public_key
+    if "plan" in request.fields:
+        # a plan that is being built: whoever may time candidates may run it, signed or not
+        path, key = agent.incoming.cached(request.fields["plan"]), None
+    else:
+        path = agent.store.active(check_name(str(request.fields["name"])))
+    seed = request.fields.get("canary_seed")
     agent.incoming.cache.mkdir(parents=True, exist_ok=True)
     output = agent.incoming.cache / f".run-{secrets.token_hex(8)}"
-    key = agent.config.public_key
     task = {
         "task": "run",
-        "path": str(agent.store.active(name)),
+        "path": str(path),
         "public_key": key.hex() if key else "",
+        "canary_seed": None if seed is None else _whole(seed, 0, (1 << 64) - 1),
+        "time": request.fields.get("time") is True,
         "allow": _texts(request.fields.get("allow", [])),
         "inputs": {str(k): str(agent.incoming.cached(v)) for k, v in inputs.items()},
         "output": str(output),

@@ -258,7 +258,7 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
         answer(step="canary" if report is not None else "loads (the plan holds no canary)")
         notes = [] if report is not None else ["the plan holds no canary; nothing was compared"]
         built_us = report.built_latency_us if report is not None else None
-        checked_us = _latency_us(engine)
+        checked_us = _latency_us(engine)[0]
         notes += _latency_notes(checked_us, built_us, conditions)
         answer(
             network=engine.name,
@@ -274,8 +274,8 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
         engine.close()
 
 
-def _latency_us(engine: Any) -> float:
-    """Median of whole inferences of the first profile, warm."""
+def _latency_us(engine: Any) -> tuple[float, float, float, int]:
+    """Median, 20th and 80th percentile and number of whole inferences, first profile, warm."""
     from planformat.canary import canary_input
     from planformat.tensors import storage_elems
     from runtime_edge.memory import ALIGNMENT_BYTES
@@ -303,7 +303,14 @@ def _latency_us(engine: Any) -> float:
                 break
     for address in addresses.values():
         device.free(address)
-    return round(statistics.median(times), 3)
+    times.sort()
+    last = len(times) - 1
+    return (
+        round(statistics.median(times), 3),
+        round(times[int(0.2 * last)], 3),
+        round(times[int(0.8 * last)], 3),
+        len(times),
+    )
 
 
 def _latency_notes(checked_us: float, built_us: float | None, built: str) -> list[str]:
@@ -329,8 +336,10 @@ def _run(task: Mapping[str, Any], answer: Answer) -> None:
     from runtime_edge.memory import ALIGNMENT_BYTES
 
     public_key = bytes.fromhex(task["public_key"]) if task["public_key"] else None
-    inputs: dict[str, str] = task["inputs"]
-    with load(task["path"], public_key=public_key, allow=task["allow"]) as engine:
+    is_canary = task["canary_seed"] is not None
+    with load(
+        task["path"], public_key=public_key, allow=task["allow"], canary=not is_canary
+    ) as engine:
         device = engine.device
         addresses: dict[str, int] = {}
         rows: list[dict[str, Any]] = []
@@ -341,7 +350,7 @@ def _run(task: Mapping[str, Any], answer: Answer) -> None:
                 address = device.allocate(size, ALIGNMENT_BYTES)
                 addresses[binding.name] = address
                 if binding.is_input:
-                    device.write(address, _input_bytes(inputs, binding.name, size))
+                    device.write(address, _input_bytes(task, binding, len(addresses) - 1, shape))
                 else:
                     rows.append(
                         {
@@ -360,15 +369,33 @@ def _run(task: Mapping[str, Any], answer: Answer) -> None:
                     file.write(device.read(addresses[row["name"]], row["bytes"]))
         for address in addresses.values():
             device.free(address)
-    answer(outputs=rows, time_us=round(elapsed_us, 1))
+        latency = _latency_us(engine) if task["time"] else None
+    answer(
+        outputs=rows,
+        time_us=round(elapsed_us, 1),
+        latency=latency,
+        conditions=conditions_text(read_conditions()),
+    )
 
 
-def _input_bytes(inputs: Mapping[str, str], name: str, size: int) -> bytes:
-    if name not in inputs:
-        raise ValueError(f"input '{name}' is missing; given are {', '.join(inputs) or 'none'}")
-    data = Path(inputs[name]).read_bytes()
+def _input_bytes(
+    task: Mapping[str, Any], binding: Any, index: int, shape: tuple[int, ...]
+) -> bytes:
+    """What the host sent for an input, or the canary's values."""
+    from planformat.canary import canary_input
+    from planformat.tensors import storage_bytes, storage_elems
+
+    if task["canary_seed"] is not None:
+        count = storage_elems(shape, binding.format)
+        return canary_input(task["canary_seed"], index, count, binding.dtype)
+    inputs: Mapping[str, str] = task["inputs"]
+    if binding.name not in inputs:
+        known = ", ".join(inputs) or "none"
+        raise ValueError(f"input '{binding.name}' is missing; given are {known}")
+    size = storage_bytes(shape, binding.dtype, binding.format)
+    data = Path(inputs[binding.name]).read_bytes()
     if len(data) != size:
-        raise ValueError(f"input '{name}' has {len(data):,} bytes, the plan takes {size:,}")
+        raise ValueError(f"input '{binding.name}' has {len(data):,} bytes, the plan takes {size:,}")
     return data
 
 

@@ -358,8 +358,15 @@ class BoardClient:
         if call is None:
             return  # the answer to a call that was given up
         if "notice" in message.fields:
-            if call.notice is not None:
-                call.notice(message)
+            try:
+                if call.notice is not None:
+                    call.notice(message)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                del self._calls[message.fields["id"]]
+                if call.future.set_running_or_notify_cancel():
+                    call.future.set_exception(
+                        LinkProtocolError(f"{self.name}: a notice makes no sense: {error}")
+                    )
             return
         del self._calls[message.fields["id"]]
         if not call.future.set_running_or_notify_cancel():

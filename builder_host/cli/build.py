@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from builder_host.cli.precision_options import (
     add_precision_arguments,
@@ -104,10 +105,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure",
         type=measure_argument,
-        default="local",
-        metavar="local|none|bundle:OUT.zip",
+        action="append",
+        metavar="local|none|bundle:OUT.zip|LINK",
         help="time candidates here (default); take the cache and rank the rest by the cost model; "
-        "or only write them into a bundle for 'edgeplan tune' on the device",
+        "only write them into a bundle for 'edgeplan tune' on the device; or time them on a board: "
+        "serial:///dev/ttyUSB0?baud=921600, tcp://HOST:PORT, ssh://USER@HOST (may be repeated: "
+        "equal boards share the work)",
+    )
+    parser.add_argument(
+        "--link-key", metavar="FILE", help="key of the links, from 'edgeplan link-key'"
+    )
+    parser.add_argument(
+        "--executor", metavar="dask://HOST:PORT", help="compile there (default: here)"
     )
     add_precision_arguments(parser)
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
@@ -133,7 +142,9 @@ def run(args: argparse.Namespace) -> int:
         is_strict_cache=args.strict_cache,
         workspace_limit_bytes=args.workspace_mib << 20,
         num_threads=args.threads,
-        measure="local" if args.measure == "local" else "none",
+        **measure_settings(args.measure or ["local"]),
+        link_key=args.link_key,
+        executor=args.executor,
         trace_dir=args.trace,
         num_jobs=args.jobs,
         compiler=args.cc,
@@ -152,8 +163,8 @@ def run(args: argparse.Namespace) -> int:
         network = import_profiles(args, outputs)
         first = network if isinstance(network, Network) else next(iter(network.values()))
         config = replace(config, calibration=calibration_of(args, first, config, progress))
-        if args.measure.startswith(_BUNDLE):
-            path = args.measure.removeprefix(_BUNDLE)
+        if args.measure and args.measure[0].startswith(_BUNDLE):
+            path = args.measure[0].removeprefix(_BUNDLE)
             count = write_tuning_bundle(network, path, config, progress=progress)
             print(f"wrote {path}: {count} candidates; time them: edgeplan tune {path} -o T.cache")
             return 0
@@ -240,10 +251,24 @@ def batch_argument(text: str) -> tuple[int, ...]:
 
 
 def measure_argument(text: str) -> str:
-    """`local`, `none`, or `bundle:` and a path."""
-    if text in ("local", "none") or len(text.removeprefix(_BUNDLE)) not in (0, len(text)):
+    """`local`, `none`, `bundle:` and a path, or the address of a link."""
+    if text in ("local", "none") or "://" in text:
         return text
-    raise argparse.ArgumentTypeError(f"'{text}' is none of local, none, bundle:OUT.zip")
+    if len(text.removeprefix(_BUNDLE)) not in (0, len(text)):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"'{text}' is none of local, none, bundle:OUT.zip, and no link such as tcp://HOST:PORT"
+    )
+
+
+def measure_settings(places: Sequence[str]) -> dict[str, Any]:
+    """Options of the config for the values of `--measure`. Raises BuilderError."""
+    boards = tuple(place for place in places if "://" in place)
+    if boards and len(boards) == len(places):
+        return {"measure": "local", "boards": boards}
+    if len(places) > 1:
+        raise BuilderError(f"--measure: only links can be combined, not {', '.join(places)}")
+    return {"measure": "local" if places[0] == "local" else "none"}
 
 
 def positive(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import zipfile
@@ -42,20 +44,104 @@ def write_bundle(
         flush_bytes: memory to overwrite before each run; 0: none.
         support: CPU support code, empty for CUDA.
     """
+    codes, rows = _rows(jobs, keys)
+    index = _index(
+        rows,
+        [{"key": asdict(key), "error": error} for key, error in failed],
+        fingerprint=fingerprint,
+        num_workers=num_workers,
+        flush_bytes=flush_bytes,
+        has_support=bool(support),
+    )
+    temporary = Path(f"{path}.part")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        _add(archive, "bundle.json", index, zipfile.ZIP_DEFLATED)
+        if support:
+            _add(archive, "code/support", support, zipfile.ZIP_DEFLATED)
+        for name, data in codes.items():
+            _add(archive, name, data, zipfile.ZIP_DEFLATED)
+    os.replace(temporary, path)
+
+
+def bundle_pieces(
+    jobs: Sequence[MeasureJob],
+    *,
+    fingerprint: DeviceFingerprint,
+    num_workers: int,
+    flush_bytes: int,
+    support: bytes,
+) -> tuple[bytes, tuple[int, ...]]:
+    """A bundle for a board at the other end of a link, which knows its candidates by position.
+
+    Nothing is packed and every member is named for its content, so that code which the board has
+    from an earlier bundle need not travel again.
+
+    Args:
+        jobs: compiled candidates.
+        fingerprint: as for `write_bundle`; so are num_workers, flush_bytes and support.
+        num_workers: see above.
+        flush_bytes: see above.
+        support: see above.
+
+    Returns:
+        The bundle's bytes, and the offsets where its members begin.
+    """
+    codes, rows = _rows(jobs, None)
+    index = _index(
+        rows,
+        [],
+        fingerprint=fingerprint,
+        num_workers=num_workers,
+        flush_bytes=flush_bytes,
+        has_support=bool(support),
+    )
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        if support:
+            _add(archive, "code/support", support, zipfile.ZIP_STORED)
+        for name, data in codes.items():
+            _add(archive, name, data, zipfile.ZIP_STORED)
+        _add(archive, "bundle.json", index, zipfile.ZIP_STORED)
+        edges = tuple(info.header_offset for info in archive.infolist())
+        end = archive.start_dir
+    return stream.getvalue(), (*edges, end)
+
+
+def _rows(
+    jobs: Sequence[MeasureJob], keys: Sequence[TimingKey] | None
+) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Code by member name, and the rows of the jobs."""
     names: dict[str, str] = {}
+    codes: dict[str, bytes] = {}
     rows = []
-    for job, key in zip(jobs, keys, strict=True):
-        name = names.setdefault(job.object_path, f"code/{len(names):05d}")
+    for position, job in enumerate(jobs):
+        if job.object_path not in names:
+            data = Path(job.object_path).read_bytes()
+            name = f"code/{hashlib.sha256(data).hexdigest()[:24]}"
+            names[job.object_path] = name
+            codes[name] = data
         rows.append(
             {
-                "key": asdict(key),
-                "code": name,
+                "key": asdict(keys[position]) if keys is not None else {},
+                "code": names[job.object_path],
                 "launches": [_launch(launch) for launch in job.launches],
                 "argument_bytes": list(job.argument_bytes),
                 "group": job.group,
             }
         )
-    index: Mapping[str, Any] = {
+    return codes, rows
+
+
+def _index(
+    rows: Sequence[Mapping[str, Any]],
+    failed: Sequence[Mapping[str, Any]],
+    *,
+    fingerprint: DeviceFingerprint,
+    num_workers: int,
+    flush_bytes: int,
+    has_support: bool,
+) -> bytes:
+    content: Mapping[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "fingerprint": {
@@ -64,22 +150,15 @@ def write_bundle(
         },
         "num_workers": num_workers,
         "flush_bytes": flush_bytes,
-        "support": "code/support" if support else "",
+        "support": "code/support" if has_support else "",
         "jobs": rows,
-        "failed": [{"key": asdict(key), "error": error} for key, error in failed],
+        "failed": failed,
     }
-    temporary = Path(f"{path}.part")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add(archive, "bundle.json", json.dumps(index, indent=1).encode())
-        if support:
-            _add(archive, "code/support", support)
-        for source, name in names.items():
-            _add(archive, name, Path(source).read_bytes())
-    os.replace(temporary, path)
+    return json.dumps(content, indent=1).encode()
 
 
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, _TIMESTAMP), data, zipfile.ZIP_DEFLATED)
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, method: int) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _TIMESTAMP), data, method)
 
 
 def _launch(launch: Launch | GridLaunch) -> dict[str, object]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from boards.conditions import conditions_text, read_conditions
 from builder_host.codegen.toolchain_c import CToolchain
 from builder_host.kernels.family import Launch
 from builder_host.measure.base import MeasureJob
@@ -89,7 +90,8 @@ class LocalDevice:
             )
         finally:
             device.close()
-        return [Timing(*astuple(result)) for result in results]
+        observed = conditions_text(read_conditions())
+        return [replace(Timing(*astuple(result)), observed=observed) for result in results]
 
     def run_canary(self, plan: Plan, seed: int) -> dict[str, npt.NDArray[Any]]:
         """Outputs of a plan, by name, for the canary inputs of a seed."""
@@ -111,7 +113,7 @@ class LocalDevice:
             start = time.perf_counter_ns()
             context.execute(inputs)
             times_us.append((time.perf_counter_ns() - start) / 1000)
-        return _summary(times_us)
+        return replace(_summary(times_us), observed=conditions_text(read_conditions()))
 
     def _context(self, plan: Plan, seed: int) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
         import runtime_edge

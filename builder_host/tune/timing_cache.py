@@ -51,6 +51,8 @@ class Timing:
         p20_us, p80_us: 20th and 80th percentile.
         num_repeats: number of timings behind the median.
         error: why the candidate failed, or an empty text.
+        observed: clocks, temperature, power mode and load meanwhile, `cpu_mhz=2100 load=0.1`;
+            empty when they are not known. For people: nothing is chosen by it.
     """
 
     median_us: float | None
@@ -58,6 +60,7 @@ class Timing:
     p80_us: float | None = None
     num_repeats: int = 0
     error: str = ""
+    observed: str = ""
 
 
 class TimingCache:
@@ -99,7 +102,10 @@ class TimingCache:
         """The file's text: a header line, then one record per line, sorted by key."""
         lines = [json.dumps({"format": FORMAT, "version": VERSION})]
         for key, timing in self:
-            lines.append(json.dumps({**asdict(key), **asdict(timing)}, sort_keys=True))
+            record = {**asdict(key), **asdict(timing)}
+            if not timing.observed:
+                del record["observed"]
+            lines.append(json.dumps(record, sort_keys=True))
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -182,6 +188,8 @@ def _check(timing: Timing) -> None:
             raise ValueError(f"{name} is {value!r}, it must be a time in microseconds")
     if not isinstance(timing.num_repeats, int) or not isinstance(timing.error, str):
         raise ValueError("num_repeats must be an integer and error a text")
+    if not isinstance(timing.observed, str):
+        raise ValueError("observed must be a text")
 
 
 def digest(*parts: str) -> str:

@@ -1,0 +1,381 @@
+"""Measuring on boards at the other end of links; several equal boards share the work."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from boards.errors import BoardError, CommandFailedError, LinkLostError
+from boards.link.client import LinkOptions
+from boards.link.file_transfer import BoardLink, fetch_file, send_to_cache
+from boards.link.key_file import read_link_key
+from boards.link.messages import Message
+from boards.store.pieces import plan_edges
+from builder_host.errors import MeasureError, TargetError
+from builder_host.measure.base import MeasureJob
+from builder_host.measure.bundle import bundle_pieces
+from builder_host.network.network import NUMPY_OF_DTYPE
+from builder_host.tune.timing_cache import Timing
+from planformat.fingerprint import DeviceFingerprint, compare, describe_differences
+from planformat.plan import Plan
+from planformat.writer import plan_bytes
+
+log = logging.getLogger(__name__)
+
+BATCH_JOBS = 32  # candidates per bundle: enough to fill a line, few enough to share between boards
+BUSY_WAIT_S = 90.0  # a board that lost its host notices within seconds, and then is free again
+MAX_LOSSES = 2  # of the link, without a result in between
+_MEASURE_TIMEOUT_S = 24 * 3600.0  # lost links and slow candidates end a call much earlier
+_PROBE_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class BoardOptions:
+    """How boards are used.
+
+    Attributes:
+        key: secret of the links, None for none.
+        patience_s: how long a lost board is looked for.
+        candidate_s: longest time that one run of a candidate may take.
+    """
+
+    key: bytes | None = None
+    patience_s: float = 60.0
+    candidate_s: float = 20.0
+
+
+class RemoteBoards:
+    """One or more boards of the same kind as one measuring device. Close it after use.
+
+    Attributes:
+        device: that is used on every board: `cpu` or `cuda:N`.
+        fingerprint: of that device.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        options: BoardOptions,
+        progress: Callable[[str, int, int], None],
+        *,
+        device: str | None = None,
+    ) -> None:
+        """Connect and probe.
+
+        Args:
+            addresses: of links, at least one.
+            options: for all of them.
+            progress: called with phase, items done, items in all.
+            device: None: the first GPU of the first board if it has one, else its CPU.
+
+        Raises:
+            BoardError: a board cannot be reached.
+            MeasureError: the boards differ.
+        """
+        self._options = options
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._flush_bytes = 0
+        self._support = b""
+        self._links = [
+            BoardLink(address, LinkOptions(options.key), patience_s=options.patience_s)
+            for address in addresses
+        ]
+        try:
+            self.device = device or _first_device(self._links[0])
+            fingerprints = [_probe(link, self.device) for link in self._links]
+        except BaseException:
+            self.close()
+            raise
+        self.fingerprint = fingerprints[0]
+        for link, other in zip(self._links[1:], fingerprints[1:], strict=True):
+            differences = compare(self.fingerprint, other) or compare(other, self.fingerprint)
+            if differences:
+                self.close()
+                raise MeasureError(
+                    f"{link.address} is another device than {self._links[0].address}, their "
+                    f"timings cannot be mixed:\n{describe_differences(differences)}"
+                )
+
+    def prepare(self, *, flush_bytes: int, support: bytes) -> None:
+        """Say how candidates are timed: caches overwritten, and the CPU's support code."""
+        self._flush_bytes = flush_bytes
+        self._support = support
+
+    def measure(self, jobs: Sequence[MeasureJob], num_workers: int) -> list[Timing]:
+        """Time every job, see `Measurer`. Boards that are lost leave their work to the others.
+
+        Raises:
+            MeasureError: no board is left.
+        """
+        results: dict[int, Timing] = {}
+        share = -(-len(jobs) // (2 * len(self._links)))  # two turns for each board
+        queue = collections.deque(_batches(jobs, min(BATCH_JOBS, share)))
+        failures: list[str] = []
+
+        def record(index: int, timing: Timing) -> None:
+            with self._lock:
+                results[index] = timing
+                self._progress("measure", len(results), len(jobs))
+
+        def work(link: BoardLink) -> None:
+            while True:
+                with self._lock:
+                    batch = queue.popleft() if queue else None
+                if batch is None:
+                    return
+                left = _Batch(self, link, batch, jobs, num_workers, record)
+                try:
+                    left.run()
+                except BoardError as error:
+                    log.warning("%s", error)
+                    with self._lock:
+                        failures.append(str(error))
+                        queue.appendleft([i for i in batch if i not in results])
+                    return
+                except Exception as error:
+                    log.exception("measuring on %s failed", link.address)
+                    with self._lock:
+                        failures.append(f"{link.address}: {error!r}")
+                    return
+
+        threads = [
+            threading.Thread(target=work, args=(link,), name=f"measure {link.address}")
+            for link in self._links
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if len(results) < len(jobs):
+            raise MeasureError(
+                f"{len(results)} of {len(jobs)} candidates were timed, then no board was left: "
+                + "; ".join(failures)
+            )
+        return [results[index] for index in range(len(jobs))]
+
+    def run_canary(self, plan: Plan, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """Outputs of a plan on the first board, by name, for the canary inputs of a seed."""
+        answer = self._run(plan, {"canary_seed": seed})
+        data = fetch_file(self._links[0], answer.fields["sha256"], answer.fields["size"])
+        outputs: dict[str, npt.NDArray[Any]] = {}
+        offset = 0
+        shapes = plan.variants[0].profiles[0].shapes
+        for binding, shape in zip(plan.bindings, shapes, strict=True):
+            if binding.is_input:
+                continue
+            dtype = np.dtype(NUMPY_OF_DTYPE[binding.dtype])
+            count = math.prod(shape)
+            outputs[binding.name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
+            offset += count * dtype.itemsize
+        return outputs
+
+    def time_plan(self, plan: Plan, seed: int) -> Timing:
+        """Latency of whole inferences on the first board, warm."""
+        fields = self._run(plan, {"canary_seed": seed, "time": True}).fields
+        row = fields["latency"]
+        return _timing([0, *row, ""], fields["conditions"])
+
+    def close(self) -> None:
+        """Give the links back."""
+        for link in self._links:
+            link.close()
+
+    def bundle(self, jobs: Sequence[MeasureJob], num_workers: int) -> tuple[bytes, tuple[int, ...]]:
+        """A bundle for the boards; see `bundle_pieces`."""
+        return bundle_pieces(
+            jobs,
+            fingerprint=self.fingerprint,
+            num_workers=num_workers,
+            flush_bytes=self._flush_bytes,
+            support=self._support,
+        )
+
+    @property
+    def candidate_s(self) -> float:
+        """Longest time that one run of a candidate may take."""
+        return self._options.candidate_s
+
+    def _run(self, plan: Plan, fields: Mapping[str, Any]) -> Message:
+        link = self._links[0]
+        data = plan_bytes(plan)
+        while True:
+            sending = send_to_cache(link, data, plan_edges(memoryview(data), "(built)"))
+            try:
+                return link.client.call(
+                    "run", {"plan": sending.sha256, "inputs": {}, **fields}, timeout_s=600
+                )
+            except LinkLostError as error:
+                link.again(error)
+
+
+def open_boards(
+    addresses: Sequence[str],
+    link_key: str | os.PathLike[str] | None,
+    progress: Callable[[str, int, int], None],
+    stated: DeviceFingerprint | None,
+    target: str,
+) -> RemoteBoards:
+    """Connect to boards and compare them with what the user calls the target.
+
+    Args:
+        addresses: of the links.
+        link_key: key file, or None.
+        progress: as in `RemoteBoards`.
+        stated: fingerprint of the named target, None: whatever the board is.
+        target: its name, for messages.
+
+    Raises:
+        TargetError: the board is another device; BoardError: it cannot be reached.
+    """
+    key = read_link_key(link_key) if link_key is not None else None
+    device = None
+    if stated is not None:
+        device = "cuda:0" if stated.device_kind == "cuda" else "cpu"
+    boards = RemoteBoards(addresses, BoardOptions(key), progress, device=device)
+    differences = compare(stated, boards.fingerprint) if stated is not None else ()
+    if differences:
+        boards.close()
+        raise TargetError(
+            f"{addresses[0]} is not the target '{target}':\n{describe_differences(differences)}"
+        )
+    return boards
+
+
+class _Batch:
+    """Some candidates on one board, until all have a result."""
+
+    def __init__(
+        self,
+        boards: RemoteBoards,
+        link: BoardLink,
+        indices: Sequence[int],
+        jobs: Sequence[MeasureJob],
+        num_workers: int,
+        record: Callable[[int, Timing], None],
+    ) -> None:
+        self._boards = boards
+        self._link = link
+        self._indices = indices
+        self._jobs = [jobs[index] for index in indices]
+        self._num_workers = num_workers
+        self._record = record
+        self._done: set[int] = set()
+
+    def run(self) -> None:
+        data, edges = self._boards.bundle(self._jobs, self._num_workers)
+        num_losses = 0
+        while len(self._done) < len(self._jobs):
+            sending = send_to_cache(self._link, data, edges)
+            num_done = len(self._done)
+            # a candidate may bring down the whole board: then they run one by one
+            suspects = [self._first_open()] if num_losses >= MAX_LOSSES else None
+            try:
+                self._call(sending.sha256, suspects)
+            except LinkLostError as error:
+                num_losses = 1 + (num_losses if len(self._done) == num_done else 0)
+                self._link.again(error)
+                if suspects and suspects[0] not in self._done:
+                    self._finish(suspects[0], Timing(None, error="the board was lost meanwhile"))
+                continue
+            if len(self._done) == num_done:
+                raise CommandFailedError(
+                    f"{self._link.address}: says that it is done, {num_done} of "
+                    f"{len(self._jobs)} candidates have results"
+                )
+
+    def _call(self, sha256: str, suspects: Sequence[int] | None) -> None:
+        skip = self._done
+        if suspects is not None:
+            skip = set(range(len(self._jobs))) - set(suspects)
+        busy_until = time.monotonic() + BUSY_WAIT_S
+        fields = {
+            "sha256": sha256,
+            "device": self._boards.device,
+            "candidate_s": self._boards.candidate_s,
+            "skip": sorted(skip),
+        }
+        while True:
+            try:
+                self._link.client.call(
+                    "measure", fields, timeout_s=_MEASURE_TIMEOUT_S, notice=self._on_notice
+                )
+                return
+            except CommandFailedError as error:
+                if error.code != "busy" or time.monotonic() > busy_until:
+                    raise
+                time.sleep(1.0)
+
+    def _first_open(self) -> int:
+        return next(i for i in range(len(self._jobs)) if i not in self._done)
+
+    def _finish(self, position: int, timing: Timing) -> None:
+        self._done.add(position)
+        self._record(self._indices[position], timing)
+
+    def _on_notice(self, message: Message) -> None:
+        for row in message.fields.get("results", ()):
+            position = row[0]
+            if type(position) is not int or not 0 <= position < len(self._jobs):
+                raise ValueError(f"candidate {position!r} of {len(self._jobs)}")
+            if position not in self._done:
+                self._finish(position, _timing(row, message.fields.get("conditions", "")))
+
+
+def _first_device(link: BoardLink) -> str:
+    """The first GPU if the board has one that can be used, else the CPU."""
+    try:
+        link.call("probe", {"device": "cuda:0"}, timeout_s=_PROBE_TIMEOUT_S)
+        return "cuda:0"
+    except CommandFailedError as error:
+        log.info("%s: no GPU is used: %s", link.address, error)
+        return "cpu"
+
+
+def _probe(link: BoardLink, device: str) -> DeviceFingerprint:
+    fields = link.call("probe", {"device": device}, timeout_s=_PROBE_TIMEOUT_S).fields
+    kind, facts = fields.get("device_kind"), fields.get("fields")
+    if kind not in ("cpu", "cuda") or not isinstance(facts, dict):
+        raise MeasureError(f"{link.address}: its fingerprint cannot be read: {fields!r:.200}")
+    return DeviceFingerprint(str(kind), {str(k): str(v) for k, v in facts.items()})
+
+
+def _batches(jobs: Sequence[MeasureJob], num_jobs: int) -> list[list[int]]:
+    """Positions of jobs: whole groups, about num_jobs at once."""
+    groups: dict[int, list[int]] = {}
+    for index, job in enumerate(jobs):
+        groups.setdefault(job.group, []).append(index)
+    batches: list[list[int]] = []
+    for members in groups.values():
+        if not batches or len(batches[-1]) + len(members) > num_jobs:
+            batches.append([])
+        batches[-1].extend(members)
+    return batches
+
+
+def _timing(row: Sequence[Any], conditions: Any) -> Timing:
+    """A timing from what a board says, which is checked.
+
+    Raises:
+        ValueError: it cannot be a timing.
+    """
+    _, median_us, p20_us, p80_us, num_repeats, error = row
+    for value in (median_us, p20_us, p80_us):
+        if value is not None and not (type(value) in (int, float) and 0 <= value < 1e12):
+            raise ValueError(f"{value!r} is no time in microseconds")
+    if type(num_repeats) is not int or num_repeats < 0 or not isinstance(error, str):
+        raise ValueError(f"{row!r} is no result")
+    if (median_us is None) != bool(error):
+        raise ValueError(f"{row!r} has a time and an error, or neither")
+    timing = Timing(median_us, p20_us, p80_us, num_repeats, error[:2000])
+    return replace(timing, observed=str(conditions)[:500])
