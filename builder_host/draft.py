@@ -75,7 +75,7 @@ def make_draft(
         layer_rules=config.layer_precision,
         tensor_rules=config.tensor_precision,
     )
-    if reference is not None and applied.quantisation is not None:
+    if reference is not None and applied.num_int8_layers:
         reference = reference_outputs(network)
     choice = FamilyChoice(backend.families, backend.target)
     formats = layout_assignment.run(network, choice, num_workers)

@@ -207,6 +207,27 @@ def evaluate(expr: Expr, operands: Sequence[Array]) -> Array:
             )
 
 
+def evaluate_single(expr: Expr, operands: Sequence[npt.NDArray[np.float32]]) -> Array:
+    """Evaluate in float32 throughout: literals are rounded first, every operation once."""
+    literals: list[Array] = []
+
+    def without_literals(node: Expr) -> Expr:
+        match node:
+            case Const(value=value):
+                literals.append(np.asarray(value, dtype=np.float32))
+                return Input(len(operands) + len(literals) - 1)
+            case Unary(op=op, x=x):
+                return Unary(op, without_literals(x))
+            case Binary(op=op, a=a, b=b):
+                return Binary(op, without_literals(a), without_literals(b))
+            case Select(condition=condition, a=a, b=b):
+                return Select(*(without_literals(part) for part in (condition, a, b)))
+            case _:
+                return node
+
+    return evaluate(without_literals(expr), [*operands, *literals])
+
+
 def text(expr: Expr) -> str:
     """Canonical text: equal trees give equal text, and the text names every constant exactly."""
     match expr:

@@ -9,9 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from builder_host.errors import NetworkError
+from builder_host.expressions import (
+    Expr,
+    Input,
+    evaluate_single,
+    is_rounded,
+    keeps_integers,
+)
 from builder_host.network import layers as kinds
 from builder_host.network.network import Layer, Network, Tensor
 from builder_host.network.pointwise_kind import as_reference, evaluate_expression
+from builder_host.network.rules import EIGHT_BITS
 from planformat.datatypes import DataType
 
 Array = npt.NDArray[Any]
@@ -64,12 +72,20 @@ def evaluate_network(
 def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
     """Outputs of one layer, epilogue included, for values in their reference class.
 
+    Expressions that read or store 8-bit integers are evaluated in float32, as kernels do: a value
+    on the edge between two integers then falls to the same side.
+
     Raises:
         NetworkError: the reference gives another shape than was inferred.
     """
     own = len(layer.own_inputs)
     with np.errstate(all="ignore"):
-        outputs = kinds.definition(layer.kind).reference(layer.params, inputs[:own])
+        if layer.kind == "pointwise" and _is_quantised(layer):
+            wide = _evaluated(layer.params.expr, inputs, layer)
+            kind = _numpy_kind(layer.outputs[0].dtype)
+            outputs = [np.broadcast_to(as_reference(wide, kind), layer.outputs[0].shape)]
+        else:
+            outputs = kinds.definition(layer.kind).reference(layer.params, inputs[:own])
     outputs = [
         as_reference(value, _numpy_kind(tensor.dtype))
         if layer.epilogue is None and value.dtype.kind != _numpy_kind(tensor.dtype)
@@ -77,7 +93,7 @@ def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
         for tensor, value in zip(layer.outputs, outputs, strict=True)
     ]
     if layer.epilogue is not None:
-        value = evaluate_expression(layer.epilogue.expr, [outputs[0], *inputs[own:]])
+        value = _evaluated(layer.epilogue.expr, [outputs[0], *inputs[own:]], layer)
         outputs[0] = np.broadcast_to(
             as_reference(value, _numpy_kind(layer.outputs[0].dtype)), layer.outputs[0].shape
         )
@@ -91,6 +107,26 @@ def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
                 f"inferred was {tensor.shape}"
             )
     return outputs
+
+
+def _is_quantised(layer: Layer) -> bool:
+    """Whether a layer maps between 8-bit integers and real numbers, or rounds to the former."""
+    if layer.kind == "pointwise":
+        expr = layer.params.expr
+    else:
+        expr = layer.epilogue.expr if layer.epilogue else Input(0)
+    if keeps_integers(expr):
+        return False
+    stored = layer.outputs[0].dtype
+    reads = any(t.dtype in EIGHT_BITS for t in layer.inputs)
+    return (stored in EIGHT_BITS and is_rounded(expr)) or (stored.is_float and reads)
+
+
+def _evaluated(expr: Expr, operands: list[Array], layer: Layer) -> Array:
+    if not _is_quantised(layer):
+        return evaluate_expression(expr, operands)
+    with np.errstate(all="ignore"):
+        return np.asarray(evaluate_single(expr, [np.asarray(x, np.float32) for x in operands]))
 
 
 def _checked_inputs(network: Network, inputs: Mapping[str, Array]) -> dict[Tensor, Array]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from builder_host.expressions import Binary, Expr, Input, num_operations, substitute
+from builder_host.expressions import Binary, Expr, Input, is_rounded, num_operations, substitute
 from builder_host.network.editing import bypass_layer, move_before, update_layer
 from builder_host.network.network import Epilogue, Layer, Network, Tensor
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.passes.channels import channel_axis, is_per_channel
 from builder_host.passes.expression_rewrite import ordered
 
@@ -76,7 +77,7 @@ def _fuse_consumer(network: Network, layer: Layer) -> bool:
     (consumer,) = readers
     if consumer.kind != "pointwise" or consumer.epilogue is not None:
         return False
-    if consumer.output.type != raw.type or not raw.dtype.is_float:
+    if not _stores_what(consumer, raw, layer):
         return False
     others = [t for t in consumer.inputs if t is not raw]
     if not all(_is_operand(t, layer) for t in others):
@@ -98,6 +99,7 @@ def _fuse_consumer(network: Network, layer: Layer) -> bool:
         return False
     operands = [_canonical(network, layer, t) for t in operands]
     move_before(network, layer, consumer)
+    raw.type = consumer.output.type
     update_layer(
         network,
         layer,
@@ -109,8 +111,18 @@ def _fuse_consumer(network: Network, layer: Layer) -> bool:
     return True
 
 
+def _stores_what(consumer: Layer, raw: Tensor, layer: Layer) -> bool:
+    """Whether the layer can store what the consumer does: its own type, or 8 bits from 8 bits."""
+    if consumer.output.shape != raw.shape or not raw.dtype.is_float:
+        return False
+    if layer.inputs[0].dtype in EIGHT_BITS and consumer.output.dtype in EIGHT_BITS:
+        return is_rounded(consumer.params.expr)
+    return consumer.output.dtype is raw.dtype
+
+
 def _is_operand(tensor: Tensor, layer: Layer) -> bool:
-    if tensor.dtype is not layer.output.dtype:
+    is_quantised = layer.inputs[0].dtype in EIGHT_BITS and not tensor.is_constant
+    if tensor.dtype is not layer.output.dtype and not (is_quantised and tensor.dtype in EIGHT_BITS):
         return False
     if tensor.is_constant:
         return is_per_channel(tensor.shape, layer.output.shape, channel_axis(layer))

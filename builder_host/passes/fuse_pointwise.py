@@ -9,6 +9,7 @@ from builder_host.expressions import (
     Select,
     Unary,
     children,
+    is_rounded,
     keeps_integers,
     num_operations,
     substitute,
@@ -17,6 +18,7 @@ from builder_host.network.editing import remove_layer, update_layer
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Layer, Network, Tensor
 from builder_host.network.pointwise_kind import is_boolean
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.passes.expression_rewrite import compact, simplify
 from planformat.datatypes import DataType
 
@@ -79,7 +81,7 @@ def fused_expression(
     expr = substitute(layer.params.expr, places)
     if num_operations(expr) > MAX_OPERATIONS:
         return None
-    if all(t.dtype.is_float for t in inputs):
+    if tensor.dtype.is_float and all(t.dtype.is_float or t.dtype in EIGHT_BITS for t in inputs):
         expr = simplify(expr)
     # the fused tensor is no longer read; the producer's inputs give its shape
     inputs[inputs.index(tensor)] = inputs[len(layer.inputs)]
@@ -103,10 +105,24 @@ def _operations(expr: Expr) -> frozenset[str]:
     return own.union(*(_operations(child) for child in children(expr)))
 
 
+def _is_dequantising(layer: Layer) -> bool:
+    """Whether 8-bit values are read as real numbers."""
+    return layer.output.dtype is DataType.FLOAT32 and any(
+        t.dtype in EIGHT_BITS for t in layer.inputs
+    )
+
+
+def _stores_reals(layer: Layer) -> bool:
+    """Whether a layer computes in real numbers: its output is a float, or quantised anew."""
+    return layer.output.dtype is DataType.FLOAT32 or is_rounded(layer.params.expr)
+
+
 def _types_agree(producer: Layer, layer: Layer) -> bool:
     """One element type besides BOOL, and BOOL results come from comparisons or logic."""
     tensors = [*producer.inputs, *layer.inputs, producer.output, layer.output]
     others = {t.dtype for t in tensors if t.dtype is not DataType.BOOL}
+    if _is_dequantising(producer) and _stores_reals(layer):
+        others -= EIGHT_BITS
     if len(others) > 1:
         return False
     if not all(dtype.is_float for dtype in others) and not keeps_integers(producer.params.expr):

@@ -50,6 +50,8 @@ def _is_candidate(network: Network, layer: Layer, readers: list[Layer]) -> bool:
         return False
     if layer.output.shape[1] % CHANNEL_MULTIPLE or len(layer.own_inputs) != 2:
         return False
+    if not layer.inputs[0].dtype.is_float:
+        return False
     if layer.output in network.outputs or any(y.kind == "concatenation" for y in readers):
         return False
     axis = channel_axis(layer)

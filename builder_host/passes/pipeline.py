@@ -11,9 +11,11 @@ from builder_host.passes import (
     fold_batch_norm_scale,
     fold_constants,
     fold_padding,
+    fold_requantise,
     fuse_epilogue,
     fuse_fully_connected,
     fuse_pointwise,
+    fuse_quantised,
     merge_sibling_convolutions,
     reduce_to_pooling,
     remove_dead_layers,
@@ -30,6 +32,7 @@ Observer = Callable[[int, str, Network], None]
 
 # Forced orders, each with its reason:
 #  expand_plugins first: a plugin that is an expression is then a layer that every pass knows.
+#  fuse_quantised before fold_constants: dequantised weights would become floats.
 #  fold_constants next: shapes, weights and scales that the model computes become constants, which
 #    every later pattern looks for.
 #  widen_half before anything that makes constants: all of them are then float32.
@@ -44,11 +47,13 @@ Observer = Callable[[int, str, Network], None]
 #    after fold_padding: a shift before a convolution is folded only where nothing is padded.
 #  fuse_pointwise before fuse_epilogue: one fused layer is moved instead of a chain whose middle
 #    might not qualify.
+#  fold_requantise after fuse_epilogue: scales and rounding then stand in one expression.
 #  merge_sibling_convolutions after fuse_epilogue: siblings must agree in their whole epilogue.
 #  fold_constants, remove_dead_layers last: what the others left over.
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("expand_plugins", expand_plugins.run),
     ("remove_dead_layers", remove_dead_layers.run),
+    ("fuse_quantised", fuse_quantised.run),
     ("fold_constants", fold_constants.run),
     ("widen_half", widen_half.run),
     ("split_recurrent", split_recurrent.run),
@@ -62,6 +67,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("fold_batch_norm_scale", fold_batch_norm_scale.run),
     ("fuse_pointwise", fuse_pointwise.run),
     ("fuse_epilogue", fuse_epilogue.run),
+    ("fold_requantise", fold_requantise.run),
     ("merge_sibling_convolutions", merge_sibling_convolutions.run),
     ("remove_identities", remove_identities.run),
     ("fold_constants", fold_constants.run),

@@ -1,13 +1,13 @@
-"""Quantised products (QLinear*, *Integer), as float arithmetic between rounding steps.
+"""Quantised operators (QLinear*, *Integer) as dequantise, float arithmetic, quantise.
 
-Products of 8-bit values are exact in float32 up to 2^24; sums of INT32 are kept in float64 by the
-references and in float32 by kernels.
+`passes/fuse_quantised` turns products of dequantised tensors into products of integers.
 """
 
 from __future__ import annotations
 
 from builder_host.expressions import Binary, Input, Unary, clip
 from builder_host.importers.onnx.node import Node
+from builder_host.importers.onnx.ops.quantize import dequantised
 from builder_host.importers.onnx.registry import operator
 from builder_host.importers.onnx.windows import check_kernel_shape, read_window
 from builder_host.network.layers.convolution import ConvolutionParams
@@ -22,8 +22,8 @@ _RANGES = {DataType.INT8: (-128.0, 127.0), DataType.UINT8: (0.0, 255.0)}
 def qlinear_conv(node: Node) -> Tensor:
     """Convolution of dequantised values, quantised again; the bias is INT32 of both scales."""
     x_scale, w_scale = _parameter(node, 1), _parameter(node, 4, channel_of=3)
-    x = node.binary("mul", _centred(node, 0, 2), x_scale)
-    w = node.binary("mul", _centred(node, 3, 5, channel_axis=0), w_scale)
+    x = dequantised(node, node.input(0), x_scale, _zero(node, 2))
+    w = dequantised(node, node.input(3), w_scale, _zero(node, 5, channel_of=3))
     bias = node.optional(8)
     inputs = [x, w]
     if bias is not None:
@@ -42,8 +42,8 @@ def conv_integer(node: Node) -> Tensor:
 @operator("QLinearMatMul", since=(10, 21))
 def qlinear_matmul(node: Node) -> Tensor:
     """Product of dequantised values, quantised again."""
-    a = node.binary("mul", _centred(node, 0, 2), _parameter(node, 1))
-    b = node.binary("mul", _centred(node, 3, 5), _parameter(node, 4))
+    a = dequantised(node, node.input(0), _parameter(node, 1), _zero(node, 2))
+    b = dequantised(node, node.input(3), _parameter(node, 4), _zero(node, 5))
     return _quantized(node, node.add("matrix_multiply", MatrixMultiplyParams(), a, b), 6, 7)
 
 
@@ -58,8 +58,8 @@ def matmul_integer(node: Node) -> Tensor:
 @operator("QLinearAdd", since=(1,), domain="com.microsoft")
 def qlinear_add(node: Node) -> Tensor:
     """Sum of dequantised values, quantised again (ONNX Runtime's operator)."""
-    a = node.binary("mul", _centred(node, 0, 2), _parameter(node, 1))
-    b = node.binary("mul", _centred(node, 3, 5), _parameter(node, 4))
+    a = dequantised(node, node.input(0), _parameter(node, 1), _zero(node, 2))
+    b = dequantised(node, node.input(3), _parameter(node, 4), _zero(node, 5))
     return _quantized(node, node.binary("add", a, b), 6, 7)
 
 
@@ -86,6 +86,13 @@ def _centred(node: Node, number: int, zero: int, *, channel_axis: int | None = N
     if point.values is not None and not point.values.any():
         return x
     return node.binary("sub", x, point)
+
+
+def _zero(node: Node, number: int, *, channel_of: int | None = None) -> Tensor | None:
+    """A zero point as FLOAT32, or None when it is left out."""
+    if node.optional(number) is None:
+        return None
+    return _parameter(node, number, channel_of=channel_of)
 
 
 def _parameter(node: Node, number: int, *, channel_of: int | None = None) -> Tensor:

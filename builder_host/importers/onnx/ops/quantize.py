@@ -6,7 +6,9 @@ from builder_host.expressions import Binary, Input, Unary, clip
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.importers.onnx.weights import element_type
+from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Tensor
+from builder_host.network.rules import EIGHT_BITS
 from planformat.datatypes import DataType
 
 _RANGES = {
@@ -46,14 +48,8 @@ def dequantize_linear(node: Node) -> Tensor:
     scale = _along_axis(node, x, 1)
     code = node.attr_int("output_dtype", 0)
     dtype = element_type(code, "attribute 'output_dtype'") if code else scale.dtype
-    values = node.cast(x, scale.dtype)
-    if node.optional(2) is None:
-        result = node.binary("mul", values, scale)
-    else:
-        zero = node.cast(_along_axis(node, x, 2), scale.dtype)
-        difference = Binary("sub", Input(0), Input(1))
-        result = node.pointwise(Binary("mul", difference, Input(2)), values, zero, scale)
-    return node.cast(result, dtype)
+    zero = None if node.optional(2) is None else _along_axis(node, x, 2)
+    return node.cast(dequantised(node, x, scale, zero), dtype)
 
 
 @operator("DynamicQuantizeLinear", since=(11,))
@@ -70,6 +66,28 @@ def dynamic_quantize_linear(node: Node) -> list[Tensor]:
     expr = clip(Binary("add", quotient, Input(2)), 0.0, 255.0)
     y = node.pointwise(expr, x, scale, point, dtype=DataType.UINT8)
     return [y, scale, node.cast(point, DataType.UINT8)]
+
+
+def dequantised(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+    """(x - zero) * scale as one layer, which later passes recognise.
+
+    Weights of 8 bits stay the integers that they are: the layer is kept although all is known.
+    """
+    if zero is not None and zero.values is not None and not zero.values.any():
+        zero = None
+    if zero is None:
+        inputs, expr = [x, scale], Binary("mul", Input(0), Input(1))
+    else:
+        inputs = [x, node.cast(zero, scale.dtype), scale]
+        expr = Binary("mul", Binary("sub", Input(0), Input(1)), Input(2))
+    is_weights = x.is_constant and x.type.rank >= 2 and x.dtype in EIGHT_BITS
+    if not is_weights or scale.dtype is not DataType.FLOAT32:
+        return node.pointwise(expr, *inputs, dtype=scale.dtype)
+    name = node.scratch_name(f"{x.name}:dequantised")
+    params = PointwiseParams(expr, scale.dtype)
+    layer = node.network.add_layer("pointwise", params, inputs, name, origin=node.where)
+    node.created.append(layer.output)
+    return layer.output
 
 
 def _along_axis(node: Node, x: Tensor, number: int) -> Tensor:
