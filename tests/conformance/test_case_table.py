@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cases import DATA, Case, case, load, model_paths, preprocessed
+from support.recurrent_models import character_network, speech, speech_chunks
 
 import builder_host as bh
 import runtime_edge as rt
@@ -49,6 +50,8 @@ ONNX = [
     "onnx/super_resolution/zoo",
     "onnx/ultraface/pair",
     "onnx/classify/squeezenet_fp16",
+    "onnx/classify/shufflenet_int8",
+    "onnx/trt_polygraphy/qdq_conv",
     "onnx/yunet/pair",
     "onnx/fastestdet/dog",
     "onnx/selfie_seg/pair",
@@ -56,6 +59,12 @@ ONNX = [
     "onnx/tract/averagepool_count_include_pad",
 ]
 UFF = ["uff/allcnn/digits", "uff/ppo/random8"]
+RECURRENT = [
+    "onnx/tract/byte_sb_bidi_lstm",
+    "rnn/silero/three_words",
+    "rnn/dtln/yes",
+    "rnn/charrnn_shakespeare/the",
+]
 LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet", "vgg19"]
 
 
@@ -203,5 +212,74 @@ def test_lenet_gets_990_of_1000_digits(config, tmp_path):
     assert right == 990 if config.precision == "fp32" else abs(right - 990) <= 1
 
 
+def test_bidirectional_byte_lstm(config, tmp_path):
+    one = case("onnx/tract/byte_sb_bidi_lstm")
+    values = load(one.inputs["input"])
+    (path,) = model_paths(one)
+    network = bh.import_onnx(path, shapes={"input": values.shape})
+    (result,) = run_plan(network, config, tmp_path / "case.plan", [{"input": values}])
+    ((output, stored),) = one.outputs.items()
+    check(config, result[output], load(stored), atol=one.atol)
+
+
+def run_chain(network, config, path, rows, states):
+    """Run a plan row after row; `states` maps an input to the output that it gets next."""
+    bh.build(network, config).save(path)
+    shapes = {t.name: t.shape for t in network.inputs}
+    held = {name: np.zeros(shapes[name], np.float32) for name in states}
+    results = []
+    with rt.load(path) as engine, engine.create_context() as context:
+        for row in rows:
+            found = context.execute({**row, **held})
+            results.append({name: np.array(values) for name, values in found.items()})
+            held = {name: results[-1][output] for name, output in states.items()}
+    return results
+
+
+def test_voice_activity(config, tmp_path):
+    one = case("rnn/silero/three_words")
+    chunks = speech_chunks(speech(one.inputs["audio"]))
+    shapes = {"input": chunks[0].shape, "state": (2, 1, 128)}
+    network = bh.import_onnx(next(model_paths(one)), shapes=shapes)
+    rate = {"sr": np.asarray(16000, np.int64)} if "sr" in {t.name for t in network.inputs} else {}
+    rows = [{"input": chunk, **rate} for chunk in chunks]
+    results = run_chain(network, config, tmp_path / "vad.plan", rows, {"state": "stateN"})
+    actual = np.concatenate([result["output"].ravel() for result in results])
+    check(config, actual, load(one.outputs["output"]), atol=one.atol)
+    check(config, results[-1]["stateN"], load(one.outputs["stateN"]), atol=one.atol)
+
+
+def test_speech_denoiser(config, tmp_path):
+    one = case("rnn/dtln/yes")
+    network = bh.import_onnx(next(model_paths(one)))
+    rows = [{"input_2": frame[None]} for frame in load(one.inputs["input_2"])]
+    results = run_chain(
+        network, config, tmp_path / "dtln.plan", rows, {"input_3": "tf_op_layer_stack_2"}
+    )
+    masks = np.concatenate([result["activation_2"] for result in results])
+    check(config, masks, load(one.outputs["activation_2"]), atol=one.atol)
+    state = results[-1]["tf_op_layer_stack_2"]
+    check(config, state, load(one.outputs["tf_op_layer_stack_2"]), atol=one.atol)
+
+
+def test_character_network_writes_the_same_text(config, tmp_path):
+    one = case("rnn/charrnn_shakespeare/the")
+    network, embedding, numbers = character_network(one.models[0])
+    letters = {number: letter for letter, number in numbers.items()}
+    text = (DATA / one.outputs["text"]).read_text()
+    expected = load(one.outputs["logits"])
+    # Told what TensorFlow wrote, the logits agree and the largest of each row is the next letter:
+    # then the network left to itself writes the same.
+    rows = [{"row": embedding[numbers[letter]][None, None]} for letter in text[: len(expected)]]
+    states = {"hidden": "last_hidden", "cell": "last_cell"}
+    results = run_chain(network, config, tmp_path / "text.plan", rows, states)
+    logits = np.stack([result["logits"].ravel() for result in results])
+    check(config, logits, expected, atol=one.atol)
+    if config.precision == "fp32":
+        seed = one.inputs["text"]
+        written = "".join(letters[int(row.argmax())] for row in logits[len(seed) - 1 :])
+        assert seed + written == text
+
+
 def test_every_case_named_in_the_table_exists():
-    assert all(isinstance(case(case_id), Case) for case_id in [*CAFFE, *ONNX, *UFF])
+    assert all(isinstance(case(case_id), Case) for case_id in [*CAFFE, *ONNX, *RECURRENT, *UFF])
