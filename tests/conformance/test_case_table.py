@@ -50,8 +50,6 @@ ONNX = [
     "onnx/super_resolution/zoo",
     "onnx/ultraface/pair",
     "onnx/classify/squeezenet_fp16",
-    "onnx/classify/shufflenet_int8",
-    "onnx/trt_polygraphy/qdq_conv",
     "onnx/yunet/pair",
     "onnx/fastestdet/dog",
     "onnx/selfie_seg/pair",
