@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from builder_host.backend import Backend, LinkedCode
-from builder_host.draft import Draft
-from builder_host.kernels.family import GridLaunch, Launch, Program
+from builder_host.kernels.family import GridLaunch, Launch
 from builder_host.memory_plan import ArenaPlan, Lifetime, plan_memory
 from builder_host.network.network import Tensor
-from builder_host.placement import Operation, Placement, View
-from builder_host.tune.select import Selection
+from builder_host.placement import Placement, View
+from builder_host.step_details import operation_details
+from builder_host.tuned import TunedOperation, TunedProfile
 from builder_host.weights_region import WeightsRegion
+from planformat.details import (
+    ArenaDetails,
+    OperationDetails,
+    PlanDetails,
+    ProfileDetails,
+    encode_details,
+)
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import (
     Argument,
@@ -26,23 +33,6 @@ from planformat.plan import (
     Step,
     Variant,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TunedOperation:
-    """An operation with the tactic chosen for it and the program that it gave."""
-
-    operation: Operation
-    selection: Selection
-    program: Program
-
-
-@dataclass(frozen=True, slots=True)
-class TunedProfile:
-    """A profile with a tactic for each of its operations, in order."""
-
-    draft: Draft
-    operations: tuple[TunedOperation, ...]
 
 
 def emit_plan(
@@ -74,14 +64,15 @@ def emit_plan(
     ]
     weights, chunk_lengths, offsets = region.finish()
     code = backend.link([item.program for profile in profiles for item in profile.operations])
+    emitted = [
+        _profile(profile, own_keys, offsets, code)
+        for profile, own_keys in zip(profiles, keys, strict=True)
+    ]
     variant = Variant(
         fingerprint=fingerprint,
         code_objects=code.code_objects,
         kernels=code.kernels,
-        profiles=tuple(
-            _profile(profile, own_keys, offsets, code)
-            for profile, own_keys in zip(profiles, keys, strict=True)
-        ),
+        profiles=tuple(profile for profile, _ in emitted),
     )
     return Plan(
         name=network.name,
@@ -93,6 +84,7 @@ def emit_plan(
         weights=weights.data,
         chunk_lengths=chunk_lengths,
         provenance=dict(sorted(provenance.items())),
+        details=encode_details(PlanDetails((tuple(details for _, details in emitted),))),
     )
 
 
@@ -101,12 +93,14 @@ def _profile(
     keys: Sequence[Sequence[bytes | None]],
     offsets: Mapping[bytes, int],
     code: LinkedCode,
-) -> Profile:
+) -> tuple[Profile, ProfileDetails]:
     network, placement, tuned = profile.draft.network, profile.draft.placement, profile.operations
     bindings = [*network.inputs, *network.outputs]
     binding_index = {tensor: index for index, tensor in enumerate(bindings)}
-    arena = plan_memory(_lifetimes(placement, tuned, binding_index))
+    lifetimes = _lifetimes(placement, tuned, binding_index)
+    arena = plan_memory(lifetimes)
     steps: list[Step] = []
+    operations: list[OperationDetails] = []
     names: set[str] = set()
     for index, item in enumerate(tuned):
         arguments = _arguments(item, index, keys[index], offsets, arena, binding_index)
@@ -115,7 +109,9 @@ def _profile(
             if len(item.program.launches) > 1:
                 name = f"{name} [{number}/{len(item.program.launches)}]"
             steps.append(_step(_unique(name, names), launch, item, code, arguments))
-    return Profile(
+        own_steps = tuple(range(len(steps) - len(item.program.launches), len(steps)))
+        operations.append(operation_details(item, own_steps))
+    made = Profile(
         name=profile.draft.name,
         shapes=tuple(tensor.shape for tensor in bindings),
         steps=tuple(steps),
@@ -123,6 +119,13 @@ def _profile(
         arena_lower_bound_bytes=arena.lower_bound_bytes,
         num_workers=max((item.operation.problem.num_workers for item in tuned), default=1),
     )
+    buffers = tuple(
+        ArenaDetails(
+            life.name, arena.offsets[life.name], life.size_bytes, life.first_step, life.last_step
+        )
+        for life in lifetimes
+    )
+    return made, ProfileDetails(made.name, tuple(operations), buffers)
 
 
 def _step(

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from builder_host.emit import TunedProfile
-from builder_host.tune.select import Tuner, TuneSummary
+from builder_host.tune.select import TuneSummary
+from builder_host.tuned import TunedProfile
 from planformat.plan import Plan
 
 
@@ -82,7 +82,10 @@ class BuildReport:
 
 
 def make_report(
-    plan: Plan, tuned: Sequence[TunedProfile], tuner: Tuner, accuracy: Mapping[str, float]
+    plan: Plan,
+    tuned: Sequence[TunedProfile],
+    summary: TuneSummary,
+    accuracy: Mapping[str, float],
 ) -> BuildReport:
     """Collect the figures of a build."""
     rows = []
@@ -96,7 +99,7 @@ def make_report(
                     item.operation.name,
                     problem.kind,
                     candidate.tactic.text,
-                    len(tuner.candidates(problem)),
+                    item.selection.num_candidates,
                     timing.median_us if timing is not None else None,
                     candidate.estimate_us,
                     tuple(layout.text() for layout in problem.inputs),
@@ -112,7 +115,7 @@ def make_report(
     return BuildReport(
         plan.name,
         tuple(rows),
-        tuner.summary,
+        summary,
         len(plan.weights),
         sum(len(code.data) for code in plan.variants[0].code_objects),
         profile.arena_bytes,

@@ -30,11 +30,14 @@ class SectionKind(enum.IntEnum):
     CHUNKS = 2
     SIGNATURE = 3
     WEIGHTS = 4
+    DETAILS = 5
     CODE = 0x100
 
 
 FIRST_CODE_ZONE_KIND = 0x100
 _KNOWN_KINDS = frozenset(SectionKind)
+_SINGLE_KINDS = _KNOWN_KINDS - {SectionKind.CODE}
+_IGNORABLE_KINDS = frozenset({SectionKind.DETAILS})
 
 
 FLAG_CODE_ZONE = 1
@@ -235,8 +238,11 @@ def _parse_entry(head: bytes, at: int, index: int, source: str) -> SectionEntry:
     if flags & ~_KNOWN_FLAGS:
         raise PlanVersionError(f"{where}, byte {at + 4}: flags {flags:#x} are not known")
     is_known = kind in _KNOWN_KINDS
-    if is_known and flags & FLAG_MAY_IGNORE:
-        raise PlanFormatError(f"{where}, byte {at + 4}: this kind may not be ignored")
+    if is_known and bool(flags & FLAG_MAY_IGNORE) != (kind in _IGNORABLE_KINDS):
+        raise PlanFormatError(
+            f"{where}, byte {at + 4}: flags {flags:#x} are wrong, this kind "
+            f"{'may' if kind in _IGNORABLE_KINDS else 'may not'} be ignored"
+        )
     if not is_known and not flags & FLAG_MAY_IGNORE:
         raise PlanVersionError(
             f"{where}, byte {at}: this reader (format {VERSION_MAJOR}.{VERSION_MINOR}) does not "
@@ -270,8 +276,8 @@ def _check_layout(
     end, last_kind = head_length, 0
     for index, entry in enumerate(entries):
         where = f"plan {source}: section '{entry.name}' (table entry {index})"
-        is_repeated = entry.kind == last_kind and entry.kind != SectionKind.CODE
-        if entry.kind < last_kind or (is_repeated and not entry.flags & FLAG_MAY_IGNORE):
+        is_repeated = entry.kind == last_kind and entry.kind in _SINGLE_KINDS
+        if entry.kind < last_kind or is_repeated:
             raise PlanFormatError(
                 f"{where}: stands after '{section_name(last_kind)}'; kinds must ascend and only "
                 "code sections repeat"

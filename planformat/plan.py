@@ -167,6 +167,7 @@ class Plan:
         chunk_lengths: length of each content-addressed chunk; every one but the last is a
             multiple of 4096; their sum is len(weights).
         provenance: text facts about how the plan was made (no time, no path, no host name).
+        details: what `planformat.details` reads; empty when the plan carries none.
     """
 
     name: str
@@ -175,3 +176,4 @@ class Plan:
     weights: Buffer
     chunk_lengths: tuple[int, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    details: Buffer = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from dataclasses import replace
 from types import TracebackType
 
 from planformat import limits
@@ -53,6 +54,7 @@ def read_plan(
             f"{limits.MAX_MANIFEST_BYTES:,}"
         )
     code = [_content(view, e) for e in container.entries if e.kind == SectionKind.CODE]
+    details = container.find(SectionKind.DETAILS)
     plan = decode_manifest(
         _content(view, manifest),
         manifest.offset,
@@ -62,6 +64,8 @@ def read_plan(
         minor=container.minor,
         source=source,
     )
+    if details is not None:
+        plan = replace(plan, details=_content(view, details))
     check_plan(plan, source=source)
     return plan
 
@@ -100,7 +104,7 @@ class OpenPlan:
         """
         views = [code.data for variant in self.plan.variants for code in variant.code_objects]
         try:
-            for view in (self.plan.weights, *views):
+            for view in (self.plan.weights, self.plan.details, *views):
                 if isinstance(view, memoryview):
                     view.release()
             self._mapping.close()

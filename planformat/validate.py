@@ -54,6 +54,11 @@ def check_plan(plan: Plan, *, source: str = "plan") -> None:
     place = ["plan " + source]
     try:
         _check_text("name", plan.name, limits.MAX_NAME_BYTES)
+        if len(plan.details) > limits.MAX_DETAILS_BYTES:
+            raise PlanFormatError(
+                f"details have {len(plan.details):,} bytes, allowed are "
+                f"{limits.MAX_DETAILS_BYTES:,}"
+            )
         _check_mapping("provenance", plan.provenance, limits.MAX_PROVENANCE_FIELDS)
         _check_weights(plan)
         _check_bindings(plan.bindings)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from planformat import limits
 from planformat.container import (
     FLAG_CODE_ZONE,
+    FLAG_MAY_IGNORE,
     ZERO_HASH,
     SectionEntry,
     SectionKind,
@@ -28,6 +29,7 @@ from planformat.validate import check_plan
 
 _SMALL_ALIGNMENT = 64
 _PAGE_ALIGNMENT = 4096
+_FLAGS = {SectionKind.CODE: FLAG_CODE_ZONE, SectionKind.DETAILS: FLAG_MAY_IGNORE}
 
 
 def plan_bytes(plan: Plan, *, signing_key: bytes | None = None) -> bytes:
@@ -177,6 +179,8 @@ def _sections(plan: Plan, *, is_signed: bool) -> Iterator[_Section]:
         yield _Section(SectionKind.SIGNATURE, _SMALL_ALIGNMENT, ZERO_HASH, SECTION_BYTES, None)
     if weights:
         yield _Section(SectionKind.WEIGHTS, _PAGE_ALIGNMENT, weights_hash, len(weights), weights)
+    if plan.details:
+        yield _hashed(SectionKind.DETAILS, _SMALL_ALIGNMENT, bytes(plan.details))
     for content, digest in zip(contents, code, strict=True):
         yield _Section(SectionKind.CODE, _PAGE_ALIGNMENT, digest, len(content), content)
 
@@ -186,7 +190,7 @@ def _hashed(kind: SectionKind, alignment: int, content: bytes) -> _Section:
 
 
 def _entry(section: _Section, offset: int) -> SectionEntry:
-    flags = FLAG_CODE_ZONE if section.kind is SectionKind.CODE else 0
+    flags = _FLAGS.get(section.kind, 0)
     return SectionEntry(
         section.kind, flags, offset, section.length, section.alignment, section.sha256
     )

@@ -43,10 +43,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The candidate chosen for a problem; timing is None when it was only predicted."""
+    """The candidate chosen of so many; timing is None when it was only predicted."""
 
     candidate: Candidate
     timing: Timing | None
+    num_candidates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +181,14 @@ class Tuner:
         ]
         if good:
             _, _, timing, candidate = min(good, key=lambda item: item[:2])
-            return Selection(candidate, timing)
+            return Selection(candidate, timing, len(row))
         untried = [c for timing, _, c in timed if timing is None]
         if not untried:
             reasons = {timing.error for timing, _, _ in timed if timing is not None}
             raise UnsupportedError(
                 f"every candidate failed for {row[0].problem.text()}: {'; '.join(sorted(reasons))}"
             )
-        return Selection(untried[0], None)
+        return Selection(untried[0], None, len(row))
 
     def alternatives(self, problem: Problem, tolerance: float) -> list[Selection]:
         """Tactics at most `tolerance` times slower than the best, by time or by estimate."""
@@ -196,14 +197,14 @@ class Tuner:
         if best.timing is None or best.timing.median_us is None:
             limit = best.candidate.estimate_us * tolerance
             return [
-                Selection(c, None)
+                Selection(c, None, len(row))
                 for c in row
                 if c.estimate_us <= limit and self.cache.get(c.key) is None
             ]
         limit = best.timing.median_us * tolerance
         timed = [(self.cache.get(c.key), c) for c in row]
         close = [
-            (timing.median_us, order, Selection(c, timing))
+            (timing.median_us, order, Selection(c, timing, len(row)))
             for order, (timing, c) in enumerate(timed)
             if timing is not None and timing.median_us is not None and timing.median_us <= limit
         ]

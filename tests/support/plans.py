@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 
 from planformat.container import ENTRY, HEADER, SectionKind, seal_head
 from planformat.datatypes import DataType, TensorFormat
+from planformat.details import (
+    ArenaDetails,
+    OperationDetails,
+    PlanDetails,
+    ProfileDetails,
+    TensorDetails,
+    encode_details,
+)
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import (
     Argument,
@@ -32,6 +41,21 @@ CPU_FIELDS = {
     "cpu.num_cores": "4",
     "os.glibc": "2.28",
 }
+
+
+def sample_details() -> PlanDetails:
+    """Details of `sample_plan`, one operation per step."""
+    tensor = TensorDetails("data", "1x3x4x4:f32:LINEAR", 192, False)
+    weights = TensorDetails("w", "10x48:f32:LINEAR", 1920, True)
+    first = OperationDetails(
+        *("conv1 + relu1", "convolution", "model.onnx: node 0 'größe'", "p(1)", "max(x0, 0)"),
+        *(960, (tensor, weights), (tensor,), (0,), 12),
+    )
+    second = replace(first, name="fc", kind="fully_connected", epilogue="", steps=(1,))
+    arena = (ArenaDetails("conv1", 256, 512, 0, 1),)
+    both = ProfileDetails("b1", (first, second), arena)
+    only = ProfileDetails("b2", (first,), ())
+    return PlanDetails(((both, only), (both,), (replace(only, name="b1"),)))
 
 
 def sample_plan() -> Plan:
@@ -113,6 +137,7 @@ def sample_plan() -> Plan:
         weights=bytes(i * 7 % 256 for i in range(5000)),
         chunk_lengths=(4096, 904),
         provenance={"builder": "edgeplan 0.1.0", "model": "sample.onnx"},
+        details=encode_details(sample_details()),
     )
 
 

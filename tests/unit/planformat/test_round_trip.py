@@ -41,7 +41,7 @@ def test_equal_code_objects_share_a_section():
 
 def test_literal_head_of_a_tiny_plan():
     data = plan_bytes(tiny_plan())
-    assert data[:16] == b"\x89EPLAN\r\n" + b"\x01\x00\x00\x00" + b"\x80\x00\x00\x00"
+    assert data[:16] == b"\x89EPLAN\r\n" + b"\x01\x00\x01\x00" + b"\x80\x00\x00\x00"
     assert data[16:24] == len(data).to_bytes(8, "little")
     assert data[24:40] == bytes(16)
     assert data[40:56] == (128).to_bytes(8, "little") + b"\x01\x00\x00\x00\x40\x00\x00\x00"

@@ -1,0 +1,72 @@
+"""The details of a plan: round trip, hostile content, and readers that ignore them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from support.plans import sample_details, sample_plan
+
+from planformat import limits
+from planformat.details import plan_details
+from planformat.errors import PlanFormatError
+from planformat.reader import read_container, read_plan
+from planformat.writer import plan_bytes, sign_plan
+
+
+def test_round_trip_through_a_file():
+    plan = read_plan(plan_bytes(sample_plan()))
+    assert plan_details(plan) == sample_details()
+    assert plan_details(replace(plan, details=b"")) is None
+
+
+def test_the_section_may_be_ignored_and_survives_signing():
+    data = plan_bytes(sample_plan())
+    (entry,) = (e for e in read_container(data).entries if e.name == "details")
+    assert entry.flags == 2
+    signed = sign_plan(data, bytes(range(32)))
+    assert plan_details(read_plan(signed)) == sample_details()
+
+
+def change(path, value):
+    """Details with one value changed; the path is of keys and indices."""
+    tree = json.loads(sample_plan().details)
+    *parents, last = path
+    place = tree
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return replace(sample_plan(), details=json.dumps(tree).encode())
+
+
+OPERATION = ("variants", 0, 0, "operations", 0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (replace(sample_plan(), details=b"{"), "section 'details': Expecting"),
+        (replace(sample_plan(), details=b"[" * 100_000), "section 'details'"),
+        (replace(sample_plan(), details=b"\xff"), "section 'details'"),
+        (replace(sample_plan(), details=b"[]"), "expected an object with 'variants'"),
+        (replace(sample_plan(), details=b"{}"), "the field 'variants' is missing"),
+        (change(("variants",), []), "tells of 0 variants, the plan has 3"),
+        (change(("variants", 0, 0, "name"), "b9"), "its profiles are not b1, b2"),
+        (change((*OPERATION, "steps"), [1]), "does not list its 2 steps once each"),
+        (change((*OPERATION, "steps"), [-1]), "a step is -1"),
+        (change((*OPERATION, "kind"), 3), "'kind' is int, not a text"),
+        (change((*OPERATION, "num_operations"), 1.5), "'num_operations' is 1.5"),
+        (change((*OPERATION, "inputs"), {}), "expected a list, got dict"),
+        (change((*OPERATION, "inputs", 0, "is_constant"), 1), "is_constant is 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(plan, message):
+    with pytest.raises(PlanFormatError, match=message):
+        plan_details(plan, source="x")
+
+
+def test_size_is_bounded():
+    plan = replace(sample_plan(), details=bytes(limits.MAX_DETAILS_BYTES + 1))
+    with pytest.raises(PlanFormatError, match="details have 16,777,217 bytes, allowed are"):
+        plan_bytes(plan)
