@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from builder_host.codegen.indices import Dynamic, FloorDiv, Index, Minimum, Modulo, Var
+from builder_host.codegen.indices import (
+    Dynamic,
+    FloorDiv,
+    Index,
+    Minimum,
+    Modulo,
+    Var,
+    minimum,
+)
 from builder_host.codegen.loop_nest import (
     Apply,
     Buffer,
@@ -193,9 +201,12 @@ def bind_locals(value: Value, names: frozenset[str], lane: Index) -> Value:
             return replace(value, args=tuple(bind_locals(a, names, lane) for a in args))
         case Convert(x=x):
             return replace(value, x=bind_locals(x, names, lane))
-        case Guarded(value=inner, otherwise=otherwise):
+        case Guarded(conditions=conditions, value=inner, otherwise=otherwise):
             return replace(
                 value,
+                conditions=tuple(
+                    replace(c, index=_bind_in_index(c.index, names, lane)) for c in conditions
+                ),
                 value=bind_locals(inner, names, lane),
                 otherwise=bind_locals(otherwise, names, lane),
             )
@@ -211,9 +222,17 @@ def _bind_in_index(index: Index, names: frozenset[str], lane: Index) -> Index:
     result = Index((), index.const)
     for atom, factor in index.terms:
         bound: Index = Index(((atom, 1),))
-        if isinstance(atom, Dynamic):
-            value = bind_locals(atom.value, names, lane)
-            bound = Index(((Dynamic(value, atom.low, atom.high), 1),))
+        match atom:
+            case Dynamic(value=value, low=low, high=high):
+                bound = Index(((Dynamic(bind_locals(value, names, lane), low, high), 1),))
+            case FloorDiv(x=x, divisor=divisor):
+                bound = _bind_in_index(x, names, lane) // divisor
+            case Modulo(x=x, divisor=divisor):
+                bound = _bind_in_index(x, names, lane) % divisor
+            case Minimum(a=a, b=b):
+                bound = minimum(_bind_in_index(a, names, lane), _bind_in_index(b, names, lane))
+            case Var():
+                pass
         result = result + bound * factor
     return result
 

@@ -15,6 +15,7 @@ from builder_host.network.layers import definition
 from builder_host.network.layers.activation import ActivationParams
 from builder_host.network.layers.arg_reduce import ArgReduceParams
 from builder_host.network.layers.bit_cast import BitCastParams
+from builder_host.network.layers.box_selection import BoxSelectionParams
 from builder_host.network.layers.broadcast import BroadcastParams
 from builder_host.network.layers.cache_update import CacheUpdateParams
 from builder_host.network.layers.cast import CastParams
@@ -22,13 +23,16 @@ from builder_host.network.layers.concatenation import ConcatenationParams
 from builder_host.network.layers.convolution import ConvolutionParams
 from builder_host.network.layers.cumulative import CumulativeParams
 from builder_host.network.layers.deconvolution import DeconvolutionParams
+from builder_host.network.layers.deformable_convolution import DeformableConvolutionParams
 from builder_host.network.layers.elementwise import ElementwiseParams
 from builder_host.network.layers.fully_connected import FullyConnectedParams
 from builder_host.network.layers.gather import GatherParams
 from builder_host.network.layers.gather_elements import GatherElementsParams
 from builder_host.network.layers.gather_nd import GatherNdParams
+from builder_host.network.layers.grid_sample import GridSampleParams
 from builder_host.network.layers.lrn import LrnParams
 from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
+from builder_host.network.layers.max_pool_indices import MaxPoolIndicesParams
 from builder_host.network.layers.non_zero import NonZeroParams
 from builder_host.network.layers.normalize import NormalizeParams
 from builder_host.network.layers.pad import PadParams
@@ -40,6 +44,7 @@ from builder_host.network.layers.reformat import ReformatParams
 from builder_host.network.layers.reshape import ReshapeParams
 from builder_host.network.layers.resize import ResizeParams
 from builder_host.network.layers.reverse_sequence import ReverseSequenceParams
+from builder_host.network.layers.roi_align import RoiAlignParams
 from builder_host.network.layers.scale import ScaleParams
 from builder_host.network.layers.scatter_elements import ScatterElementsParams
 from builder_host.network.layers.scatter_nd import ScatterNdParams
@@ -89,9 +94,9 @@ def resize_case(shape: tuple[int, ...], out: tuple[int, ...], mode: str, coord: 
     return Case("resize", params, f32(shape), 64)
 
 
-def pool_case(mode: str, include: bool, shape: tuple[int, ...], out: tuple[int, ...]) -> Case:
+def pool_params(mode: str, include: bool, out: tuple[int, ...]) -> PoolingParams:
     rank = len(out)
-    params = PoolingParams(
+    return PoolingParams(
         mode,
         (3,) * rank,
         (2,) * rank,
@@ -101,7 +106,10 @@ def pool_case(mode: str, include: bool, shape: tuple[int, ...], out: tuple[int, 
         (1,) * rank,
         include,  # type: ignore[arg-type]
     )
-    return Case("pooling", params, f32(shape), 9)
+
+
+def pool_case(mode: str, include: bool, shape: tuple[int, ...], out: tuple[int, ...]) -> Case:
+    return Case("pooling", pool_params(mode, include, out), f32(shape), 9)
 
 
 X4 = (2, 19, 7, 9)
@@ -286,6 +294,73 @@ CASES: dict[str, Case] = {
         70,
     ),
     "bit_xor": Case("elementwise", ElementwiseParams("bit_xor"), (((50,), U8), ((50,), U8)), low=0),
+    **{
+        f"grid_{mode}_{padding}": Case(
+            "grid_sample",
+            GridSampleParams(mode, padding, mode == "linear"),  # type: ignore[arg-type]
+            f32((2, 5, 7, 9), (2, 6, 8, 2)),
+            64,
+        )
+        for mode in ("nearest", "linear", "cubic")
+        for padding in ("zeros", "border", "reflection")
+    },
+    "grid_volume": Case(
+        "grid_sample",
+        GridSampleParams("linear", "zeros", False),
+        f32((2, 3, 4, 5, 6), (2, 3, 4, 5, 3)),
+        64,
+    ),
+    "grid_line": Case(
+        "grid_sample", GridSampleParams("linear", "reflection", True), f32((2, 3, 1), (2, 4, 1)), 64
+    ),
+    "roi_align": Case(
+        "roi_align",
+        RoiAlignParams("average", (3, 4), 2, 2.0, True),
+        (((2, 5, 9, 8), F32), ((6, 4), F32), ((6,), I64)),
+        64,
+        (),
+        0,
+        2,
+    ),
+    "roi_align_adaptive": Case(
+        "roi_align",
+        RoiAlignParams("average", (3, 2), 0, 0.03, False),
+        (((2, 5, 9, 8), F32), ((6, 4), F32), ((6,), I32)),
+        64,
+        (),
+        0,
+        3,
+    ),
+    "roi_align_max": Case(
+        "roi_align",
+        RoiAlignParams("max", (2, 2), 3, 1.0, False),
+        (((2, 5, 9, 8), F32), ((6, 4), F32), ((6,), I64)),
+        64,
+        (),
+        -1,
+        2,
+    ),
+    "deformable": Case(
+        "deformable_convolution",
+        DeformableConvolutionParams((2, 1), (1, 0), (1, 1), (1, 2), 2, 3, True, True),
+        f32((2, 6, 7, 9), (4, 3, 3, 2), (2, 36, 4, 8), (2, 18, 4, 8), (4,)),
+        80,
+        (1, 4),
+    ),
+    "pool_indices": Case(
+        "max_pool_indices", MaxPoolIndicesParams(pool_params("max", False, (4, 5))), f32(X4)
+    ),
+    "pool_indices_columns": Case(
+        "max_pool_indices", MaxPoolIndicesParams(pool_params("max", False, (4, 5)), True), f32(X4)
+    ),
+    "boxes": Case("box_selection", BoxSelectionParams(9, 0.2, 0.1), f32((2, 30, 4), (2, 3, 30)), 4),
+    "boxes_centred": Case(
+        "box_selection",
+        BoxSelectionParams(40, 0.1, None, True),
+        f32((1, 30, 4), (1, 2, 30)),
+        4,
+        is_positive=True,
+    ),
     "nearest": resize_case(X4, (2, 19, 14, 18), "nearest", "asymmetric"),
     "linear": resize_case(X4, (2, 19, 13, 20), "linear", "half_pixel"),
     "linear_down": resize_case(X4, (2, 19, 4, 5), "linear", "align_corners"),

@@ -40,6 +40,7 @@ class ResizeParams:
         exclude_outside: cubic taps outside the tensor get weight 0, the rest is renormalised.
         extrapolation_value: what tf_crop_and_resize writes where it reads outside.
         roi: starts, then ends, per dimension, normalised; tf_crop_and_resize only.
+        antialias: linear and cubic kernels are as much wider as an axis shrinks.
     """
 
     output_shape: tuple[int, ...]
@@ -51,6 +52,7 @@ class ResizeParams:
     exclude_outside: bool = False
     extrapolation_value: float = 0.0
     roi: tuple[float, ...] = ()
+    antialias: bool = False
 
 
 class Resize:
@@ -171,7 +173,7 @@ def axis_taps(params: ResizeParams, axis: int, extent: int) -> tuple[Array, Arra
 
     Returns:
         Indices (int64, inside 0..extent-1) and weights (float64), both [output extent, taps] with
-        1 tap for nearest, 2 for linear, 4 for cubic.
+        1 tap for nearest, 2 for linear, 4 for cubic; more where antialiasing widens the kernel.
     """
     where = source_coordinates(params, axis, extent)
     if params.mode == "nearest":
@@ -183,22 +185,36 @@ def axis_taps(params: ResizeParams, axis: int, extent: int) -> tuple[Array, Arra
         }[params.nearest_mode]
         indices = np.clip(rounded, 0, extent - 1).astype(np.int64)[:, None]
         return indices, np.ones(indices.shape)
-    if params.mode == "linear":
+    shrink = min(params.scales[axis], 1.0) if params.antialias else 1.0
+    if params.mode == "linear" and shrink == 1.0:
         where = np.clip(where, 0, extent - 1)
     base = np.floor(where)
     t = where - base
     offsets: tuple[int, ...]
-    if params.mode == "linear":
+    if shrink < 1.0:
+        reach = math.ceil((1 if params.mode == "linear" else 2) / shrink)
+        offsets = tuple(range(1 - reach, reach + 1))
+        weights = [_kernel(params, (t - o) * shrink) for o in offsets]
+        total = np.sum(weights, axis=0)
+        weights = [w / total for w in weights]
+    elif params.mode == "linear":
         offsets, weights = (0, 1), [1 - t, t]
     else:
         offsets = (-1, 0, 1, 2)
         weights = [_cubic(t - o, params.cubic_coefficient) for o in offsets]
     positions = base.astype(np.int64)[:, None] + np.asarray(offsets)
     matrix = np.stack(weights, axis=1)
-    if params.mode == "cubic" and params.exclude_outside:
+    if (params.mode == "cubic" or shrink < 1.0) and params.exclude_outside:
         matrix = np.where((positions < 0) | (positions >= extent), 0.0, matrix)
         matrix = matrix / matrix.sum(axis=1, keepdims=True)
     return np.clip(positions, 0, extent - 1), matrix
+
+
+def _kernel(params: ResizeParams, distance: Array) -> Array:
+    """Weight of an element at a distance, by the mode."""
+    if params.mode == "cubic":
+        return _cubic(distance, params.cubic_coefficient)
+    return np.asarray(np.maximum(1 - np.abs(distance), 0.0))
 
 
 def _cubic(distance: Array, a: float) -> Array:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.network.layers.resize import ResizeParams
 from builder_host.network.network import Tensor
+from planformat.datatypes import DataType
 
 _COORDINATES = {
     11: (
@@ -52,7 +54,7 @@ def resize_10(node: Node) -> Tensor:
 
 @operator("Resize", since=(11, 13, 18, 19))
 def resize(node: Node) -> Tensor:
-    """All modes but antialiasing."""
+    """With antialiasing one axis after the other, because kernels widen as an axis shrinks."""
     x = node.input(0)
     rank = x.type.rank
     mode = node.choice("mode", "nearest", ("nearest", "linear", "cubic"))
@@ -60,26 +62,39 @@ def resize(node: Node) -> Tensor:
         "coordinate_transformation_mode", "half_pixel", _COORDINATES[node.version]
     )
     nearest = node.choice("nearest_mode", "round_prefer_floor", _NEAREST)
-    if node.attr_int("antialias", 0):
-        node.fail("attribute antialias=1 is not supported; export without it")
+    antialias = bool(node.attr_int("antialias", 0)) and mode != "nearest"
     stated = node.attr_ints("axes")
     axes = tuple(range(rank)) if stated is None else tuple(node.axis(a, rank) for a in stated)
     scales, sizes = _scales_and_sizes(node, x, axes)
-    return node.add(
-        "resize",
-        ResizeParams(
-            output_shape=sizes,
-            mode=mode,  # type: ignore[arg-type]
-            coordinate_mode=coordinates,
-            nearest_mode=nearest,
-            scales=scales,
-            cubic_coefficient=node.attr_float("cubic_coeff_a", -0.75),
-            exclude_outside=bool(node.attr_int("exclude_outside", 0)),
-            extrapolation_value=node.attr_float("extrapolation_value", 0.0),
-            roi=_roi(node, axes) if coordinates == "tf_crop_and_resize" else (),
-        ),
-        x,
+    params = ResizeParams(
+        output_shape=sizes,
+        mode=mode,  # type: ignore[arg-type]
+        coordinate_mode=coordinates,
+        nearest_mode=nearest,
+        scales=scales,
+        cubic_coefficient=node.attr_float("cubic_coeff_a", -0.75),
+        exclude_outside=bool(node.attr_int("exclude_outside", 0)),
+        extrapolation_value=node.attr_float("extrapolation_value", 0.0),
+        roi=_roi(node, axes) if coordinates == "tf_crop_and_resize" else (),
+        antialias=antialias,
     )
+    return _antialiased(node, x, params) if antialias else node.add("resize", params, x)
+
+
+def _antialiased(node: Node, x: Tensor, params: ResizeParams) -> Tensor:
+    """One resize per axis; integers are rounded once, at the end."""
+    if params.coordinate_mode == "tf_crop_and_resize":
+        node.fail("antialias=1 with tf_crop_and_resize is not supported; export without it")
+    dtype = x.dtype
+    y = x if dtype.is_float else node.cast(x, DataType.FLOAT32)
+    for axis, (size, scale) in enumerate(zip(params.output_shape, params.scales, strict=True)):
+        if (size, scale) == (y.shape[axis], 1.0):
+            continue
+        shape, scales = list(y.shape), [1.0] * y.type.rank
+        shape[axis], scales[axis] = size, scale
+        step = replace(params, output_shape=tuple(shape), scales=tuple(scales))
+        y = node.add("resize", step, y)
+    return node.cast(y, dtype)
 
 
 def _asymmetric(node: Node, scales: Sequence[float]) -> Tensor:
