@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sized
 from dataclasses import replace
 from typing import Any
@@ -91,7 +92,7 @@ def calibrate(
     chosen = options or Options()
     ranges: dict[str, float] = {}
     for number, (name, histogram) in enumerate(histograms.items(), start=1):
-        ranges[name] = calibrator.threshold(histogram, chosen)
+        ranges[name] = _rounded(calibrator.threshold(histogram, chosen))
         if progress is not None:
             progress("ranges", number, len(histograms))
     maker = "TRT-8601" if calibrator.title in _HEADER else "EDGEPLAN-1"
@@ -136,6 +137,12 @@ def executor(
         return results
 
     return execute
+
+
+def _rounded(largest: float) -> float:
+    """To 12 bits: the last bits of float32 sums depend on the kernel, the table must not."""
+    mantissa, exponent = math.frexp(largest)
+    return math.ldexp(round(mantissa * 4096) / 4096, exponent)
 
 
 def _is_observed(tensor: Tensor) -> bool:

@@ -1,0 +1,94 @@
+"""Calibrators on distributions whose best range is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from builder_host.calibration.histogram import Histogram
+from builder_host.calibration.thresholds import CALIBRATORS, Options, find_calibrator
+from builder_host.errors import BuilderError
+
+
+def histogram_of(values: np.ndarray) -> Histogram:
+    histogram = Histogram()
+    histogram.add(values.astype(np.float32))
+    return histogram
+
+
+def ranges(values: np.ndarray, options: Options | None = None) -> dict[str, float]:
+    histogram = histogram_of(values)
+    return {n: c.threshold(histogram, options or Options()) for n, c in CALIBRATORS.items()}
+
+
+NORMAL = np.random.default_rng(0).standard_normal(200_000)
+
+
+def error_of(values: np.ndarray, largest: float) -> float:
+    step = largest / 127
+    return float(np.mean((values - np.clip(np.rint(values / step), -127, 127) * step) ** 2))
+
+
+def test_outliers_move_min_max_only():
+    with_outlier = np.concatenate([NORMAL, [60.0]])
+    found = ranges(with_outlier)
+    assert found["min-max"] == 60.0
+    for name in ("entropy", "entropy1", "percentile", "legacy"):
+        assert 2.5 < found[name] < 8.0, name
+    assert 2.5 < found["mse"] < 40.0  # clipping one value by 20 costs as much as coarser steps
+
+
+def test_uniform_values_keep_their_whole_range():
+    found = ranges(np.random.default_rng(0).uniform(-3, 3, 200_000))
+    for name, largest in found.items():
+        assert 0.97 * 3 < largest <= 3.0, name
+
+
+def test_mean_squared_error_is_near_the_best_of_a_fine_search():
+    heavy = np.random.default_rng(1).laplace(size=100_000)
+    found = ranges(heavy)["mse"]
+    best = min(error_of(heavy, largest) for largest in np.linspace(2, 14, 400))
+    assert error_of(heavy, found) <= 1.02 * best
+
+
+def test_entropy_beats_min_max_for_heavy_tails():
+    heavy = np.random.default_rng(1).standard_t(3, size=200_000)
+    found = ranges(heavy)
+    assert found["entropy"] < 0.5 * found["min-max"]
+    typical = heavy[np.abs(heavy) < np.quantile(np.abs(heavy), 0.999)]
+    assert error_of(typical, found["entropy"]) < 0.25 * error_of(typical, found["min-max"])
+
+
+def test_zeros_do_not_change_entropy():
+    relu = np.maximum(NORMAL, 0.0)
+    dense = relu[relu > 0]
+    assert ranges(relu)["entropy"] == ranges(dense)["entropy"]
+
+
+def test_percentile_is_that_of_numpy_within_a_bin():
+    histogram = histogram_of(NORMAL)
+    found = CALIBRATORS["percentile"].threshold(histogram, Options(percentile=99.0))
+    assert found == pytest.approx(np.percentile(np.abs(NORMAL), 99.0), abs=2 * histogram.bin_width)
+
+
+def test_legacy_fits_the_tail_below_the_cutoff():
+    values = np.concatenate([np.random.default_rng(2).exponential(size=100_000), [100.0]])
+    found = ranges(values, Options(regression_cutoff=0.1))["legacy"]
+    # with bins of 128/4096 the fitted count falls to one at ln(100,000 / 32) = 8.05 and a bin's log
+    assert 6.0 < found < 12.0
+
+
+@pytest.mark.parametrize("name", sorted(CALIBRATORS))
+def test_few_and_constant_values(name):
+    for values in ([2.5], [0.0, 0.0], [1.0, 1.0, 0.0]):
+        largest = CALIBRATORS[name].threshold(histogram_of(np.array(values)), Options())
+        assert 0.0 <= largest <= max(values)
+        assert (largest > 0.0) == (max(values) > 0.0)
+
+
+def test_unknown_names_and_bad_shares():
+    with pytest.raises(BuilderError, match="'kl'; expected one of entropy, entropy1"):
+        find_calibrator("kl")
+    for options in ({"percentile": 0.0}, {"quantile": 1.5}, {"regression_cutoff": -1.0}):
+        with pytest.raises(BuilderError, match="expected above 0"):
+            Options(**options)
