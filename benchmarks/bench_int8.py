@@ -2,8 +2,9 @@
 
 All sides run in this process with the same number of threads, in alternating blocks, batch 1. The
 peer is made by onnxruntime.quantization (QDQ, per channel, UINT8 activations, INT8 weights) from
-the same random calibration images that give edgeplan its dynamic ranges; weights are random, so the
-errors against float32 say only that nothing is broken. Run on an otherwise idle machine:
+the same random calibration images that give edgeplan its dynamic ranges. The networks end before
+their soft-max. Weights are random: the errors against float32 say only that nothing is broken. Run
+on an otherwise idle machine:
 
     python -m benchmarks.bench_int8 --threads 1 --timing-cache bench.cache squeezenet_v1.1 resnet50
 """
@@ -53,6 +54,18 @@ class Images(CalibrationDataReader):  # type: ignore[misc]
         """The next image, None after the last."""
         self._next += 1
         return {"data": self.images[self._next - 1]} if self._next <= len(self.images) else None
+
+
+def without_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model up to the input of its last node, which becomes the output `logits`."""
+    last = model.graph.node.pop()
+    if last.op_type != "Softmax":
+        raise ValueError(f"the last node is {last.op_type}, expected Softmax")
+    model.graph.node[-1].output[0] = "logits"
+    del model.graph.output[:]
+    logits = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 1000])
+    model.graph.output.append(logits)
+    return model
 
 
 def ranges_of(model: onnx.ModelProto, images: list[Array]) -> dict[str, float]:
@@ -108,7 +121,7 @@ def relative_error(got: Array, wanted: Array) -> float:
 
 def bench_one(name: str, args: argparse.Namespace) -> dict[str, object]:
     """Build, compare and time one topology; a row of the table."""
-    model = TOPOLOGIES[name]()
+    model = without_softmax(TOPOLOGIES[name]())
     reader = Images()
     ranges = ranges_of(model, reader.images)
     values = reader.images[0]
@@ -119,8 +132,8 @@ def bench_one(name: str, args: argparse.Namespace) -> dict[str, object]:
             model, args, folder / "int8.plan", precision="int8", dynamic_ranges=ranges
         )
         peer = ort_session(quantised_by_ort(model, folder), args.threads)
-        wanted = floats.execute({"data": values})["prob"].copy()
-        ours = relative_error(integers.execute({"data": values})["prob"], wanted)
+        wanted = floats.execute({"data": values})["logits"].copy()
+        ours = relative_error(integers.execute({"data": values})["logits"], wanted)
         theirs = relative_error(peer.run(None, {"data": values})[0], wanted)
         times = interleaved(
             [
