@@ -22,6 +22,7 @@ from planformat.container import (
 )
 from planformat.errors import PlanError, PlanFormatError
 from planformat.plan import Buffer, Plan
+from planformat.release import Release, with_release
 from planformat.sections.chunks import encode_chunks
 from planformat.sections.manifest import encode_manifest
 from planformat.sections.signature import SECTION_BYTES, encode_signature
@@ -94,8 +95,20 @@ def write_atomically(path: str | os.PathLike[str], parts: Iterable[Buffer]) -> N
     _sync_folder(folder, path)
 
 
-def sign_plan(data: bytes | memoryview, signing_key: bytes, *, source: str = "plan") -> bytes:
+def sign_plan(
+    data: bytes | memoryview,
+    signing_key: bytes,
+    *,
+    source: str = "plan",
+    release: Release | None = None,
+) -> bytes:
     """The same plan with a new signature, in place of its old one if it has one.
+
+    Args:
+        data: content of a PLAN file.
+        signing_key: 32 bytes of an Ed25519 private key.
+        source: name of the plan for messages.
+        release: release number and expiry that it states from now on; None leaves them.
 
     Raises:
         PlanError: the plan is not valid, or holds parts of a newer version that would be lost.
@@ -111,6 +124,8 @@ def sign_plan(data: bytes | memoryview, signing_key: bytes, *, source: str = "pl
             f"{container.optional_features:#x} are not known to this version and would be lost; "
             "sign it with the version that wrote it"
         )
+    if release is not None:
+        plan = with_release(plan, release)
     return plan_bytes(plan, signing_key=signing_key)
 
 

@@ -134,7 +134,15 @@ class Child:
 
     def tick(self, now: float) -> None:
         """Look at its limits."""
-        if self._is_finished or self._reason:
+        if self._is_finished:
+            return
+        if self._process.poll() is not None:
+            # what it has left behind may hold the pipe open
+            self.kill("")
+            self.receive()
+            self._finish()
+            return
+        if self._reason:
             return
         progress = bytes(self._progress)
         if progress != self._seen:

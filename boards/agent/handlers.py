@@ -372,6 +372,7 @@ def _run(request: Request) -> None:
         "public_key": key.hex() if key else "",
         "canary_seed": None if seed is None else _whole(seed, 0, (1 << 64) - 1),
         "time": request.fields.get("time") is True,
+        "canary": "plan" not in request.fields,
         "allow": _texts(request.fields.get("allow", [])),
         "inputs": {str(k): str(agent.incoming.cached(v)) for k, v in inputs.items()},
         "output": str(output),

@@ -336,9 +336,8 @@ def _run(task: Mapping[str, Any], answer: Answer) -> None:
     from runtime_edge.memory import ALIGNMENT_BYTES
 
     public_key = bytes.fromhex(task["public_key"]) if task["public_key"] else None
-    is_canary = task["canary_seed"] is not None
     with load(
-        task["path"], public_key=public_key, allow=task["allow"], canary=not is_canary
+        task["path"], public_key=public_key, allow=task["allow"], canary=task["canary"]
     ) as engine:
         device = engine.device
         addresses: dict[str, int] = {}

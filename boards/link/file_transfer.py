@@ -22,6 +22,7 @@ from boards.store.pieces import Piece, cut, encode_table, plan_edges
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # pieces sent and not confirmed: what an interruption can cost
+BUSY_WAIT_S = 90.0  # a board that lost its host notices within seconds, and then is free again
 _WORTH = 0.95  # a piece is sent packed when that is shorter than this share
 _RETRY_S = 1.0
 
@@ -101,12 +102,20 @@ class BoardLink:
     def call(
         self, op: str, fields: Mapping[str, Any] | None = None, body: bytes = b"", **options: Any
     ) -> Message:
-        """As `BoardClient.call`, once more after a lost link. For commands without side effects."""
+        """As `BoardClient.call`, again after a lost link, and while the board is busy.
+
+        For commands that may be given twice.
+        """
+        busy_until = time.monotonic() + BUSY_WAIT_S
         while True:
             try:
                 return self.client.call(op, fields, body, **options)
             except LinkLostError as error:
                 self.again(error)
+            except CommandFailedError as error:
+                if error.code != "busy" or time.monotonic() > busy_until:
+                    raise
+                time.sleep(_RETRY_S)
 
     def close(self) -> None:
         """Say farewell."""

@@ -177,7 +177,7 @@ class PlanStore:
         if number < floor:
             raise ReleaseRefusedError(
                 f"'{name}': the plan is release {number}, this board takes {floor} and later; sign "
-                f"it anew with: edgeplan sign PLAN KEY --release {floor} (or a higher number)"
+                f"it anew with: edgeplan sign PLAN --key KEY --release {floor} (or a higher number)"
             )
         if not expires:
             return
@@ -189,7 +189,7 @@ class PlanStore:
         if today > expires:
             raise ReleaseRefusedError(
                 f"'{name}': the plan was valid until {expires}, the board's clock says {today}; "
-                "sign it anew with: edgeplan sign PLAN KEY --expires YYYY-MM-DD"
+                "sign it anew with: edgeplan sign PLAN --key KEY --expires YYYY-MM-DD"
             )
 
     def activate(self, name: str, release_id: str, *, trial_s: float | None = None) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from boards.errors import BoardError, CommandFailedError, LinkLostError
 from boards.link.client import LinkOptions
-from boards.link.file_transfer import BoardLink, fetch_file, send_to_cache
+from boards.link.file_transfer import BUSY_WAIT_S, BoardLink, fetch_file, send_to_cache
 from boards.link.key_file import read_link_key
 from boards.link.messages import Message
 from boards.store.pieces import plan_edges
@@ -33,7 +33,6 @@ from planformat.writer import plan_bytes
 log = logging.getLogger(__name__)
 
 BATCH_JOBS = 32  # candidates per bundle: enough to fill a line, few enough to share between boards
-BUSY_WAIT_S = 90.0  # a board that lost its host notices within seconds, and then is free again
 MAX_LOSSES = 2  # of the link, without a result in between
 _MEASURE_TIMEOUT_S = 24 * 3600.0  # lost links and slow candidates end a call much earlier
 _PROBE_TIMEOUT_S = 120.0

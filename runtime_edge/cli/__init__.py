@@ -1,7 +1,8 @@
 """The `edgeplan` command: finds its sub-commands in the `cli` folders of the packages, lazily.
 
 A sub-command is a module with a docstring (its help), `add_arguments(parser)` and `run(args)`,
-which returns the exit status. Every command takes `--json` and `--verbose`. What the user did wrong
+which returns the exit status. A module `boards_status.py` is the command `boards status`, if there
+is a command `boards` too. Every command takes `--json` and `--verbose`. What the user did wrong
 is one message on stderr and exit status 1; wrong usage is 2.
 """
 
@@ -14,7 +15,7 @@ import logging
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _PACKAGES = ("runtime_edge.cli", "boards.cli", "builder_host.cli")
 _BUILDER_COMMANDS = ("build", "tune", "diff", "compare", "deploy", "toolchain")
@@ -42,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"edgeplan {_version()}")
         return 0
-    name = arguments[0]
+    name, arguments = _named(arguments, commands)
     if name not in commands:
         print(_unknown(name, commands), file=sys.stderr)
         return 2
     try:
-        return _run(name, commands[name], arguments[1:])
+        return _run(name, commands[name], arguments)
     except SystemExit as error:  # argparse: --help and wrong usage
         return error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
@@ -74,7 +75,19 @@ def find_commands() -> dict[str, str]:
             for module in pkgutil.iter_modules([folder]):
                 if _is_command(os.path.join(folder, module.name + ".py")):
                     commands[module.name.replace("_", "-")] = f"{package}.{module.name}"
+    for name in list(commands):
+        first, dash, rest = name.partition("-")
+        if dash and first in commands:
+            commands[f"{first} {rest}"] = commands.pop(name)
     return commands
+
+
+def _named(arguments: Sequence[str], commands: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Name of the command, of one word or two, and the arguments behind it."""
+    two = " ".join(arguments[:2])
+    if two in commands:
+        return two, list(arguments[2:])
+    return arguments[0], list(arguments[1:])
 
 
 def _is_command(path: str) -> bool:
