@@ -241,9 +241,14 @@ class Api:
     def _begin_infer(self, request: Request, arguments: tuple[str, ...]) -> None:
         name, version = (*arguments, None)[:2]
         assert name is not None
-        plan = self._service.begin(name, version, request.content_length or 0)
-        assert plan.deployment is not None
-        request.body_limit_bytes = self._infer_limit(plan.deployment)
+        plan = self._repository.plan(name, version)
+        length = request.content_length or 0
+        if plan.deployment is not None:
+            limit = min(self._infer_limit(plan.deployment), plan.config.queue_bytes)
+            request.body_limit_bytes = limit
+            if length > limit:
+                return  # no waiting makes it fit: the connection answers 413
+        self._service.begin(name, version, length)
 
     def _infer_limit(self, deployment: Deployment) -> int:
         """The largest body that can make sense for a plan."""

@@ -1,0 +1,46 @@
+"""Memory of request bodies."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+
+from runtime_edge.serve.bodies import BodyPool
+
+
+@pytest.mark.parametrize("lead", [0, 1, 63, 64, 777])
+def test_the_byte_after_the_json_is_aligned(lead):
+    body = BodyPool(1 << 20).take(10_000, lead)
+    assert body is not None
+    assert (body.address + lead) % 64 == 0
+    assert body.address == ctypes.addressof(ctypes.c_char.from_buffer(body.view))
+    assert len(body.view) == 10_000
+
+
+def test_the_limit_holds_and_memory_comes_back():
+    pool = BodyPool(100_000)
+    bodies = [pool.take(20_000) for _ in range(3)]
+    assert all(bodies)
+    assert pool.take(60_000) is None
+    for body in bodies:
+        body.release()
+        body.release()
+    assert pool.used_bytes == 0
+    assert pool.take(60_000) is not None
+
+
+def test_blocks_are_used_again():
+    pool = BodyPool(10 << 20)
+    first = pool.take(600_000)
+    address = first.address
+    first.release()
+    assert abs(pool.take(590_000).address - address) < 64
+
+
+def test_reserved_bytes_count():
+    pool = BodyPool(100_000)
+    assert pool.reserve(90_000)
+    assert pool.take(20_000) is None
+    pool.unreserve(90_000)
+    assert pool.take(20_000) is not None
