@@ -1,7 +1,7 @@
 """Recurrent layers with known input projections on GPUs, float16 or float32.
 
-`persistent`: one cluster of blocks (one block where the GPU has no clusters) keeps R in registers and
-shared memory over all steps. Blocks of different clusters never wait for each other, so nothing
+`persistent`: one cluster of blocks (one block where the GPU has no clusters) keeps R in registers
+and shared memory over all steps. Blocks of different clusters never wait for each other, so nothing
 depends on all of them being resident. `step`: one kernel per step, for any size and any GPU.
 """
 
@@ -17,6 +17,7 @@ from builder_host.codegen import cuda_expression
 from builder_host.codegen.cuda_expression import print_cuda
 from builder_host.codegen.template import fill
 from builder_host.cuda_target import CudaTarget
+from builder_host.expressions import Expr
 from builder_host.kernels.cuda_loop_nest.cost import LAUNCH_US, bytes_us, clock_hz
 from builder_host.kernels.cuda_recurrent.tiling import (
     Phase,
@@ -99,7 +100,7 @@ class CudaRecurrentFamily:
         if tactic.values["form"] == "step":
             return _step_program(cell, symbol, common, target)
         tiling = _tiling(cell, tactic, target)
-        parameters = {**common, **_tiling_parameters(cell, tiling)}
+        parameters = {**common, **_tiling_parameters(tiling)}
         groups = -(-cell.batch // tiling.rows)
         launch = GridLaunch(
             symbol,
@@ -205,7 +206,7 @@ def _parameters(cell: Cell, problem: Problem) -> dict[str, int | str]:
     """What both kernels are told."""
     params, outputs = cell.params, problem.outputs
     element = _TYPES[outputs[0].dtype]
-    acts = activation_texts(params, lambda e: print_cuda(e, ["v"]))
+    acts = activation_texts(params, lambda e: _printed(e, is_half=element == "half"))
     types = {role: "int" if role == "lengths" else element for role in _OPTIONAL_ROLES}
     present = [role for role in params.input_roles if role in types]
     absent = [role for role in _OPTIONAL_ROLES if role not in present]
@@ -244,7 +245,16 @@ def _parameters(cell: Cell, problem: Problem) -> dict[str, int | str]:
     }
 
 
-def _tiling_parameters(cell: Cell, tiling: Tiling) -> dict[str, int | str]:
+def _printed(expr: Expr, *, is_half: bool) -> str:
+    """An activation of `v`; what ends in float16 needs no more than the fast functions."""
+    text = print_cuda(expr, ["v"])
+    if is_half:
+        text = text.replace("ep_sigmoid_s(", "ep_sigmoid_fast(")
+        text = text.replace("ep_tanh_s(", "ep_tanh_fast(")
+    return text
+
+
+def _tiling_parameters(tiling: Tiling) -> dict[str, int | str]:
     """What only the persistent kernel is told."""
     first, *rest = tiling.phases
     second = rest[0] if rest else Phase(0, 0, 0, 0, 0)

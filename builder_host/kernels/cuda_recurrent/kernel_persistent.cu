@@ -99,10 +99,11 @@ constexpr int kTotal_0 = TILES_M_0 * kBlocksK * kPieces;
 constexpr int kTotal_1 = TILES_M_1 * kBlocksK * kPieces;
 constexpr int kPair = 4 / sizeof(State);  /* states in one store to another block */
 constexpr int kStateRow = PADDED_K + 16 / sizeof(State); /* rows apart by 4 banks */
-constexpr int kGroups = UNITS / kPair * ROWS;            /* of units that one thread finishes */
-constexpr int kGroupsPerThread = (kGroups + kThreads - 1) / kThreads;
+constexpr int kLanes = 4;                                /* finish one unit of one item together */
+constexpr int kSharers = kLanes * kPair;                 /* lanes that know a pair of states */
+constexpr int kFinishing = kLanes * UNITS * ROWS;        /* threads wanted for that */
+constexpr int kRounds = (kFinishing + kThreads - 1) / kThreads;
 constexpr int kColumnTiles = (ROWS + 7) / 8;
-constexpr int kChains = 2;
 
 EP_DEVICE float act(int d, int which, float v) {
   if (which == 0) return DIRECTIONS == 1 || d == 0 ? (ACT_0_0) : (ACT_1_0);
@@ -139,6 +140,7 @@ struct Weights {
   __device__ __forceinline__ void multiply(const State *state, float *partial, int warp, int lane) const {
     const int wm = warp / WARPS_K, wk = warp % WARPS_K;
 #if USES_MMA
+    constexpr int kChains = kTilesM == 1 ? 4 : 2; /* sums under way hide the latency of an mma */
     float sums[kTilesM > 0 ? kTilesM : 1][kChains][kColumnTiles][4];
     EP_UNROLL
     for (int m = 0; m < kTilesM; ++m)
@@ -167,7 +169,7 @@ struct Weights {
           for (int r = 0; r < kColumnTiles; ++r) {
             const unsigned near[2] = {values[r].x, values[r].y};
             const unsigned far[2] = {values[r].z, values[r].w};
-            ep_mma_f16(sums[m][j][r], a, j == 0 ? near : far);
+            ep_mma_f16(sums[m][(b * 2 + j) % kChains][r], a, j == 0 ? near : far);
           }
         }
       }
@@ -180,8 +182,9 @@ struct Weights {
         for (int i = 0; i < 4; ++i) {
           const int row = (wm * kTilesM + m) * 16 + lane / 4 + i / 2 * 8;
           const int item = r * 8 + lane % 4 * 2 + i % 2;
-          if (item < ROWS)
-            partial[(wk * kPaddedRows + row) * ROWS + item] = sums[m][0][r][i] + sums[m][1][r][i];
+          float sum = sums[m][0][r][i] + sums[m][1][r][i];
+          if (kChains == 4) sum += sums[m][kChains - 2][r][i] + sums[m][kChains - 1][r][i];
+          if (item < ROWS) partial[(wk * kPaddedRows + row) * ROWS + item] = sum;
         }
       }
     }
@@ -234,6 +237,7 @@ struct Weights {
 
 /* Sum of the warps that share row `row`, for batch item `item` of the block. */
 EP_DEVICE float total(const float *partial, int row, int item) {
+  item = min(item, ROWS - 1); /* lanes beyond the last item take part in shuffles only */
   float sum = partial[row * ROWS + item];
   EP_UNROLL
   for (int wk = 1; wk < WARPS_K; ++wk) sum += partial[(wk * kPaddedRows + row) * ROWS + item];
@@ -257,55 +261,57 @@ EP_DEVICE void barrier() {
   barrier_wait();
 }
 
-/* Give all blocks of the cluster `kPair` states at `offset` of their `buffer`. */
-EP_DEVICE void publish(State *buffer, int offset, const float (&values)[kPair]) {
-  unsigned bits;
-  if (kPair == 2) {
-    bits = ep_pack_half2(values[0], values[kPair - 1]);
-  } else {
-    bits = __float_as_uint(values[0]);
-  }
-#if CLUSTER > 1
-  EP_UNROLL
-  for (int r = 0; r < CLUSTER; ++r) ep_cluster_store(ep_cluster_address(buffer + offset, r), bits);
-#else
-  *reinterpret_cast<unsigned *>(buffer + offset) = bits;
-#endif
-}
-
-/* The part of the cell that one thread owns: `kPair` units of one batch item. */
-struct Group {
+/* One unit of one batch item; four neighbouring lanes own it together and know the same state. */
+struct Unit {
   int unit;     /* within the layer */
   int local;    /* within the block */
   int item;     /* within the block */
   int n;        /* within the batch */
-  bool is_live; /* whether the thread has such a group at all */
+  bool is_real; /* a unit and an item of the layer: neither is padding */
   int length;   /* steps of this item */
-  float x[kGates][kPair];
-  float h[kPair], c[kPair]; /* as the next step reads them */
-  float update[kPair];
-  float out[kPair]; /* what y gets */
-
-  __device__ __forceinline__ bool has_unit(int i) const { return unit + i < HIDDEN && n < BATCH; }
+  float x;      /* input projection of this lane's gate */
+  float h, c;   /* as the next step reads them */
+  float update; /* of a GRU with two phases */
+  float out;    /* what y gets */
 };
 
-EP_DEVICE float continued(const T *continuation, const Group &g, int d, int step, float value) {
-  if (!HAS_CONTINUATION || step >= STEPS || time_of(d, step) >= g.length || g.n >= BATCH)
+/* Value of one lane of the four. */
+EP_DEVICE float of_lane(float v, int which) { return __shfl_sync(EP_ALL_LANES, v, which, kLanes); }
+
+/* Give all blocks of the cluster the states of this warp's units, in their `buffer`. */
+EP_DEVICE void publish(State *buffer, const Unit &u, float value, int lane) {
+  unsigned bits = __float_as_uint(value);
+  int at = u.item * kStateRow + u.unit;
+  if (kPair == 2) {
+    const float other = __shfl_xor_sync(EP_ALL_LANES, value, kLanes);
+    bits = u.unit % 2 ? ep_pack_half2(other, value) : ep_pack_half2(value, other);
+    at -= u.unit % 2;
+  }
+  if (u.item >= ROWS) return;
+  const int sharer = lane % kSharers;
+#if CLUSTER > 1
+  EP_UNROLL
+  for (int r = 0; r < CLUSTER; r += kSharers) {
+    if (CLUSTER % kSharers == 0 || r + sharer < CLUSTER)
+      ep_cluster_store(ep_cluster_address(buffer + at, r + sharer), bits);
+  }
+#else
+  if (sharer == 0) *reinterpret_cast<unsigned *>(buffer + at) = bits;
+#endif
+}
+
+EP_DEVICE float continued(const T *continuation, const Unit &u, int d, int step, float value) {
+  if (!HAS_CONTINUATION || step >= STEPS || time_of(d, step) >= u.length || !u.is_real)
     return value;
   const float factor = ep_to_float(
-      continuation[time_of(d, step) * CONTINUATION_STRIDE_T + g.n * CONTINUATION_STRIDE_N]);
+      continuation[time_of(d, step) * CONTINUATION_STRIDE_T + u.n * CONTINUATION_STRIDE_N]);
   return factor == 0.0f ? 0.0f : value * factor;
 }
 
-EP_DEVICE void load_x(Group &g, const T *x, int d, int step) {
-  if (step >= STEPS || !g.is_live) return;
-  const T *at = x + time_of(d, step) * static_cast<ep_i64>(X_STRIDE_T) + g.n * X_STRIDE_N +
-                d * kGates * HIDDEN + g.unit;
-  EP_UNROLL
-  for (int gate = 0; gate < kGates; ++gate)
-    EP_UNROLL
-    for (int i = 0; i < kPair; ++i)
-      g.x[gate][i] = g.has_unit(i) ? ep_to_float(at[gate * HIDDEN + i]) : 0.0f;
+EP_DEVICE float load_x(const Unit &u, const T *x, int d, int step, int gate) {
+  if (step >= STEPS || !u.is_real) return 0.0f;
+  return ep_to_float(x[time_of(d, step) * static_cast<ep_i64>(X_STRIDE_T) + u.n * X_STRIDE_N +
+                       (d * kGates + gate) * HIDDEN + u.unit]);
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
@@ -340,129 +346,105 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   ep_grid_wait();
   ep_grid_launch();
 
-  Group groups[kGroupsPerThread];
+  const int gate = min(lane % kLanes, kGates - 1); /* of this lane */
+  Unit units[kRounds];
   EP_UNROLL
-  for (int e = 0; e < kGroupsPerThread; ++e) {
-    Group &g = groups[e];
-    const int id = threadIdx.x + e * kThreads;
-    g.local = id % (UNITS / kPair) * kPair;
-    g.item = id / (UNITS / kPair);
-    g.is_live = id < kGroups;
-    g.unit = rank * UNITS + g.local;
-    g.n = blockIdx.y * ROWS + g.item;
-    g.length = STEPS;
-    if (HAS_LENGTHS && g.is_live && g.n < BATCH) g.length = lengths[g.n];
-    EP_UNROLL
-    for (int i = 0; i < kPair; ++i) {
-      g.h[i] = g.c[i] = 0.0f;
-      if (!g.is_live || !g.has_unit(i)) continue;
-      if (HAS_HIDDEN)
-        g.h[i] = ep_to_float(hidden[d * HIDDEN_STRIDE_D + g.n * HIDDEN_STRIDE_N + g.unit + i]);
-      if (HAS_CELL) g.c[i] = ep_to_float(cell[d * CELL_STRIDE_D + g.n * CELL_STRIDE_N + g.unit + i]);
-      g.h[i] = continued(continuation, g, d, 0, g.h[i]);
-      g.c[i] = continued(continuation, g, d, 0, g.c[i]);
-    }
-    if (HAS_HIDDEN && g.is_live)
-      publish(states, g.item * kStateRow + g.unit, g.h);
-    load_x(g, x, d, 0);
+  for (int e = 0; e < kRounds; ++e) {
+    Unit &u = units[e];
+    const int id = (threadIdx.x + e * kThreads) / kLanes;
+    u.local = id % UNITS;
+    u.item = id / UNITS;
+    u.unit = rank * UNITS + u.local;
+    u.n = blockIdx.y * ROWS + u.item;
+    u.is_real = u.item < ROWS && u.unit < HIDDEN && u.n < BATCH;
+    u.length = HAS_LENGTHS && u.is_real ? lengths[u.n] : STEPS;
+    u.h = u.c = u.update = 0.0f;
+    if (HAS_HIDDEN && u.is_real)
+      u.h = ep_to_float(hidden[d * HIDDEN_STRIDE_D + u.n * HIDDEN_STRIDE_N + u.unit]);
+    if (HAS_CELL && u.is_real)
+      u.c = ep_to_float(cell[d * CELL_STRIDE_D + u.n * CELL_STRIDE_N + u.unit]);
+    u.h = continued(continuation, u, d, 0, u.h);
+    u.c = continued(continuation, u, d, 0, u.c);
+    if (HAS_HIDDEN) publish(states, u, u.h, lane);
+    u.x = load_x(u, x, d, 0, gate);
   }
   barrier();
 
   EP_NO_UNROLL
   for (int step = 0; step < STEPS; ++step) {
-    State *const now = states + step % 2 * kState;
-    const int next = (step + 1) % 2 * kState;
-    first.multiply(now, partial, warp, lane);
+    const int t = time_of(d, step);
+    State *const next = states + (step + 1) % 2 * kState;
+    first.multiply(states + step % 2 * kState, partial, warp, lane);
     __syncthreads();
     if (kHasPhases) {
       EP_UNROLL
-      for (int e = 0; e < kGroupsPerThread; ++e) {
-        Group &g = groups[e];
-        if (!g.is_live) continue;
-        float reset[kPair];
-        EP_UNROLL
-        for (int i = 0; i < kPair; ++i) {
-          g.update[i] = act(d, 0, g.x[0][i] + total(partial, g.local + i, g.item));
-          reset[i] = act(d, 0, g.x[kGates > 1 ? 1 : 0][i] +
-                                   total(partial, UNITS + g.local + i, g.item));
-          reset[i] = g.has_unit(i) ? reset[i] * g.h[i] : 0.0f;
-        }
-        publish(states, 2 * kState + g.item * kStateRow + g.unit, reset);
+      for (int e = 0; e < kRounds; ++e) {
+        Unit &u = units[e];
+        if (warp * 32 + e * kThreads >= kFinishing) continue; /* no lane of this warp is needed */
+        const float v = act(d, 0, u.x + total(partial, min(gate, 1) * UNITS + u.local, u.item));
+        u.update = of_lane(v, 0);
+        const float reset = of_lane(v, 1);
+        publish(states + 2 * kState, u, u.is_real ? reset * u.h : 0.0f, lane);
       }
       barrier();
       second.multiply(states + 2 * kState, partial, warp, lane);
       __syncthreads();
     }
-    const int t = time_of(d, step);
     EP_UNROLL
-    for (int e = 0; e < kGroupsPerThread; ++e) {
-      Group &g = groups[e];
-      if (!g.is_live) continue;
-      const bool lives = t < g.length;
-      EP_UNROLL
-      for (int i = 0; i < kPair; ++i) {
-        const int row = g.local + i;
-        float h, c = g.c[i];
-        if (CELL == RNN) {
-          h = act(d, 0, g.x[0][i] + total(partial, row, g.item));
-        } else if (CELL == GRU) {
-          float candidate = g.x[kGates - 1][i];
-          if (kHasPhases) {
-            candidate += total(partial, row, g.item);
-          } else {
-            g.update[i] = act(d, 0, g.x[0][i] + total(partial, row, g.item));
-            const float reset = act(d, 0, g.x[kGates > 1 ? 1 : 0][i] +
-                                              total(partial, UNITS + row, g.item));
-            float inner = total(partial, 2 * UNITS + row, g.item);
-            if (HAS_RECURRENT_BIAS && g.has_unit(i))
-              inner += ep_to_float(recurrent_bias[d * HIDDEN + g.unit + i]);
-            candidate += reset * inner;
-          }
-          h = (1.0f - g.update[i]) * act(d, 1, candidate) + g.update[i] * g.h[i];
-        } else {
-          float in = g.x[0][i] + total(partial, row, g.item);
-          float out = g.x[kGates > 1 ? 1 : 0][i] + total(partial, UNITS + row, g.item);
-          float forget = g.x[kGates > 2 ? 2 : 0][i] + total(partial, 2 * UNITS + row, g.item);
-          const float candidate = g.x[kGates - 1][i] + total(partial, 3 * UNITS + row, g.item);
-          const T *const p = peepholes + d * 3 * HIDDEN + g.unit + i;
-          if (HAS_PEEPHOLES && g.has_unit(i)) {
-            in += c * ep_to_float(p[0]);
-            forget += c * ep_to_float(p[2 * HIDDEN]);
-          }
-          in = act(d, 0, in);
-          forget = COUPLES_INPUT_FORGET ? 1.0f - in : act(d, 0, forget);
-          c = forget * c + in * act(d, 1, candidate);
-          if (HAS_PEEPHOLES && g.has_unit(i)) out += c * ep_to_float(p[HIDDEN]);
-          h = act(d, 0, out) * act(d, 2, c);
+    for (int e = 0; e < kRounds; ++e) {
+      Unit &u = units[e];
+      if (warp * 32 + e * kThreads >= kFinishing) continue;
+      const float product =
+          total(partial, (kHasPhases ? 0 : gate) * UNITS + u.local, u.item);
+      float h, c = u.c;
+      if (CELL == RNN) {
+        h = act(d, 0, u.x + product);
+      } else if (CELL == GRU) {
+        float inner = product;
+        if (!kHasPhases) {
+          const float v = act(d, 0, u.x + product);
+          u.update = of_lane(v, 0);
+          if (HAS_RECURRENT_BIAS && u.is_real)
+            inner += ep_to_float(recurrent_bias[d * HIDDEN + u.unit]);
+          inner = of_lane(v, 1) * of_lane(inner, 2);
         }
-        g.out[i] = lives ? h : 0.0f;
-        if (!g.has_unit(i)) h = c = 0.0f;
-        g.h[i] = lives ? h : g.h[i];
-        g.c[i] = lives ? c : g.c[i];
-        if (step == STEPS - 1 && g.has_unit(i)) {
-          last_hidden[d * LAST_STRIDE_D + g.n * LAST_STRIDE_N + g.unit + i] =
-              ep_from_float<T>(g.h[i]);
-          if (CELL == LSTM)
-            last_cell[d * LAST_CELL_STRIDE_D + g.n * LAST_CELL_STRIDE_N + g.unit + i] =
-                ep_from_float<T>(g.c[i]);
-        }
-        g.h[i] = continued(continuation, g, d, step + 1, g.h[i]);
-        g.c[i] = continued(continuation, g, d, step + 1, g.c[i]);
+        h = (1.0f - u.update) * act(d, 1, of_lane(u.x, 2) + inner) + u.update * u.h;
+      } else {
+        const T *const p = peepholes + d * 3 * HIDDEN + u.unit;
+        float sum = u.x + product;
+        if (HAS_PEEPHOLES && u.is_real && gate % 2 == 0) sum += c * ep_to_float(p[gate * HIDDEN]);
+        const float v = gate == 3 ? act(d, 1, sum) : act(d, 0, sum);
+        const float in = of_lane(v, 0), forget = of_lane(v, 2);
+        c = (COUPLES_INPUT_FORGET ? 1.0f - in : forget) * c + in * of_lane(v, 3);
+        float out = of_lane(v, 1);
+        if (HAS_PEEPHOLES)
+          out = act(d, 0, of_lane(sum, 1) + (u.is_real ? c * ep_to_float(p[HIDDEN]) : 0.0f));
+        h = out * act(d, 2, c);
       }
-      if (step + 1 < STEPS) publish(states, next + g.item * kStateRow + g.unit, g.h);
+      const bool lives = t < u.length;
+      u.out = lives ? h : 0.0f;
+      if (lives) {
+        u.h = u.is_real ? h : 0.0f; /* padding must stay finite: R is zero there, not the product */
+        u.c = u.is_real ? c : 0.0f;
+      }
+      if (step == STEPS - 1 && u.is_real && lane % kLanes == 0) {
+        last_hidden[d * LAST_STRIDE_D + u.n * LAST_STRIDE_N + u.unit] = ep_from_float<T>(u.h);
+        if (CELL == LSTM)
+          last_cell[d * LAST_CELL_STRIDE_D + u.n * LAST_CELL_STRIDE_N + u.unit] =
+              ep_from_float<T>(u.c);
+      }
+      u.h = continued(continuation, u, d, step + 1, u.h);
+      u.c = continued(continuation, u, d, step + 1, u.c);
+      if (step + 1 < STEPS) publish(next, u, u.h, lane);
     }
     if (step + 1 < STEPS) barrier_arrive();
     EP_UNROLL
-    for (int e = 0; e < kGroupsPerThread; ++e) {
-      Group &g = groups[e];
-      if (!g.is_live) continue;
-      EP_UNROLL
-      for (int i = 0; i < kPair; ++i) {
-        if (g.has_unit(i))
-          y[t * static_cast<ep_i64>(Y_STRIDE_T) + g.n * Y_STRIDE_N + d * HIDDEN + g.unit + i] =
-              ep_from_float<T>(g.out[i]);
-      }
-      load_x(g, x, d, step + 1);
+    for (int e = 0; e < kRounds; ++e) {
+      Unit &u = units[e];
+      if (u.is_real && lane % kLanes == 0)
+        y[t * static_cast<ep_i64>(Y_STRIDE_T) + u.n * Y_STRIDE_N + d * HIDDEN + u.unit] =
+            ep_from_float<T>(u.out);
+      u.x = load_x(u, x, d, step + 1, gate);
     }
     if (step + 1 < STEPS) barrier_wait();
   }

@@ -1,4 +1,4 @@
-"""How a persistent kernel shares R: blocks of a cluster, warps of a block, where each piece stays."""
+"""How a persistent kernel shares R: between blocks and warps, and where each piece stays."""
 
 from __future__ import annotations
 
@@ -116,9 +116,11 @@ def plan_tiling(
     if room < 0:
         return None
     threads = warps * WARP_THREADS
-    sums = max(tiles_m) * (8 * -(-rows // 8) + 4 if uses_mma else rows)
-    groups = -(-units // pair * rows // threads)
-    reserved = _RESERVED_REGISTERS + sums + 16 * pair * (groups - 1)
+    sums = max(tiles_m) * rows
+    if uses_mma:  # two sums of a tile, or four of a lone one
+        sums = max(16, 8 * max(tiles_m)) * -(-rows // 8)
+    rounds = -(-4 * units * rows // threads)
+    reserved = _RESERVED_REGISTERS + sums + 10 * (rounds - 1)
     registers = min(MAX_REGISTERS_PER_THREAD, target.registers_per_block // threads)
     held_left = max(0, (registers - reserved) // 4)
     shared_left = room // (warps * _PIECE_BYTES)

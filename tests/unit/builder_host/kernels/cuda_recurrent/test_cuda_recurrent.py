@@ -116,7 +116,7 @@ def test_tactics_fit_the_gpu_and_end_with_the_form_for_all():
     assert "step" in {t.values["form"] for t in hopper}
     orin = FAMILY.tactics(problem, make_target("87", 16))
     assert {t.values.get("cluster", 1) for t in orin} == {1}
-    assert FAMILY.estimate_us(problem, make_target("90", 132)) < 100
+    assert FAMILY.estimate_us(problem, make_target("90", 132)) < 300
     large, _ = recurrent_problem(RecurrentParams("lstm", 1024), 2, 1, dtype=FLOAT)
     nano = FAMILY.tactics(large, make_target("53", 1))
     assert nano[0].values["form"] == "step"
