@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 _EXPIRY_S = 0.02
 _SWITCH_INTERVAL_S = 0.0005
+_CLOSE_S = 10.0
+_EXIT_HUNG = 70  # EX_SOFTWARE
 _WATCHDOG_SHARE = 4  # a sign of life at a quarter of the time allowed
 _LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 
@@ -150,7 +152,13 @@ class Daemon:
             task.cancel()
         for worker in self.repository.workers:
             worker.watch(None, 0.0)
-        await self.repository.close()
+        try:
+            await asyncio.wait_for(self.repository.close(), _CLOSE_S)
+        except asyncio.TimeoutError:
+            # Its thread cannot be ended, and the interpreter would wait for it for ever.
+            _log.critical("a stream hangs: the process ends without giving its memory back")
+            logging.shutdown()
+            os._exit(_EXIT_HUNG)
         self._api.close()
         for server in self._servers:
             server.close()
