@@ -14,7 +14,7 @@ from builder_host.cuda_target import CudaTarget
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.network.copying import copy_network
-from builder_host.network.network import Network
+from builder_host.network.network import Network, Tensor
 from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Operation, Placement
@@ -42,6 +42,11 @@ class Draft:
     placement: Placement
     operations: tuple[Operation, ...]
     precision: AppliedPrecision
+
+    def scale_of(self, tensor: Tensor) -> float:
+        """Real value of one step of a tensor quantised in this build, else 0."""
+        quantisation = self.precision.quantisation
+        return quantisation.scales.get(tensor.name, 0.0) if quantisation else 0.0
 
     @property
     def constant_bytes(self) -> int:

@@ -110,7 +110,7 @@ def _profile(
                 name = f"{name} [{number}/{len(item.program.launches)}]"
             steps.append(_step(_unique(name, names), launch, item, code, arguments))
         own_steps = tuple(range(len(steps) - len(item.program.launches), len(steps)))
-        operations.append(operation_details(item, own_steps))
+        operations.append(operation_details(item, own_steps, profile.draft))
     made = Profile(
         name=profile.draft.name,
         shapes=tuple(tensor.shape for tensor in bindings),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from builder_host.draft import Draft
 from builder_host.expressions import text as expression_text
 from builder_host.layouts import Layout
 from builder_host.operation_count import count_operations
@@ -10,12 +13,15 @@ from builder_host.tuned import TunedOperation
 from planformat.details import OperationDetails, TensorDetails
 
 
-def operation_details(item: TunedOperation, steps: tuple[int, ...]) -> OperationDetails:
+def operation_details(
+    item: TunedOperation, steps: tuple[int, ...], draft: Draft
+) -> OperationDetails:
     """Kind, parameters, work and tensors of an operation.
 
     Args:
         item: the operation with its tactic.
         steps: indices of its steps in the profile.
+        draft: of the profile; knows names and scales of its tensors.
     """
     operation, problem = item.operation, item.operation.problem
     inputs = [
@@ -28,6 +34,11 @@ def operation_details(item: TunedOperation, steps: tuple[int, ...]) -> Operation
         _tensor(view, layout, "")
         for view, layout in zip(operation.outputs, problem.outputs, strict=True)
     ]
+    if len(operation.layer.outputs) == len(outputs) and operation.name == operation.layer.name:
+        outputs = [
+            replace(found, model_name=draft.network.names_of(t)[0], scale=draft.scale_of(t))
+            for found, t in zip(outputs, operation.layer.outputs, strict=True)
+        ]
     return OperationDetails(
         name=operation.name,
         kind=problem.kind,

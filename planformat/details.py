@@ -6,6 +6,7 @@ Running a plan needs none of it: the section may be ignored, and whoever ships p
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,13 +19,19 @@ from planformat.plan import Plan
 class TensorDetails:
     """A tensor that an operation reads or writes.
 
-    layout: element type, shape, format and strides, e.g. `1x64x56x56:f16:NHWC`.
+    Attributes:
+        name: of the buffer that holds it, with an offset in bytes where it is a part.
+        layout: element type, shape, format and strides, e.g. `1x64x56x56:f16:NHWC`.
+        model_name: the model's name for its values; empty where the model has none.
+        scale: real value of one step of a tensor quantised here, else 0.
     """
 
     name: str
     layout: str
     num_bytes: int
     is_constant: bool
+    model_name: str = ""
+    scale: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,13 @@ class PlanDetails:
 
 def encode_details(details: PlanDetails) -> bytes:
     """Content of the DETAILS section."""
-    return json.dumps(asdict(details), separators=(",", ":"), ensure_ascii=False).encode()
+    tree = asdict(details)
+    for operation in (o for v in tree["variants"] for profile in v for o in profile["operations"]):
+        for tensor in (*operation["inputs"], *operation["outputs"]):
+            for name in ("model_name", "scale"):
+                if not tensor[name]:
+                    del tensor[name]  # absent means the default
+    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def plan_details(plan: Plan, *, source: str = "plan") -> PlanDetails | None:
@@ -158,7 +171,12 @@ def _tensor(tree: Any) -> TensorDetails:
     if not isinstance(is_constant, bool):
         raise TypeError(f"is_constant is {is_constant!r}, not a boolean")
     return TensorDetails(
-        _text(tree, "name"), _text(tree, "layout"), _count(tree, "num_bytes"), is_constant
+        _text(tree, "name"),
+        _text(tree, "layout"),
+        _count(tree, "num_bytes"),
+        is_constant,
+        _text(tree, "model_name") if "model_name" in tree else "",
+        _scale(tree),
     )
 
 
@@ -181,6 +199,13 @@ def _text(tree: Any, name: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"'{name}' is {type(value).__name__}, not a text")
     return value
+
+
+def _scale(tree: Any) -> float:
+    value = tree.get("scale", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
+        raise TypeError(f"'scale' is {value!r}, not a finite number of at least 0")
+    return float(value)
 
 
 def _count(tree: Any, name: str) -> int:
