@@ -35,9 +35,14 @@ def local_fingerprint() -> DeviceFingerprint:
 
 def load_context(plan: Plan) -> Any:
     """An execution context of a plan for this machine (`runtime_edge.ExecutionContext`)."""
+    return load_engine(plan).create_context()
+
+
+def load_engine(plan: Plan) -> Any:
+    """A plan loaded on this machine without its canary (`runtime_edge.Engine`)."""
     import runtime_edge
 
-    return runtime_edge.load(plan_bytes(plan), canary=False).create_context()
+    return runtime_edge.load(plan_bytes(plan), canary=False)
 
 
 class LocalDevice:

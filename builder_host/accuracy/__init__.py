@@ -1,0 +1,1 @@
+"""How exact a plan is: layer by layer, on labelled data, and which layers matter."""
