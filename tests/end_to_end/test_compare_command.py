@@ -1,0 +1,113 @@
+"""`edgeplan compare` on real plans: good ones, one with a bad range, and wrong pairs."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.cases import DATA, load
+
+import builder_host as bh
+from builder_host.accuracy.step_outputs import parse_layout, step_outputs
+from builder_host.layouts import dense_layout
+from builder_host.network.tensor_type import TensorType
+from planformat.datatypes import DataType, TensorFormat
+from planformat.errors import PlanFormatError
+from runtime_edge.cli import main
+
+LENET = DATA / "caffe/lenet"
+MODEL, WEIGHTS = str(LENET / "lenet.prototxt"), str(LENET / "lenet_iter_9000.caffemodel")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder with 20 digits and an artifact store."""
+    place = tmp_path_factory.mktemp("compare")
+    digits = load("images/mnist/t10k_first1000.npz#images")[:20].reshape(-1, 1, 28, 28)
+    np.savez(place / "digits.npz", data=(digits / 256).astype(np.float32))
+    return place
+
+
+def built(folder, name, **options):
+    network = bh.import_caffe(MODEL, WEIGHTS, shapes={"data": (1, 1, 28, 28)})
+    config = bh.BuilderConfig(measure="none", artifact_dir=folder / "artifacts", **options)
+    plan = bh.build(network, config)
+    plan.save(folder / name)
+    return plan.plan
+
+
+RANGES = {"data": 1.0, "conv1": 3.6, "pool1": 3.6, "conv2": 13.5, "ip1": 10.5}
+
+
+def test_float_plan_is_good_in_every_layer(folder, capsys):
+    built(folder, "float.plan")
+    assert main(["compare", MODEL, str(folder / "float.plan"), "--weights", WEIGHTS, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [y["tensor"] for y in result["layers"]] == [
+        "conv1", "pool1", "conv2", "pool2", "ip1", "ip2", "prob",
+    ]  # fmt: skip
+    assert result["first_bad"] is None
+    assert all(y["sqnr_db"] is None or y["sqnr_db"] > 100 for y in result["layers"])
+
+
+def test_int8_plan_and_one_with_a_range_that_is_far_too_small(folder, capsys):
+    built(folder, "good.plan", precision="int8", dynamic_ranges=RANGES)
+    built(folder, "bad.plan", precision="int8", dynamic_ranges={**RANGES, "conv2": 0.5})
+    data = ["--data", str(folder / "digits.npz"), "--weights", WEIGHTS]
+    assert main(["compare", MODEL, str(folder / "good.plan"), *data, "--json"]) == 0
+    good = json.loads(capsys.readouterr().out)
+    assert good["num_samples"] == 20
+    by_name = {y["tensor"]: y for y in good["layers"]}
+    assert {y["dtype"] for y in by_name.values()} == {"i8", "u8", "f32"}
+    # 7 bits give 6.02 * 7 + 1.76 dB for a sine that fills the range; real data fills a third
+    assert all(25 < y["sqnr_db"] < 60 for y in by_name.values())
+    page = folder / "bad.html"
+    assert main(["compare", MODEL, str(folder / "bad.plan"), *data, "--html", str(page)]) == 1
+    text = capsys.readouterr().out
+    assert "first bad layer: 'conv2'" in text
+    assert "<b>conv2</b>" in page.read_text()
+    picture = page.read_text().split("<svg", 1)[1].split("</svg>")[0]
+    bars = ET.fromstring("<svg" + picture + "</svg>")
+    assert len(bars.findall("{http://www.w3.org/2000/svg}rect")) == 7
+
+
+def test_step_outputs_end_with_what_the_plan_returns(folder):
+    plan = built(folder, "one.plan", precision="int8", dynamic_ranges=RANGES)
+    digit = np.load(folder / "digits.npz")["data"][:1]
+    found = list(step_outputs(plan, {"data": digit}))
+    assert found[-1].model_name == "prob"
+    import runtime_edge
+
+    context = runtime_edge.load(str(folder / "one.plan")).create_context()
+    expected = context.execute({"data": digit})["prob"]
+    np.testing.assert_array_equal(found[-1].values, expected)
+    assert found[0].values.dtype == np.int8
+
+
+def test_wrong_pairs_are_refused(folder, capsys):
+    plan = built(folder, "float.plan")
+    other = str(DATA / "onnx/mnist/mnist-8.onnx")
+    assert main(["compare", other, str(folder / "float.plan")]) == 1
+    assert "input" in capsys.readouterr().err
+    with pytest.raises(bh.BuilderError, match="the plan has no details"):
+        list(step_outputs(replace(plan, details=b""), {}))
+    with pytest.raises(PlanFormatError, match="section 'details'"):
+        list(step_outputs(replace(plan, details=b"{"), {}))
+    assert main(["compare", MODEL, str(folder / "float.plan"), "--samples", "3"]) == 1
+    assert "belong to --data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fmt", [TensorFormat.LINEAR, TensorFormat.NHWC, TensorFormat.NCHW16C])
+def test_layout_texts_are_read_back(fmt):
+    layout = dense_layout(TensorType((1, 20, 3, 5), DataType.UINT8), fmt)
+    assert parse_layout(layout.text()) == layout
+    strided = replace(layout, strides=(9999, *layout.strides[1:]))
+    assert parse_layout(strided.text()) == strided
+    scalar = dense_layout(TensorType((), DataType.FLOAT32))
+    assert parse_layout(scalar.text()) == scalar
+    for text in ("", "1x2:f99:LINEAR", "1x2:f32:NOWHERE", "1x2:f32:NCHW16C"):
+        with pytest.raises(bh.BuilderError, match="is no tensor layout"):
+            parse_layout(text)
