@@ -122,7 +122,8 @@ struct Weights {
   uint4 *shared;        /* of this warp */
   const uint4 *global;  /* of this warp */
 
-  __device__ __forceinline__ void load(uint4 *block_shared, const uint4 *block_global, int warp, int lane) {
+  __device__ __forceinline__ void load(uint4 *block_shared, const uint4 *block_global, int warp,
+                                       int lane) {
     shared = block_shared + warp * kShared * 32;
     global = block_global + static_cast<ep_i64>(warp) * kTotal * 32;
     EP_UNROLL
@@ -137,7 +138,8 @@ struct Weights {
   }
 
   /* partial[wk][row][item] of this warp's rows and its part of k. */
-  __device__ __forceinline__ void multiply(const State *state, float *partial, int warp, int lane) const {
+  __device__ __forceinline__ void multiply(const State *state, float *partial, int warp,
+                                           int lane) const {
     const int wm = warp / WARPS_K, wk = warp % WARPS_K;
 #if USES_MMA
     constexpr int kChains = kTilesM == 1 ? 4 : 2; /* sums under way hide the latency of an mma */
@@ -269,7 +271,7 @@ struct Unit {
   int n;        /* within the batch */
   bool is_real; /* a unit and an item of the layer: neither is padding */
   int length;   /* steps of this item */
-  float x;      /* input projection of this lane's gate */
+  T x;          /* input projection of this lane's gate; as loaded, so that nobody waits for it */
   float h, c;   /* as the next step reads them */
   float update; /* of a GRU with two phases */
   float out;    /* what y gets */
@@ -308,10 +310,10 @@ EP_DEVICE float continued(const T *continuation, const Unit &u, int d, int step,
   return factor == 0.0f ? 0.0f : value * factor;
 }
 
-EP_DEVICE float load_x(const Unit &u, const T *x, int d, int step, int gate) {
-  if (step >= STEPS || !u.is_real) return 0.0f;
-  return ep_to_float(x[time_of(d, step) * static_cast<ep_i64>(X_STRIDE_T) + u.n * X_STRIDE_N +
-                       (d * kGates + gate) * HIDDEN + u.unit]);
+EP_DEVICE T load_x(const Unit &u, const T *x, int d, int step, int gate) {
+  if (step >= STEPS || !u.is_real) return ep_from_float<T>(0.0f);
+  return x[time_of(d, step) * static_cast<ep_i64>(X_STRIDE_T) + u.n * X_STRIDE_N +
+           (d * kGates + gate) * HIDDEN + u.unit];
 }
 
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
@@ -381,7 +383,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       for (int e = 0; e < kRounds; ++e) {
         Unit &u = units[e];
         if (warp * 32 + e * kThreads >= kFinishing) continue; /* no lane of this warp is needed */
-        const float v = act(d, 0, u.x + total(partial, min(gate, 1) * UNITS + u.local, u.item));
+        const float product = total(partial, min(gate, 1) * UNITS + u.local, u.item);
+        const float v = act(d, 0, ep_to_float(u.x) + product);
         u.update = of_lane(v, 0);
         const float reset = of_lane(v, 1);
         publish(states + 2 * kState, u, u.is_real ? reset * u.h : 0.0f, lane);
@@ -396,22 +399,23 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       if (warp * 32 + e * kThreads >= kFinishing) continue;
       const float product =
           total(partial, (kHasPhases ? 0 : gate) * UNITS + u.local, u.item);
+      const float x_sum = ep_to_float(u.x) + product;
       float h, c = u.c;
       if (CELL == RNN) {
-        h = act(d, 0, u.x + product);
+        h = act(d, 0, x_sum);
       } else if (CELL == GRU) {
         float inner = product;
         if (!kHasPhases) {
-          const float v = act(d, 0, u.x + product);
+          const float v = act(d, 0, x_sum);
           u.update = of_lane(v, 0);
           if (HAS_RECURRENT_BIAS && u.is_real)
             inner += ep_to_float(recurrent_bias[d * HIDDEN + u.unit]);
           inner = of_lane(v, 1) * of_lane(inner, 2);
         }
-        h = (1.0f - u.update) * act(d, 1, of_lane(u.x, 2) + inner) + u.update * u.h;
+        h = (1.0f - u.update) * act(d, 1, of_lane(ep_to_float(u.x), 2) + inner) + u.update * u.h;
       } else {
         const T *const p = peepholes + d * 3 * HIDDEN + u.unit;
-        float sum = u.x + product;
+        float sum = x_sum;
         if (HAS_PEEPHOLES && u.is_real && gate % 2 == 0) sum += c * ep_to_float(p[gate * HIDDEN]);
         const float v = gate == 3 ? act(d, 1, sum) : act(d, 0, sum);
         const float in = of_lane(v, 0), forget = of_lane(v, 2);
