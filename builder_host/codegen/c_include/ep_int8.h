@@ -42,11 +42,11 @@ EP_INLINE void ep_store_8_n(void *p, vf x, int64_t n) {
 
 /* --- dot products --------------------------------------------------------------------------- */
 
-#if defined(EP_DOT)
-
 #define EP_DOT_WIDE 0 /* 16-bit products of either sign; any CPU */
 #define EP_DOT_VNNI 1 /* vpdpbusd: unsigned activations */
 #define EP_DOT_SDOT 2 /* sdot: signed activations */
+
+#if defined(EP_DOT) && EP_DOT <= EP_DOT_SDOT
 
 #if EP_DOT == EP_DOT_VNNI && !defined(EP_ISA_AVX512) && !defined(__AVXVNNI__)
 #error "EP_DOT_VNNI needs AVX-512 or AVX-VNNI"
@@ -87,6 +87,8 @@ typedef struct {
   ep_pairs even, odd;
 } ep_dot_values, ep_dot_weights;
 #endif
+
+typedef vi ep_dot_sum;
 
 /* Four bytes of activations, for all lanes. p may have any alignment. */
 EP_INLINE ep_dot_values ep_dot_load(const void *p) {
@@ -184,9 +186,12 @@ EP_INLINE vi ep_dot(vi sum, ep_dot_values x, ep_dot_weights w) {
 #endif
 }
 
+EP_INLINE vi ep_dot_zero(void) { return ep_splat_i(0); }
+EP_INLINE vf ep_dot_result(vi sum) { return __builtin_convertvector(sum, vf); }
+
 /* a + b modulo 2^32. */
 EP_INLINE vi ep_add_i(vi a, vi b) { return (vi)((vu)a + (vu)b); }
 
-#endif /* EP_DOT */
+#endif /* EP_DOT <= EP_DOT_SDOT */
 
 #endif

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.kernels.conv_direct.epilogue import LOADS, load_parameters, pack_rest
+from builder_host.kernels.conv_direct.epilogue import (
+    LOADS,
+    STORES,
+    load_parameters,
+    pack_rest,
+)
 from builder_host.kernels.conv_direct.geometry import Convolution, convolution_of, row_tiles
 from builder_host.kernels.conv_int8.problem import integer_convolution_of
 from builder_host.kernels.family import (
@@ -24,7 +29,6 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
-from planformat.datatypes import DataType
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
@@ -92,7 +96,7 @@ class ConvDepthwise:
             "X_TYPE": LOADS[x.dtype][0],
             "LOAD_X": LOADS[x.dtype][1],
             "Y_TYPE": LOADS[y.dtype][0],
-            "STORE_Y": "ep_store" if y.dtype is DataType.FLOAT32 else "ep_store_8",
+            "STORE_Y": STORES[y.dtype],
             "BLOCKS": conv.out_blocks,
             "ROWS_PER_UNIT": rows_per_unit,
             "TILE_ROWS": rows,

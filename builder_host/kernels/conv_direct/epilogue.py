@@ -1,7 +1,7 @@
 """Bias and epilogue of the convolution families: parameters, source text, packed operands.
 
-Kernels of float tensors include `epilogue.h`; those that read 8-bit operands too have the parameter
-`EPILOGUE_LOADS` instead.
+Kernels of float32 tensors include `epilogue.h`; those that read narrow operands too have the
+parameter `EPILOGUE_LOADS` instead.
 """
 
 from __future__ import annotations
@@ -22,6 +22,14 @@ LOADS = {
     DataType.FLOAT32: ("float", "ep_load"),
     DataType.INT8: ("int8_t", "ep_load_i8"),
     DataType.UINT8: ("uint8_t", "ep_load_u8"),
+    DataType.BFLOAT16: ("uint16_t", "ep_load_bf16"),
+}
+# Function that stores a vector of floats; with `_n` its first lanes.
+STORES = {
+    DataType.FLOAT32: "ep_store",
+    DataType.INT8: "ep_store_8",
+    DataType.UINT8: "ep_store_8",
+    DataType.BFLOAT16: "ep_store_bf16",
 }
 _INCLUDE = '#include "epilogue.h"\n'
 
@@ -52,7 +60,7 @@ def load_parameters(problem: Problem, strides: Sequence[Strides]) -> dict[str, i
     """NUM_OPERANDS, EPILOGUE_LOADS and EPILOGUE: whole vectors at n, block, oh, ow.
 
     Args:
-        problem: its operands are float32 or 8-bit tensors in the output's format, or float32
+        problem: its operands are tensors of a type of `LOADS` in the output's format, or float32
             constants per channel.
         strides: of each operand in elements: n, channel block, h, w.
     """

@@ -14,7 +14,6 @@ from planformat.datatypes import DataType
 
 EIGHT_BITS = (DataType.INT8, DataType.UINT8)
 RESULTS = (*EIGHT_BITS, DataType.FLOAT32)
-DOT_KINDS = {"wide": 0, "vnni": 1, "sdot": 2}
 _LARGEST = {DataType.INT8: 128, DataType.UINT8: 255}
 
 

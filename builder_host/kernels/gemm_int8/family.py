@@ -12,9 +12,16 @@ from typing import Any
 
 from builder_host.codegen.template import fill
 from builder_host.kernels.conv_direct.epilogue import load_parameters
-from builder_host.kernels.conv_direct.geometry import Convolution, balanced
+from builder_host.kernels.conv_direct.geometry import Convolution
+from builder_host.kernels.conv_int8.direct import (
+    TEMPLATE,
+    direct_parameters,
+    dot_product,
+    num_steps,
+    packed_set_sizes,
+    product_tactics,
+)
 from builder_host.kernels.conv_int8.family import FAMILY as CONV_INT8
-from builder_host.kernels.conv_int8.family import direct_parameters, direct_tiles, template_text
 from builder_host.kernels.conv_int8.weights import packed_weights
 from builder_host.kernels.family import (
     Array,
@@ -31,7 +38,6 @@ from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent
-_PREFETCH_BYTES = 2048
 
 
 class GemmInt8:
@@ -50,37 +56,23 @@ class GemmInt8:
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """The larger of dot products at 80 % of their peak and all sides once through memory."""
         conv = _require(problem, target)
-        per_instruction = 1 if target.int8_dot != "wide" else 4
+        dot = dot_product(target, problem.inputs[0].dtype)
         vectors = conv.batch * conv.out_w * conv.out_blocks
-        dots = vectors * conv.channels / 4 * conv.num_taps * per_instruction
-        compute_us = vector_operations_us(dots / 0.8, target)
+        operations = vectors * num_steps(conv, dot) * conv.num_taps * dot.operations
+        compute_us = vector_operations_us(operations / 0.8, target)
         return float(max(compute_us, traffic_us(problem, target))) + 0.1
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """One row: many vectors of columns; more rows: the tiles of the convolution."""
         conv = _require(problem, target)
-        if conv.out_w == 1:
-            widths = (8, 4, 12) if target.num_vector_registers == 32 else (4, 6, 2)
-            enough = max(1, conv.out_blocks // (2 * problem.num_workers))
-            tiles = [(1, 1, min(width, enough)) for width in widths]
-        else:
-            tiles = direct_tiles(conv, target)
-        found: dict[Tactic, None] = {}
-        for rows, pixels, oc_blocks in tiles:
-            for prefetch in (0, _PREFETCH_BYTES) if conv.out_w <= 16 else (0,):
-                values: dict[str, int | str] = {
-                    "oc_blocks": oc_blocks,
-                    "order": "sets",
-                    "pixels": pixels,
-                    "prefetch": prefetch,
-                    "rows": rows,
-                }
-                found[Tactic(self.name, tuple(sorted(values.items())))] = None
-        return list(found)
+        dot = dot_product(target, problem.inputs[0].dtype)
+        return product_tactics(self.name, conv, target, dot, problem.num_workers)
 
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """One launch; a unit is a set of column vectors of one image."""
         conv = _require(problem, target)
+        types = (problem.inputs[0].dtype, problem.outputs[0].dtype)
+        parameters, num_units = direct_parameters(conv, tactic, target, types, problem.num_workers)
         symbol = symbol_for(
             f"gemm_int8_{tactic.values['pixels']}x{tactic.values['oc_blocks']}_{target.int8_dot}",
             self.template_hash,
@@ -88,16 +80,12 @@ class GemmInt8:
             tactic.text,
             repr(target),
         )
-        parameters, num_units = direct_parameters(
-            conv, tactic, target, symbol, num_workers=problem.num_workers
-        )
         parameters |= {
             **load_parameters(problem, conv.operand_strides),
-            "X_IS_SIGNED": int(_is_signed(problem)),
-            "Y_BYTES": problem.outputs[0].dtype.size_bytes,
+            "SYMBOL": symbol,
             "LAST_LANES": conv.filters - (conv.out_blocks - 1) * conv.lanes,
         }
-        return Program(fill(template_text(), parameters), (Launch(symbol, num_units),))
+        return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
@@ -107,15 +95,11 @@ class GemmInt8:
         values = constants[1]
         if values is None:
             raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
-        sets = balanced(conv.out_blocks, int(tactic.values["oc_blocks"]))
         weights = weights_of(problem, conv, values)
-        packed = packed_weights(weights, 1, sets, target, _is_signed(problem))
+        is_signed = problem.inputs[0].dtype is DataType.INT8
+        packed = packed_weights(weights, 1, packed_set_sizes(conv, tactic), target, is_signed)
         axis = len(problem.outputs[0].shape) - 1
         return [None, packed, *pack_operands(problem, axis, constants, target.vector_elems)]
-
-
-def _is_signed(problem: Problem) -> bool:
-    return problem.inputs[0].dtype is DataType.INT8
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
