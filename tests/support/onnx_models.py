@@ -1,4 +1,4 @@
-"""Small ONNX models made in memory, and the evaluation of ONNX conformance cases."""
+"""Small ONNX models made in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from onnx import TensorProto, helper, numpy_helper
 from builder_host.errors import ImportModelError
 from builder_host.importers.onnx import import_onnx
 from builder_host.network.evaluate import evaluate_network
-from builder_host.network.network import Network
 
 Array = np.ndarray[Any, Any]
 FLOAT = TensorProto.FLOAT
@@ -78,26 +77,3 @@ def frozen(case: onnx.ModelProto, values: Mapping[str, Array]) -> onnx.ModelProt
     del result.graph.input[:]
     result.graph.input.extend(kept)
     return result
-
-
-def import_case(case: onnx.ModelProto, inputs: Mapping[str, Array]) -> Network:
-    """Import a conformance case; inputs that must be known at build time become constants.
-
-    First only the empty ones, then integers after the first input, then all after the first, then
-    all. Raises the first ImportModelError when none of these works.
-    """
-    names = list(inputs)
-    empty = [n for n in names if not np.size(inputs[n])]
-    integers = [n for n in names[1:] if np.asarray(inputs[n]).dtype.kind in "iub"]
-    first: ImportModelError | None = None
-    for wanted in ([], integers, names[1:], names):
-        known = {n: inputs[n] for n in dict.fromkeys([*empty, *wanted])}
-        shapes = {n: np.shape(inputs[n]) for n in names if n not in known}
-        try:
-            return import_onnx(frozen(case, known), shapes=shapes)
-        except ImportModelError as error:
-            first = first or error
-            if "known at build time" not in str(error):
-                raise
-    assert first is not None
-    raise first

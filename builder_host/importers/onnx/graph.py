@@ -36,6 +36,7 @@ from builder_host.plugins.registry import PluginRegistry
 _LOGGER = logging.getLogger(__name__)
 _MAX_DEPTH = 32
 _EXPECTED = (ArithmeticError, LookupError, ValueError, TypeError, MemoryError)
+_MAX_TITLES = 100  # nodes named for one unsupported operator
 _MAX_NODES = 1_000_000  # translated in all, unrolled bodies counted each time
 
 
@@ -375,11 +376,12 @@ def scope_with(scope: Scope, names: Sequence[str]) -> Scope:
 
 
 def _titles(nodes: Sequence[str]) -> str:
-    """The first of some nodes, and the next few of the others."""
+    """The first of some nodes, and all others up to a bound that no reader gets past."""
     if len(nodes) == 1:
         return nodes[0]
-    others = ", ".join(nodes[1:6]) + (" ..." if len(nodes) > 6 else "")
-    return f"{nodes[0]} ({len(nodes)} nodes; also {others})"
+    others = ", ".join(nodes[1:_MAX_TITLES])
+    more = f" and {len(nodes) - _MAX_TITLES} more" if len(nodes) > _MAX_TITLES else ""
+    return f"{nodes[0]} ({len(nodes)} nodes; also {others}{more})"
 
 
 def _reason(error: Exception) -> str:

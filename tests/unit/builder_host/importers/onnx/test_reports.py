@@ -211,3 +211,10 @@ def test_every_byte_of_a_small_model_may_be_damaged() -> None:
                 import_onnx(bytes(damaged))
             except ImportModelError as error:
                 assert error.problems  # noqa: PT017
+
+
+def test_every_unsupported_node_is_named() -> None:
+    nodes = [node("TfIdfVectorizer", "x", f"y{i}", name=f"count {i}") for i in range(9)]
+    nodes.append(node("Sum", " ".join(f"y{i}" for i in range(9)), "y"))
+    text = "\n".join(problems_of(model(nodes, {"x": [2]}, ["y"])))
+    assert all(f"ONNX node {i} TfIdfVectorizer 'count {i}'" in text for i in range(9))
