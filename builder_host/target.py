@@ -121,6 +121,16 @@ def target_hardware(target: str) -> Mapping[str, int | float]:
     return {name: fact for name, fact in spec.hardware.items() if not isinstance(fact, str)}
 
 
+def hardware_of_gpu(fingerprint: DeviceFingerprint) -> Mapping[str, int | float]:
+    """Numbers of the board file with this GPU's name and number of SMs; empty without one."""
+    wanted = [fingerprint.fields.get(field) for field in ("cuda.name", "cuda.num_sms")]
+    for name in board_names():
+        spec = load_board(name)
+        if wanted == [spec.fingerprint.get(field) for field in ("cuda.name", "cuda.num_sms")]:
+            return target_hardware(name)
+    return {}
+
+
 def _board(target: str) -> BoardSpec | None:
     if target.partition("@")[0] not in board_names():
         return None

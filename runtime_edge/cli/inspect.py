@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+from pathlib import Path
 from typing import Any
 
 from planformat.container import Container
 from planformat.plan import Plan, Profile, Step, Variant
 from planformat.reader import open_plan
+from runtime_edge.cli import CommandError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("plan", metavar="PLAN", help="PLAN file; need not be for this device")
+    parser.add_argument(
+        "--html",
+        metavar="OUT.html",
+        help="write one self-contained page: graph, times, arena, roofs (needs edgeplan[builder])",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     with open_plan(args.plan) as opened:
         report = describe(opened.plan, opened.container)
+        if args.html is not None:
+            _write_page(opened.plan, args.plan, Path(args.html))
+            return 0
     if args.json:
         print(json.dumps(report))
         return 0
     print("\n".join(_lines(report)))
     return 0
+
+
+def _write_page(plan: Plan, source: str, path: Path) -> None:
+    # By name, because the host side must not be needed for anything else here.
+    try:
+        page = importlib.import_module("builder_host.inspection.page")
+    except ImportError as error:
+        raise CommandError(
+            f"--html needs the host side ({error}); install it with: pip install edgeplan[builder]"
+        ) from error
+    path.write_text(page.plan_page(plan, source=source), encoding="utf-8")
+    print(f"wrote {path} ({path.stat().st_size:,} B)")
 
 
 def describe(plan: Plan, container: Container) -> dict[str, Any]:

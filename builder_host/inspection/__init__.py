@@ -1,0 +1,1 @@
+"""Looking into plans: one self-contained HTML page, differences, roofs."""

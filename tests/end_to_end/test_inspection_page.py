@@ -1,0 +1,114 @@
+"""`edgeplan inspect --html`: complete, self-contained, and what a browser draws."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from support.cases import DATA
+from support.commands import edgeplan
+
+from planformat.details import plan_details
+from planformat.reader import open_plan
+
+LENET = (DATA / "caffe/lenet/lenet.prototxt", DATA / "caffe/lenet/lenet_iter_9000.caffemodel")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with lenet.plan of two profiles and its page."""
+    made = tmp_path_factory.mktemp("page")
+    options = ("--measure", "none", "--no-check", "--batch", "1,4")
+    edgeplan("build", *LENET, "-o", "lenet.plan", *options, cwd=made)
+    edgeplan("inspect", "lenet.plan", "--html", "lenet.html", cwd=made)
+    return made
+
+
+class Balance(HTMLParser):
+    """Checks that every tag is closed by its own kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(folder):
+    text = (folder / "lenet.html").read_text(encoding="utf-8")
+    assert len(text) < 3 << 20
+    checker = Balance()
+    checker.feed(text)
+    assert checker.open == []
+    assert not re.search(r"(src|href)=|url\(|@import|https?://", text)
+
+
+def test_every_operation_is_in_graph_table_and_time_line(folder):
+    text = (folder / "lenet.html").read_text(encoding="utf-8")
+    with open_plan(folder / "lenet.plan") as opened:
+        details = plan_details(opened.plan)
+        fingerprint = dict(opened.plan.variants[0].fingerprint.fields)
+    for profile in details.variants[0]:
+        for operation in profile.operations:
+            assert text.count(operation.name) >= 3
+        for buffer in profile.arena:
+            assert f"{buffer.num_bytes:,} bytes at {buffer.offset:,}" in text
+    for name, value in fingerprint.items():
+        assert f"<td>{name}</td><td>{value}</td>" in text
+    assert text.count("Arena over time") == 2
+
+
+def test_names_are_escaped(folder, tmp_path):
+    prototxt = LENET[0].read_text().replace('"conv1"', '"<b>&conv1"')
+    (tmp_path / "x.prototxt").write_text(prototxt)
+    options = ("-o", "x.plan", "--measure", "none", "--no-check")
+    edgeplan("build", "x.prototxt", *options, cwd=tmp_path)
+    edgeplan("inspect", "x.plan", "--html", "x.html", cwd=tmp_path)
+    text = (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert "<b>&conv1" not in text
+    assert "&lt;b&gt;&amp;conv1" in text
+
+
+def test_a_plan_without_details_is_refused_with_what_to_do(tmp_path):
+    golden = DATA.parent / "golden" / "sample_v1.0.plan"
+    done = edgeplan("inspect", golden, "--html", "x.html", cwd=tmp_path, status=1)
+    assert "carries no details (format before 1.1, or stripped); build it again" in done.stderr
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_draws_it(folder):
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+    ]
+    picture = folder / "page.png"
+    subprocess.run(
+        [*command, f"--screenshot={picture}", "--window-size=1200,2400", folder / "lenet.html"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert image.size == (1200, 2400)
+        colours = image.convert("RGB").getcolors(1 << 24)
+    assert colours is not None
+    drawn = sum(count for count, colour in colours if colour == (0x2F, 0x6F, 0xD0))
+    assert drawn > 5000  # bars of the time line and buffers of the arena
