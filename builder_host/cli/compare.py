@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="F", help="caffemodel of a prototxt")
     add_data_arguments(parser, "--data", "samples")
     parser.add_argument(
-        "--threshold", type=float, default=20.0, metavar="DB", help="bad below this (default: 20)"
+        "--threshold", type=float, default=15.0, metavar="DB", help="bad below this (default: 15)"
     )
     parser.add_argument("--html", metavar="F.html", help="write a page with a picture")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
