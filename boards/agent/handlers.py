@@ -49,6 +49,7 @@ def _identify(request: Request) -> None:
             "host": platform.node(),
             "architecture": platform.machine(),
             "python": platform.python_version(),
+            "pid": os.getpid(),
             "model": _read("/proc/device-tree/model"),
             "boot": boot_id(),
             "utc": _utc("%Y-%m-%dT%H:%M:%SZ"),

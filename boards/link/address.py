@@ -77,7 +77,7 @@ def parse_address(text: str) -> LinkAddress:
         raise LinkAddressError(f"{text}: unknown option '{unknown[0]}'; known: {known}")
     host = parts.hostname or ""
     needs_path = scheme in ("serial", "store")
-    if needs_path and (host or not parts.path):
+    if needs_path and (host or not parts.path.startswith("/")):
         raise LinkAddressError(f"{text}: give a path with three slashes, as in: {_FORMS}")
     if not needs_path and not host:
         raise LinkAddressError(f"{text}: names no host; known forms: {_FORMS}")

@@ -51,6 +51,7 @@ class SerialTransport(DescriptorTransport):
         with contextlib.suppress(OSError, NotImplementedError, ValueError, AttributeError):
             port.set_low_latency_mode(True)  # USB adapters wait 16 ms otherwise; others lack it
         super().__init__(port.fd, port.fd, name=path, payload_bytes=2048, batch_bytes=1)
+        self._tell_nothing_from_the_end()
         self._check_rate(baud)
 
     def set_rate(self, baud: int, stop_bits: int) -> None:
@@ -68,10 +69,11 @@ class SerialTransport(DescriptorTransport):
         except (serial.SerialException, OSError, ValueError, termios.error) as error:
             raise LinkError(f"{self.name}: refuses {baud} baud: {error}") from error
         os.set_blocking(self.read_fd, False)
+        self._tell_nothing_from_the_end()
         self._check_rate(baud)
 
     def read(self) -> bytes:
-        """See `Transport.read`; a modem line that hangs up reads as empty."""
+        """See `Transport.read`."""
         try:
             data = os.read(self.read_fd, 1 << 16)
         except BlockingIOError:
@@ -87,6 +89,12 @@ class SerialTransport(DescriptorTransport):
         if self._is_open:
             self._is_open = False
             self._port.close()
+
+    def _tell_nothing_from_the_end(self) -> None:
+        """Let an empty read mean a line that was hung up, not one that is silent (VMIN 1)."""
+        attributes = termios.tcgetattr(self.read_fd)
+        attributes[6][termios.VMIN] = 1
+        termios.tcsetattr(self.read_fd, termios.TCSANOW, attributes)
 
     def _check_rate(self, baud: int) -> None:
         words = array.array("I", bytes(64))
