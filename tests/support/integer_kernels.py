@@ -1,4 +1,4 @@
-"""8-bit kernels: problems with data, exact references, and runs here or under an emulator.
+"""Kernels of narrow types: problems with data, references, runs here or under an emulator.
 
 References share nothing with the kernels: sums in int64, epilogues in numpy float32, one operation
 after the other.
@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import pytest
 
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.toolchain_c import INCLUDE_FOLDER, CompiledObject, CToolchain
@@ -40,11 +42,13 @@ from builder_host.network.tensor_type import TensorType
 from builder_host.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 from support.cpu_kernels import AVX2, AVX512, NEON
-from support.typed_kernels import NUMPY_TYPES
+from support.typed_kernels import NUMPY_TYPES as PLAIN_TYPES
 
 Array = np.ndarray[Any, Any]
 
 I8, U8, F32 = DataType.INT8, DataType.UINT8, DataType.FLOAT32
+BF16 = DataType.BFLOAT16
+NUMPY_TYPES: dict[DataType, Any] = {**PLAIN_TYPES, BF16: ml_dtypes.bfloat16}
 TARGETS = {
     "avx512-vnni": replace(AVX512, features=("avx512bf16", "avx512vnni")),
     "avx512": AVX512,
@@ -55,7 +59,7 @@ TARGETS = {
 }
 _FLAGS = {
     "avx512": "avx512vl",
-    "avx512-vnni": "avx512_vnni",
+    "avx512-vnni": "avx512_bf16",  # later CPUs than those with avx512_vnni alone
     "avx2": "avx2",
     "avx2-vnni": "avx_vnni",
 }
@@ -107,6 +111,14 @@ class Case8:
         parts.append("p" + "".join(map(str, self.pads)) + "d" + "".join(map(str, self.dilations)))
         types = "-".join(t.text for t in (self.x, self.y, self.residual) if t)
         return "-".join(parts) + f"-g{self.groups}-{types}" + ("-gaps" if self.has_gaps else "")
+
+
+def needs(name: str) -> str:
+    """Where a target of `TARGETS` runs; skips the test when nowhere."""
+    where = where_it_runs(name)
+    if not where:
+        pytest.skip(f"{name} runs neither here nor in an emulator")
+    return where
 
 
 def with_gaps(layout: Layout) -> Layout:

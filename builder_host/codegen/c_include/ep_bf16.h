@@ -65,8 +65,8 @@ EP_INLINE ep_dot_weights ep_dot_load_weights(const void *p) {
 }
 EP_INLINE vf ep_dot(vf sum, ep_dot_values x, ep_dot_weights w) {
 #if defined(__clang__)
-  typedef __bf16 brains __attribute__((vector_size(64)));
-  return __builtin_ia32_dpbf16ps_512(sum, (brains)x.pairs, (brains)w.pairs);
+  typedef __bf16 elements __attribute__((vector_size(64)));
+  return __builtin_ia32_dpbf16ps_512(sum, (elements)x.pairs, (elements)w.pairs);
 #else
   return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x.pairs, (__m512bh)w.pairs);
 #endif

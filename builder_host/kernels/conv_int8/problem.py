@@ -47,7 +47,7 @@ def integer_convolution_of(problem: Problem, target: Any) -> IntegerConvolution 
         return None
     if not types_apply(problem):
         return None
-    conv = convolution_of(_as_float(problem), target)
+    conv = convolution_of(as_float32(problem), target)
     if conv is None or not conv.x_is_blocked:
         return None
     if not sums_fit(problem.inputs[0].dtype, conv.group_channels * conv.num_taps):
@@ -84,7 +84,7 @@ def sums_fit(dtype: DataType, terms: int) -> bool:
     return terms * _LARGEST[dtype] * 128 < 2**31
 
 
-def _as_float(problem: Problem) -> Problem:
+def as_float32(problem: Problem) -> Problem:
     """The same problem in float32: strides count elements, so the geometry is the same."""
 
     def widened(layouts: Sequence[Layout]) -> tuple[Layout, ...]:

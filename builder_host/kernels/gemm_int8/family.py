@@ -32,7 +32,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
-from builder_host.kernels.gemm_int8.product import product_of, weights_of
+from builder_host.kernels.gemm_int8.product import integer_product_of, weights_of
 from builder_host.kernels.store_epilogue import pack_operands
 from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from planformat.datatypes import DataType
@@ -50,8 +50,8 @@ class GemmInt8:
     )
 
     def applies(self, problem: Problem, target: Any) -> bool:
-        """What `product_of` accepts."""
-        return product_of(problem, target) is not None
+        """What `integer_product_of` accepts."""
+        return integer_product_of(problem, target) is not None
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """The larger of dot products at 80 % of their peak and all sides once through memory."""
@@ -103,7 +103,7 @@ class GemmInt8:
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = product_of(problem, target)
+    conv = integer_product_of(problem, target)
     if conv is None:
         raise ValueError(f"gemm_int8 does not apply to {problem.text()}; ask applies() first")
     return conv

@@ -1,4 +1,4 @@
-"""8-bit products seen as convolutions, so that one kernel template serves both.
+"""Matrix products seen as convolutions, so that one kernel template serves both.
 
 A row-major left side is an image of one row whose pixels are its rows; a blocked input of a fully
 connected layer is convolved with a kernel as large as the image.
@@ -17,20 +17,32 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.target import CpuTarget
 from planformat.datatypes import TensorFormat
 
-_KINDS = ("fully_connected", "matrix_multiply")
+KINDS = ("fully_connected", "matrix_multiply")
 
 
-def product_of(problem: Problem, target: Any) -> Convolution | None:
-    """The problem as a convolution, or None when the kernels cannot compute it.
+def integer_product_of(problem: Problem, target: Any) -> Convolution | None:
+    """An 8-bit product as a convolution, or None when the kernels cannot compute it.
 
-    Needs an 8-bit left side and a constant INT8 right side (one matrix), a row-major result, and a
-    depth that is a multiple of 4 where the left side is row-major.
+    Needs an 8-bit left side, INT8 weights, sums that fit int32, and what `product_of` needs.
     """
-    if problem.kind not in _KINDS or not isinstance(target, CpuTarget):
+    if problem.kind not in KINDS or not types_apply(problem):
+        return None
+    conv = product_of(problem, target, 4)
+    terms = conv.channels * conv.num_taps if conv is not None else 0
+    return conv if sums_fit(problem.inputs[0].dtype, terms) else None
+
+
+def product_of(problem: Problem, target: Any, step: int) -> Convolution | None:
+    """The problem as a convolution, element types aside; None when the kernel cannot compute it.
+
+    Needs a constant right side (one matrix) and no bias, a row-major result, and a depth that is a
+    multiple of `step` where the left side is row-major.
+    """
+    if problem.kind not in KINDS or not isinstance(target, CpuTarget):
         return None
     if problem.num_own_inputs != 2 or not problem.is_constant[1] or problem.is_constant[0]:
         return None
-    if not types_apply(problem) or 0 in problem.inputs[0].shape or 0 in problem.outputs[0].shape:
+    if 0 in problem.inputs[0].shape or 0 in problem.outputs[0].shape:
         return None
     y, x = problem.outputs[0], problem.inputs[0]
     rows = _rows_of(y)
@@ -40,14 +52,10 @@ def product_of(problem: Problem, target: Any) -> Convolution | None:
     if operands is None:
         return None
     if problem.kind == "matrix_multiply":
-        conv = _matrix(problem, target, rows, operands)
-    elif x.format is target.blocked_format:
-        conv = _image(x, y, target, operands)
-    else:
-        conv = _flat(x, y, target, rows, operands)
-    if conv is None or not sums_fit(x.dtype, conv.channels * conv.num_taps):
-        return None
-    return conv
+        return _matrix(problem, target, step, rows, operands)
+    if x.format is target.blocked_format:
+        return _image(x, y, target, operands)
+    return _flat(x, y, target, step, rows, operands)
 
 
 def weights_of(problem: Problem, conv: Convolution, values: Array) -> Array:
@@ -71,13 +79,17 @@ def _rows_of(layout: Layout) -> tuple[int, int] | None:
 
 
 def _matrix(
-    problem: Problem, target: CpuTarget, rows: tuple[int, int], operands: tuple[Strides, ...]
+    problem: Problem,
+    target: CpuTarget,
+    step: int,
+    rows: tuple[int, int],
+    operands: tuple[Strides, ...],
 ) -> Convolution | None:
     a, b = problem.inputs[:2]
     left = _rows_of(a)
     if problem.params.transpose_a or math.prod(b.shape[:-2]) != 1 or left is None:
         return None
-    if a.strides[-1] != 1 or a.shape[-1] % 4 or left[0] != rows[0]:
+    if a.strides[-1] != 1 or a.shape[-1] % step or left[0] != rows[0]:
         return None
     return _convolution(target, rows, a.shape[-1], problem.outputs[0].shape[-1], left[1], operands)
 
@@ -86,12 +98,13 @@ def _flat(
     x: Layout,
     y: Layout,
     target: CpuTarget,
+    step: int,
     rows: tuple[int, int],
     operands: tuple[Strides, ...],
 ) -> Convolution | None:
     depth = math.prod(x.shape[1:])
     dense = dense_layout(x.type).strides
-    if x.format is not TensorFormat.LINEAR or depth % 4 or x.strides[1:] != dense[1:]:
+    if x.format is not TensorFormat.LINEAR or depth % step or x.strides[1:] != dense[1:]:
         return None
     return _convolution(target, rows, depth, y.shape[1], x.strides[0], operands)
 
@@ -101,7 +114,7 @@ def _convolution(
     rows: tuple[int, int],
     depth: int,
     columns: int,
-    step: int,
+    row_step: int,
     operands: tuple[Strides, ...],
 ) -> Convolution:
     lanes = target.vector_elems
@@ -125,7 +138,7 @@ def _convolution(
         dilation_w=1,
         has_bias=False,
         x_is_blocked=True,
-        x_strides=(0, lanes, 0, step),
+        x_strides=(0, lanes, 0, row_step),
         y_strides=(0, lanes, 0, rows[1]),
         operand_strides=operands,
     )

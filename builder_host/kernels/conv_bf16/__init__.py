@@ -1,0 +1,1 @@
+"""Convolution of bfloat16 tensors with float32 sums."""

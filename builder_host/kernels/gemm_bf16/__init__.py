@@ -1,0 +1,1 @@
+"""Fully connected layers and matrix products of bfloat16 tensors."""
