@@ -333,7 +333,7 @@ EP_DEVICE float4 ep_cluster_load4(const float *local, unsigned rank) {
                : "memory");
   return v;
 }
-/* Address, for ep_cluster_store, of the place of `local` in block `rank`; offsets add to it. */
+/* Address of the place of `local` in the shared memory of block `rank`, for the stores below. */
 EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
   unsigned address;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
@@ -341,9 +341,42 @@ EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
                : "r"(ep_shared_address(local)), "r"(rank));
   return address;
 }
-/* Write 4 bytes there; visible to that block after the next cluster barrier. */
-EP_DEVICE void ep_cluster_store(unsigned address, unsigned bits) {
-  asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(address), "r"(bits) : "memory");
+
+/* Counting barriers in shared memory (CUDA 12.2): 8 bytes each. A phase ends when the announced
+ * bytes have arrived; bytes may arrive before they are announced. */
+
+/* One thread sets a barrier up; a cluster barrier then makes it known to the other blocks. */
+EP_DEVICE void ep_arrival_init(ep_u64 *barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(ep_shared_address(barrier))
+               : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+/* One thread says, once in each phase, how many bytes the phase waits for. */
+EP_DEVICE void ep_arrival_expect(ep_u64 *barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
+                   ep_shared_address(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+/* Wait for the end of the phase with this parity (0 for the first); what arrived is visible. */
+EP_DEVICE void ep_arrival_wait(ep_u64 *barrier, unsigned parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(ep_shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+/* 16 bytes to another block, counted by a barrier of that block. */
+EP_DEVICE void ep_cluster_send16(unsigned address, uint4 v, unsigned barrier_address) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1,%2,%3,%4}, "
+      "[%5];" ::"r"(address),
+      "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier_address)
+      : "memory");
 }
 #endif
 

@@ -153,7 +153,8 @@ def _persistent(
     groups = -(-cell.batch // _MAX_ROWS)
     rows = -(-cell.batch // groups)
     found = []
-    for cluster in _CLUSTERS if target.has_clusters else (1,):
+    # What blocks send each other came with the toolkit that brought TMA.
+    for cluster in _CLUSTERS if target.has_tma else (1,):
         if cluster > target.num_sms or (cluster > 1 and cell.hidden < 8 * cluster):
             continue
         for warps in _WARPS:

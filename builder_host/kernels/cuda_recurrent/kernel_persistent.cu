@@ -5,8 +5,9 @@
  * before the first step: HELD pieces of 16 bytes per thread in registers, SHARED in shared memory;
  * only what is left streams from L2. A step is: products of these rows with the state, which every
  * block has whole in its shared memory; sums of the warps that share a row; the cell; its new units
- * stored to all blocks; one barrier of the cluster. Stores to y and loads of x lie between the two
- * halves of that barrier.
+ * sent to all blocks, where a barrier counts the bytes. Stores to y and loads of x lie between
+ * sending and waiting. States are held twice: a block is never more than one step ahead of another,
+ * because it needs the units of all.
  *
  * Warps form WARPS_M x WARPS_K: tiles of rows by interleaved blocks of k. With MMA a tile is 16 rows
  * of an m16n8k16 whose columns are batch items, and a block of 32 k is two of them (lane l takes k
@@ -100,8 +101,9 @@ constexpr int kTotal_1 = TILES_M_1 * kBlocksK * kPieces;
 constexpr int kPair = 4 / sizeof(State);  /* states in one store to another block */
 constexpr int kStateRow = PADDED_K + 16 / sizeof(State); /* rows apart by 4 banks */
 constexpr int kLanes = 4;                                /* finish one unit of one item together */
-constexpr int kSharers = kLanes * kPair;                 /* lanes that know a pair of states */
 constexpr int kFinishing = kLanes * UNITS * ROWS;        /* threads wanted for that */
+constexpr int kArrivalBytes = 64;
+constexpr unsigned kPublishedBytes = CLUSTER * UNITS * ROWS * sizeof(State);
 constexpr int kRounds = (kFinishing + kThreads - 1) / kThreads;
 constexpr int kColumnTiles = (ROWS + 7) / 8;
 
@@ -246,23 +248,6 @@ EP_DEVICE float total(const float *partial, int row, int item) {
   return sum;
 }
 
-EP_DEVICE void barrier_arrive() {
-#if CLUSTER > 1
-  ep_cluster_arrive();
-#endif
-}
-EP_DEVICE void barrier_wait() {
-#if CLUSTER > 1
-  ep_cluster_wait();
-#else
-  __syncthreads();
-#endif
-}
-EP_DEVICE void barrier() {
-  barrier_arrive();
-  barrier_wait();
-}
-
 /* One unit of one batch item; four neighbouring lanes own it together and know the same state. */
 struct Unit {
   int unit;     /* within the layer */
@@ -281,24 +266,39 @@ struct Unit {
 EP_DEVICE float of_lane(float v, int which) { return __shfl_sync(EP_ALL_LANES, v, which, kLanes); }
 
 /* Give all blocks of the cluster the states of this warp's units, in their `buffer`. */
-EP_DEVICE void publish(State *buffer, const Unit &u, float value, int lane) {
-  unsigned bits = __float_as_uint(value);
-  int at = u.item * kStateRow + u.unit;
-  if (kPair == 2) {
-    const float other = __shfl_xor_sync(EP_ALL_LANES, value, kLanes);
-    bits = u.unit % 2 ? ep_pack_half2(other, value) : ep_pack_half2(value, other);
-    at -= u.unit % 2;
-  }
-  if (u.item >= ROWS) return;
-  const int sharer = lane % kSharers;
+EP_DEVICE void publish(State *buffer, ep_u64 *arrival, const Unit &u, float value, int lane) {
+  unsigned low = __float_as_uint(value);
+#if USES_MMA
+  const float other = __shfl_xor_sync(EP_ALL_LANES, value, kLanes);
+  low = lane & kLanes ? ep_pack_half2(other, value) : ep_pack_half2(value, other);
+#endif
 #if CLUSTER > 1
-  EP_UNROLL
-  for (int r = 0; r < CLUSTER; r += kSharers) {
-    if (CLUSTER % kSharers == 0 || r + sharer < CLUSTER)
-      ep_cluster_store(ep_cluster_address(buffer + at, r + sharer), bits);
-  }
+  /* Lanes put their words together until each knows 16 bytes. */
+  const int bit = kLanes * kPair;
+  unsigned beside = __shfl_xor_sync(EP_ALL_LANES, low, bit);
+  const unsigned high = lane & bit ? low : beside;
+  low = lane & bit ? beside : low;
+  const unsigned other_low = __shfl_xor_sync(EP_ALL_LANES, low, 2 * bit);
+  const unsigned other_high = __shfl_xor_sync(EP_ALL_LANES, high, 2 * bit);
+  const uint4 states = lane & (2 * bit) ? make_uint4(other_low, other_high, low, high)
+                                        : make_uint4(low, high, other_low, other_high);
+  const int target = lane % 16;
+  if (u.item >= ROWS || target >= CLUSTER || (kPair == 2 && lane >= 16)) return;
+  State *const at = buffer + u.item * kStateRow + u.unit / (4 * kPair) * (4 * kPair);
+  ep_cluster_send16(ep_cluster_address(at, target), states, ep_cluster_address(arrival, target));
 #else
-  if (sharer == 0) *reinterpret_cast<unsigned *>(buffer + at) = bits;
+  if (u.item >= ROWS || lane % (kLanes * kPair) != 0) return;
+  *reinterpret_cast<unsigned *>(buffer + u.item * kStateRow + u.unit) = low;
+#endif
+}
+
+/* Wait for the states that all blocks publish in `parity`'s phase of a buffer. */
+EP_DEVICE void receive(ep_u64 *arrival, int parity, bool is_last) {
+#if CLUSTER > 1
+  ep_arrival_wait(arrival, parity);
+  if (threadIdx.x == 0 && !is_last) ep_arrival_expect(arrival, kPublishedBytes);
+#else
+  __syncthreads();
 #endif
 }
 
@@ -328,9 +328,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
   const int d = blockIdx.z;
   const int rank = CLUSTER > 1 ? static_cast<int>(blockIdx.x) : 0;
 
-  uint4 *const shared_weights = reinterpret_cast<uint4 *>(shared);
-  State *const states =
-      reinterpret_cast<State *>(shared + WARPS * (SHARED_0 + SHARED_1) * 32 * sizeof(uint4));
+  ep_u64 *const arrivals = reinterpret_cast<ep_u64 *>(shared); /* one per buffer of states */
+  uint4 *const shared_weights = reinterpret_cast<uint4 *>(shared + kArrivalBytes);
+  State *const states = reinterpret_cast<State *>(
+      shared + kArrivalBytes + WARPS * (SHARED_0 + SHARED_1) * 32 * sizeof(uint4));
   constexpr int kState = ROWS * kStateRow; /* two of them, then reset gates times state */
   float *const partial = reinterpret_cast<float *>(states + (kHasPhases ? 3 : 2) * kState);
 
@@ -344,7 +345,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     second.load(shared_weights + WARPS * SHARED_0 * 32, own + WARPS * kTotal_0 * 32, warp, lane);
   for (int i = threadIdx.x; i < (kHasPhases ? 3 : 2) * kState; i += kThreads)
     states[i] = static_cast<State>(0.0f);
-  barrier(); /* every block has started and cleared its states */
+#if CLUSTER > 1
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 3; ++i) {
+      ep_arrival_init(arrivals + i);
+      ep_arrival_expect(arrivals + i, kPublishedBytes);
+    }
+  }
+  ep_cluster_sync(); /* every block has started, cleared its states and can be sent to */
+#else
+  __syncthreads();
+#endif
   ep_grid_wait();
   ep_grid_launch();
 
@@ -367,15 +378,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       u.c = ep_to_float(cell[d * CELL_STRIDE_D + u.n * CELL_STRIDE_N + u.unit]);
     u.h = continued(continuation, u, d, 0, u.h);
     u.c = continued(continuation, u, d, 0, u.c);
-    if (HAS_HIDDEN) publish(states, u, u.h, lane);
+    if (warp * 32 + e * kThreads < kFinishing) publish(states, arrivals, u, u.h, lane);
     u.x = load_x(u, x, d, 0, gate);
   }
-  barrier();
 
   EP_NO_UNROLL
   for (int step = 0; step < STEPS; ++step) {
-    const int t = time_of(d, step);
-    State *const next = states + (step + 1) % 2 * kState;
+    const int t = time_of(d, step), next = (step + 1) % 2;
+    receive(arrivals + step % 2, step / 2 % 2, step + 2 >= STEPS);
     first.multiply(states + step % 2 * kState, partial, warp, lane);
     __syncthreads();
     if (kHasPhases) {
@@ -387,9 +397,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         const float v = act(d, 0, ep_to_float(u.x) + product);
         u.update = of_lane(v, 0);
         const float reset = of_lane(v, 1);
-        publish(states + 2 * kState, u, u.is_real ? reset * u.h : 0.0f, lane);
+        publish(states + 2 * kState, arrivals + 2, u, u.is_real ? reset * u.h : 0.0f, lane);
       }
-      barrier();
+      receive(arrivals + 2, step % 2, step + 1 >= STEPS);
       second.multiply(states + 2 * kState, partial, warp, lane);
       __syncthreads();
     }
@@ -439,9 +449,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       }
       u.h = continued(continuation, u, d, step + 1, u.h);
       u.c = continued(continuation, u, d, step + 1, u.c);
-      if (step + 1 < STEPS) publish(next, u, u.h, lane);
+      if (step + 1 < STEPS) publish(states + next * kState, arrivals + next, u, u.h, lane);
     }
-    if (step + 1 < STEPS) barrier_arrive();
     EP_UNROLL
     for (int e = 0; e < kRounds; ++e) {
       Unit &u = units[e];
@@ -450,6 +459,5 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
             ep_from_float<T>(u.out);
       u.x = load_x(u, x, d, step + 1, gate);
     }
-    if (step + 1 < STEPS) barrier_wait();
   }
 }

@@ -13,6 +13,7 @@ from builder_host.kernels.recurrent.cell import Cell
 
 _PIECE_BYTES = 16 * WARP_THREADS  # what a warp keeps in one register quad of each lane
 _RESERVED_REGISTERS = 52  # addresses, loop state, the cell of one group
+_ARRIVAL_BYTES = 64  # barriers that count what other blocks send
 _RESERVED_SHARED_BYTES = 1024  # what the system takes of each block's shared memory
 
 
@@ -93,8 +94,8 @@ def plan_tiling(
     tile_rows = 16 if uses_mma else WARP_THREADS
     block_k = 32 if uses_mma else 16 // element
     state_bytes = 2 if uses_mma else 4
-    pair = 4 // state_bytes
-    units = -(-cell.hidden // (cluster * pair)) * pair
+    together = (4 if cluster == 1 else 16) // state_bytes  # units that are stored at once
+    units = -(-cell.hidden // (cluster * together)) * together
     warps_k, _ = min(
         (
             (wk, (_tiles_m(cell, units, tile_rows, warps // wk), wk))
@@ -110,7 +111,7 @@ def plan_tiling(
     tiles_m = _tiles_m(cell, units, tile_rows, warps // warps_k)
     partial_rows = warps // warps_k * tile_rows * max(tiles_m)
     num_states = 2 if len(tiles_m) == 1 else 3
-    fixed = num_states * rows * (padded_k + 16 // state_bytes) * state_bytes
+    fixed = _ARRIVAL_BYTES + num_states * rows * (padded_k + 16 // state_bytes) * state_bytes
     fixed += warps_k * partial_rows * rows * 4
     room = target.shared_per_block_bytes - _RESERVED_SHARED_BYTES - fixed
     if room < 0:

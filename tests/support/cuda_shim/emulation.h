@@ -53,6 +53,13 @@ struct Barrier {
     int waiting = 0, generation = 0, members = 0;
 };
 
+constexpr int kMaxClusterBlocks = 16, kMaxArrivals = 8;  // counting barriers of a block
+
+struct Arrival {
+    Barrier barrier;
+    int left = 1, bytes = 0;  // announcements and bytes that the phase still waits for
+};
+
 struct Copy {
     void *to;
     const void *from;
@@ -91,6 +98,7 @@ struct Thread {
 
 extern Thread *current;
 extern Barrier cluster_barrier;
+extern Arrival arrivals[kMaxClusterBlocks * kMaxArrivals];
 extern dim3 grid_extent, block_extent;
 extern int cluster_size;
 extern Block *cluster_blocks;

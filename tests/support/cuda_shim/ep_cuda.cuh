@@ -213,9 +213,43 @@ EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
     if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
     return rank << 20 | ep_shared_address(local);
 }
-EP_DEVICE void ep_cluster_store(unsigned address, unsigned bits) {
-    if (address % 4) emu::fail("a store to another block is not aligned");
-    memcpy(emu::cluster_blocks[address >> 20].shared + (address & 0xfffff), &bits, 4);
+
+// Counting barriers live in a table beside shared memory, found by their place in it.
+EP_DEVICE emu::Arrival *emu_arrival(unsigned address) {
+    const unsigned place = (address & 0xfffff) / 8 % emu::kMaxArrivals;
+    return &emu::arrivals[(address >> 20) * emu::kMaxArrivals + place];
+}
+EP_DEVICE unsigned emu_own_address(const void *p) {
+    return (unsigned)emu::current->block->rank << 20 | ep_shared_address(p);
+}
+EP_DEVICE void emu_count(emu::Arrival *one) {
+    if (one->left || one->bytes) return;
+    one->left = 1;
+    one->barrier.generation++;
+}
+EP_DEVICE void ep_arrival_init(ep_u64 *barrier) {
+    *emu_arrival(emu_own_address(barrier)) = emu::Arrival{{}, 1, 0};
+}
+EP_DEVICE void ep_arrival_expect(ep_u64 *barrier, unsigned bytes) {
+    emu::Arrival *one = emu_arrival(emu_own_address(barrier));
+    if (!one->left) emu::fail("bytes are announced twice in one phase");
+    one->left = 0;
+    one->bytes += (int)bytes;
+    emu_count(one);
+}
+EP_DEVICE void ep_arrival_wait(ep_u64 *barrier, unsigned parity) {
+    emu::Arrival *one = emu_arrival(emu_own_address(barrier));
+    if ((unsigned)one->barrier.generation % 2 != parity) return;
+    emu::current->waits_for = &one->barrier;
+    emu::current->waits_generation = one->barrier.generation;
+    emu::yield();
+}
+EP_DEVICE void ep_cluster_send16(unsigned address, uint4 v, unsigned barrier_address) {
+    if (address % 16) emu::fail("a store to another block is not aligned");
+    memcpy(emu::cluster_blocks[address >> 20].shared + (address & 0xfffff), &v, 16);
+    emu::Arrival *one = emu_arrival(barrier_address);
+    one->bytes -= 16;
+    emu_count(one);
 }
 
 #include "ep_cuda_math.cuh"
