@@ -18,6 +18,7 @@ from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
 from builder_host.network import layers as kinds
 from builder_host.network.api_compute import ComputeMethods
+from builder_host.network.api_index import IndexMethods
 from builder_host.network.api_recurrent import RecurrentMethods
 from builder_host.network.api_shape import ShapeMethods
 from builder_host.network.rules import EIGHT_BITS, require_broadcastable_to
@@ -136,7 +137,7 @@ class Layer:
         return self.inputs[len(self.own_inputs) :]
 
 
-class Network(ComputeMethods, RecurrentMethods, ShapeMethods):
+class Network(ComputeMethods, IndexMethods, RecurrentMethods, ShapeMethods):
     """Layers in a topological order, network inputs and marked outputs.
 
     `aliases`: names of tensors that rewrites replaced, and what holds their values now.
