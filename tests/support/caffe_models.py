@@ -16,6 +16,38 @@ from builder_host.network.network import Network
 
 Array = npt.NDArray[Any]
 
+# What the published prototxt files of tests/data/caffe/deploy leave to the caller.
+TOPOLOGY_OPTIONS: dict[str, dict[str, Any]] = {
+    "bvlc_googlenet.train_val.prototxt": {"shapes": {"data": (1, 3, 224, 224)}},
+    "cifar10_full_sigmoid_train_test_bn.prototxt": {"shapes": {"data": (1, 3, 32, 32)}},
+    "lenet_train_test.prototxt": {"shapes": {"data": (1, 1, 28, 28)}},
+    "lrcn.prototxt": {
+        "shapes": {
+            "data": (2, 3, 227, 227),
+            "cont_sentence": (3, 2),
+            "input_sentence": (3, 2),
+        },
+        "stages": ["test-on-train", "freeze-convnet", "factored", "2-layer"],
+    },
+    "mnist_autoencoder.prototxt": {
+        "shapes": {"data": (1, 1, 28, 28)},
+        "stages": ["test-on-test"],
+        "outputs": ["decode1neuron"],
+    },
+    "mnist_siamese_train_test.prototxt": {"shapes": {"pair_data": (1, 2, 28, 28)}},
+    "s2vt.prototxt": {
+        "shapes": {
+            "cont_sentence": (80, 32),
+            "input_sentence": (80, 32),
+            "stage_indicator": (80, 32),
+            "frame_fc7": (80, 32, 4096),
+        },
+        "stages": ["test-on-val", "factored", "2-layer"],
+    },
+    "siftflow-fcn8s.test.prototxt": {"shapes": {"data": (1, 3, 64, 64)}},
+    "squeezenet_v1.1.train_val.prototxt": {"shapes": {"data": (1, 3, 227, 227)}},
+}
+
 
 def write_model(
     folder: Path, text: str, blobs: Mapping[str, Sequence[Array]] | None = None

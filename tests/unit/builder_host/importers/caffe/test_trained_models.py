@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from support.caffe_models import TOPOLOGY_OPTIONS
 from support.cases import DATA, case, load, model_paths, preprocessed
 
 from builder_host.importers.caffe.model import import_caffe
@@ -63,36 +64,6 @@ def test_mean_of_imagenet():
 
 # --- topologies without weights --------------------------------------------------------------
 
-OPTIONS = {
-    "bvlc_googlenet.train_val.prototxt": {"shapes": {"data": (1, 3, 224, 224)}},
-    "cifar10_full_sigmoid_train_test_bn.prototxt": {"shapes": {"data": (1, 3, 32, 32)}},
-    "lenet_train_test.prototxt": {"shapes": {"data": (1, 1, 28, 28)}},
-    "lrcn.prototxt": {
-        "shapes": {
-            "data": (2, 3, 227, 227),
-            "cont_sentence": (3, 2),
-            "input_sentence": (3, 2),
-        },
-        "stages": ["test-on-train", "freeze-convnet", "factored", "2-layer"],
-    },
-    "mnist_autoencoder.prototxt": {
-        "shapes": {"data": (1, 1, 28, 28)},
-        "stages": ["test-on-test"],
-        "outputs": ["decode1neuron"],
-    },
-    "mnist_siamese_train_test.prototxt": {"shapes": {"pair_data": (1, 2, 28, 28)}},
-    "s2vt.prototxt": {
-        "shapes": {
-            "cont_sentence": (80, 32),
-            "input_sentence": (80, 32),
-            "stage_indicator": (80, 32),
-            "frame_fc7": (80, 32, 4096),
-        },
-        "stages": ["test-on-val", "factored", "2-layer"],
-    },
-    "siftflow-fcn8s.test.prototxt": {"shapes": {"data": (1, 3, 64, 64)}},
-    "squeezenet_v1.1.train_val.prototxt": {"shapes": {"data": (1, 3, 227, 227)}},
-}
 SHAPES = {
     "MobileNetSSD.deploy.prototxt": {"detection_out": (1, 1, 100, 7)},
     "ResNet-152-deploy.prototxt": {"prob": (1, 1000)},
@@ -135,5 +106,5 @@ SHAPES = {
 @pytest.mark.parametrize("file", [p.name for p in sorted((DATA / "caffe/deploy").iterdir())])
 def test_every_published_topology(file):
     path = DATA / "caffe/deploy" / file
-    network = import_caffe(path, **OPTIONS.get(file, {}))
+    network = import_caffe(path, **TOPOLOGY_OPTIONS.get(file, {}))
     assert {t.name: t.shape for t in network.outputs} == SHAPES[file]
