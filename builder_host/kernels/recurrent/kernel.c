@@ -111,6 +111,10 @@ EP_INLINE void store_lanes(float *p, vf v, int64_t unit) {
 EP_INLINE int64_t time_of(int d, int64_t step) {
     return (d ? IS_REVERSED_1 : IS_REVERSED_0) ? STEPS - 1 - step : step;
 }
+// Groups go there and back: what a step read last is still in the cache when the next one begins.
+EP_INLINE int64_t group_of(int64_t step, int64_t number) {
+    return step & 1 ? GROUPS - 1 - number : number;
+}
 EP_INLINE int64_t length_of(const place *at, int64_t n) {
     if (LENGTHS_ARG < 0) return STEPS;
     return ((const int32_t *)at->args[LENGTHS_ARG < 0 ? 0 : LENGTHS_ARG])[n];
@@ -348,8 +352,8 @@ EP_EXPORT void KERNEL(void *const *args, int64_t unit_begin, int64_t unit_end, v
         begin(&at);
         for (int64_t step = 0; step < STEPS; ++step) {
             if (HAS_PHASES)
-                for (int64_t group = 0; group < GROUPS; ++group) advance(&at, step, 0, group);
-            for (int64_t group = 0; group < GROUPS; ++group) advance(&at, step, HAS_PHASES, group);
+                for (int64_t i = 0; i < GROUPS; ++i) advance(&at, step, 0, group_of(step, i));
+            for (int64_t i = 0; i < GROUPS; ++i) advance(&at, step, HAS_PHASES, group_of(step, i));
         }
     }
 }
@@ -366,7 +370,7 @@ EP_NOINLINE void one_step(void *const *args, int64_t unit_begin, int64_t unit_en
                           int64_t step) {
     for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
         const place at = place_of(args, unit / GROUPS, scratch);
-        advance(&at, step, 0, unit % GROUPS);
+        advance(&at, step, 0, group_of(step, unit % GROUPS));
     }
 }
 #define STEP(number)                                                                             \

@@ -69,7 +69,12 @@ def test_one_block_keeps_everything(params, architecture, dtype):
 
 @pytest.mark.parametrize("params", CELLS, ids=lambda p: f"{p.cell}{p.hidden_size}")
 @pytest.mark.parametrize(
-    ("dtype", "mma"), [(HALF, 1), (HALF, 0), (FLOAT, 0)], ids=["mma", "half", "float"]
+    ("dtype", "mma"),
+    [
+        pytest.param(HALF, 1, id="mma"),
+        pytest.param(HALF, 0, id="half", marks=pytest.mark.slow),
+        pytest.param(FLOAT, 0, id="float"),
+    ],
 )
 def test_a_cluster_exchanges_its_states(params, dtype, mma):
     problem, inputs = recurrent_problem(params, 3, 3, dtype=dtype)
@@ -77,7 +82,9 @@ def test_a_cluster_exchanges_its_states(params, dtype, mma):
 
 
 @pytest.mark.parametrize("params", CELLS, ids=lambda p: f"{p.cell}{p.hidden_size}")
-@pytest.mark.parametrize("dtype", [HALF, FLOAT], ids=["half", "float"])
+@pytest.mark.parametrize(
+    "dtype", [HALF, pytest.param(FLOAT, marks=pytest.mark.slow)], ids=["half", "float"]
+)
 def test_one_kernel_per_step(params, dtype):
     problem, inputs = recurrent_problem(params, 3, 5, dtype=dtype, is_live=True)
     target = make_target("62")

