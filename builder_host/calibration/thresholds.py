@@ -18,9 +18,9 @@ from builder_host.errors import BuilderError
 
 Array = npt.NDArray[Any]
 
-_LEVELS = 128  # magnitudes that a signed 8-bit number has
+_SIGNED_LEVELS, _UNSIGNED_LEVELS = 128, 256  # magnitudes that 8 bits have
 _CANDIDATES = 1024  # thresholds tried, at most
-_FIRST_BIN = 2 * _LEVELS  # no threshold below this many bins
+_FIRST_BINS = 2  # no threshold below so many bins per level
 _MSE_CANDIDATES = 256
 
 
@@ -33,11 +33,14 @@ class Options:
         quantile: the same as a fraction, for `legacy`.
         regression_cutoff: `legacy`: fraction of the largest magnitude up to which an exponential
             tail is fitted; the range ends where it falls below one value. 1: take the quantile.
+        is_signed: 128 levels for every tensor, as TensorRT has them; otherwise 256 for tensors that
+            are never negative, which CPU plans store as UINT8. Fewer levels clip more.
     """
 
     percentile: float = 99.99
     quantile: float = 0.9999
     regression_cutoff: float = 1.0
+    is_signed: bool = False
 
     def __post_init__(self) -> None:
         """Check the shares."""
@@ -77,14 +80,14 @@ def legacy(histogram: Histogram, options: Options) -> float:
 
 def mean_squared_error(histogram: Histogram, options: Options) -> float:
     """The range with the least squared error of clipping and rounding together."""
-    del options
+    levels = _levels(histogram, options)
     used = histogram.num_used
     counts = histogram.counts[:used].astype(np.float64)
     centres = (np.arange(used) + 0.5) * histogram.bin_width
     best, least = histogram.largest, np.inf
     for candidate in np.linspace(0.1, 1.0, _MSE_CANDIDATES) * histogram.largest:
-        step = candidate / (_LEVELS - 1)
-        error = centres - np.minimum(np.rint(centres / step), _LEVELS - 1) * step
+        step = candidate / (levels - 1)
+        error = centres - np.minimum(np.rint(centres / step), levels - 1) * step
         loss = float(counts @ (error * error))
         if loss < least:
             best, least = float(candidate), loss
@@ -92,23 +95,23 @@ def mean_squared_error(histogram: Histogram, options: Options) -> float:
 
 
 def entropy(histogram: Histogram, options: Options) -> float:
-    """The range whose 128 levels lose the least information (Kullback-Leibler divergence).
+    """The range whose levels lose the least information (Kullback-Leibler divergence).
 
     For each candidate the clipped distribution, its tail moved into the last bin, is compared with
-    the one that 128 levels can tell apart. Exact zeros carry no information about the range, they
+    the one that the levels can tell apart. Exact zeros carry no information about the range, they
     are representable whatever it is, and stay out.
     """
-    del options
-    used = histogram.num_used
-    if used <= _FIRST_BIN:
+    levels = _levels(histogram, options)
+    used, first = histogram.num_used, _FIRST_BINS * levels
+    if used <= first:
         return histogram.largest
     counts = histogram.counts[:used].astype(np.float64)
     mass = np.concatenate([[0.0], np.cumsum(counts)])
     filled = np.concatenate([[0], np.cumsum(counts > 0)])
-    stride = max(1, -(-(used - _FIRST_BIN) // _CANDIDATES))
+    stride = max(1, -(-(used - first) // _CANDIDATES))
     best, least = used, np.inf
-    for end in (*range(_FIRST_BIN, used, stride), used):
-        loss = _divergence(counts[:end], mass, filled, end)
+    for end in (*range(first, used, stride), used):
+        loss = _divergence(counts[:end], mass, filled, levels)
         if loss < least:
             best, least = end, loss
     if best == used:
@@ -116,14 +119,20 @@ def entropy(histogram: Histogram, options: Options) -> float:
     return float((best + 0.5) * histogram.bin_width)
 
 
-def _divergence(counts: Array, mass: Array, filled: Array, end: int) -> float:
-    """KL divergence of the first `end` bins, the tail in the last, from their 128 levels."""
+def _levels(histogram: Histogram, options: Options) -> int:
+    is_signed = options.is_signed or histogram.has_negative
+    return _SIGNED_LEVELS if is_signed else _UNSIGNED_LEVELS
+
+
+def _divergence(counts: Array, mass: Array, filled: Array, levels: int) -> float:
+    """KL divergence of the first bins, the tail in their last, from what the levels tell."""
+    end = len(counts)
     clipped = counts.copy()
     clipped[-1] += mass[-1] - mass[end]
-    edges = np.arange(_LEVELS + 1) * end // _LEVELS
+    edges = np.arange(levels + 1) * end // levels
     sums = mass[edges[1:]] - mass[edges[:-1]]
     bins = filled[edges[1:]] - filled[edges[:-1]]
-    share = np.divide(sums, bins, out=np.zeros(_LEVELS), where=bins > 0)
+    share = np.divide(sums, bins, out=np.zeros(levels), where=bins > 0)
     spread = np.repeat(share, np.diff(edges))
     inside = mass[end]
     if inside == 0.0:

@@ -14,6 +14,7 @@ from builder_host.cli.build import shape_argument
 from builder_host.cli.precision_options import (
     add_calibrator_arguments,
     add_data_arguments,
+    add_signed_argument,
     calibrated,
     require_path,
 )
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_arguments(parser, "--data", "samples")
     add_calibrator_arguments(parser)
+    add_signed_argument(parser)
     parser.add_argument("--header", metavar="TEXT", help="first line of the table, for other tools")
     parser.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the ranges as JSON")
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
         network = import_model_file(args.model, args.weights, shapes=dict(args.shapes))
-        table = calibrated(args, data, network, config, progress)
+        table = calibrated(args, data, network, config, progress, is_signed=args.signed)
     if args.header is not None:
         table = CalibrationTable(args.header, table.scales)
     table.save(args.output)

@@ -56,6 +56,16 @@ def add_calibrator_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_signed_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare whether ranges are for signed 8 bits throughout."""
+    parser.add_argument(
+        "--signed",
+        action="store_true",
+        help="ranges for signed 8 bits throughout, as TensorRT and CUDA plans have them; without, "
+        "tensors that are never negative count 256 levels, as CPU plans store them",
+    )
+
+
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the precision options of `edgeplan build`."""
     parser.add_argument(
@@ -125,12 +135,14 @@ def calibrated(
     network: Network,
     config: BuilderConfig,
     progress: Callable[[str, int, int], None],
+    *,
+    is_signed: bool,
 ) -> CalibrationTable:
     """Calibrate with the samples at `path`. Raises BuilderError."""
     from builder_host.calibration.collect import calibrate
     from builder_host.calibration.thresholds import Options, find_calibrator
 
-    options = Options(args.percentile, args.quantile, args.regression_cutoff)
+    options = Options(args.percentile, args.quantile, args.regression_cutoff, is_signed)
     samples = open_samples(args, path, network)
     calibrator = find_calibrator(args.calibrator)
     return calibrate(network, samples, calibrator, options, config=config, progress=progress)
@@ -143,6 +155,7 @@ def calibration_of(
     progress: Callable[[str, int, int], None],
 ) -> CalibrationTable | None:
     """The table that `--calibration` and `--calibration-data` ask for. Raises BuilderError."""
+    from builder_host.builder import resolve_target
     from builder_host.calibration.table import load_table
 
     table, data = args.calibration, args.calibration_data
@@ -150,7 +163,8 @@ def calibration_of(
         return load_table(table)
     if data is None:
         return None
-    found = calibrated(args, data, network, config, progress)
+    is_signed = resolve_target(config.target)[0].device_kind != "cpu"
+    found = calibrated(args, data, network, config, progress, is_signed=is_signed)
     if table is not None:
         found.save(table)
     return found

@@ -59,6 +59,19 @@ def test_entropy_beats_min_max_for_heavy_tails():
     assert error_of(typical, found["entropy"]) < 0.25 * error_of(typical, found["min-max"])
 
 
+def test_tensors_that_are_never_negative_have_twice_the_levels():
+    tail = np.abs(np.random.default_rng(1).standard_t(3, size=200_000))
+    histogram = histogram_of(tail)
+    for name in ("entropy", "mse"):
+        fine = CALIBRATORS[name].threshold(histogram, Options())
+        coarse = CALIBRATORS[name].threshold(histogram, Options(is_signed=True))
+        assert coarse < fine, name  # finer steps leave more room for the tail
+    both_signs = histogram_of(np.concatenate([tail, [-1e-6]]))
+    assert CALIBRATORS["mse"].threshold(both_signs, Options()) == pytest.approx(
+        CALIBRATORS["mse"].threshold(histogram, Options(is_signed=True))
+    )
+
+
 def test_zeros_do_not_change_entropy():
     relu = np.maximum(NORMAL, 0.0)
     dense = relu[relu > 0]
