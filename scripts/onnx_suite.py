@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Run the onnx package's conformance suites as plans on this machine's CPU and print the shares.
+"""Run the onnx package's conformance suites as plans and print the shares.
 
-scripts/onnx_suite.py [--suite NAME ...] [--filter REGEX] [--jobs N] [--save FILE]
+scripts/onnx_suite.py [--suite NAME ...] [--filter REGEX] [--target TARGET] [--jobs N] [--save FILE]
 
 The scope is the table in tests/conformance/onnx_node_scope.md. Exit status 1: a suite falls below
 the floor, or a case outside that page's list of differences fails.
@@ -40,6 +40,7 @@ from support.onnx_suite_report import (  # noqa: E402
 )
 
 import builder_host as bh  # noqa: E402
+from builder_host.builder import resolve_target  # noqa: E402
 
 FLOOR = 0.95
 
@@ -56,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--suite", action="append", choices=SUITES, help="default: all")
     parser.add_argument("--filter", default="", help="regular expression of case names")
+    parser.add_argument("--target", default="host-cpu", help="whose device is in this machine")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--artifacts", help="store of compiled code; default: a temporary one")
     parser.add_argument("--save", type=Path, help="write results here, for support_matrix.py")
@@ -67,21 +69,27 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = options.artifacts or stack.enter_context(tempfile.TemporaryDirectory())
         config = bh.BuilderConfig(
-            measure="none", num_threads=1, num_jobs=1, is_checked=False, artifact_dir=folder
+            target=options.target,
+            measure="none",
+            num_threads=1,
+            num_jobs=1,
+            is_checked=False,
+            artifact_dir=folder,
         )
         fork = multiprocessing.get_context("fork")
         pool = stack.enter_context(ProcessPoolExecutor(options.jobs, mp_context=fork))
         found: dict[tuple[str, str], CaseResult] = {}
         for done in pool.map(run_group, groups, [config] * len(groups)):
             found |= {(r.suite, r.name): r for r in done}
-            if sys.stderr.isatty():
-                print(f"\r{len(found)} of {len(cases)}", end="", file=sys.stderr, flush=True)
+            seconds = time.monotonic() - start
+            print(f"{len(found)} of {len(cases)}, {seconds:.0f} s", file=sys.stderr, flush=True)
     results = [found[c.suite, c.name] for c in cases]
     print(table_by_operator(cases, results))
     print(summary(results))
     print(f"{len(cases)} cases in {time.monotonic() - start:.0f} s")
     if options.save is not None:
-        save_results(options.save, "host-cpu", cases, results)
+        fingerprint, _ = resolve_target(options.target)
+        save_results(options.save, fingerprint.device_kind, cases, results)
     expected = known_differences()
     new = [r.name for r in results if r.outcome == "failed" and r.name not in expected]
     low = [s for s in suites if _below(FLOOR, [r for r in results if r.suite == s])]
