@@ -24,6 +24,10 @@ EXCEPTIONS = {
     "builder_host/measure/local.py": {"runtime_edge", "boards"},
     "builder_host/measure/remote.py": {"boards"},  # times kernels at the other end of links
     "builder_host/target.py": {"boards"},  # board files
+    # builds and runs in one command, as trtexec does
+    "builder_host/planexec/inference.py": {"runtime_edge"},
+    "builder_host/planexec/exports.py": {"runtime_edge"},
+    "builder_host/planexec/main.py": {"runtime_edge"},
     "boards/agent/worker.py": {"runtime_edge"},  # runs plans and candidates for the agent
 }
 

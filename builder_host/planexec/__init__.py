@@ -1,0 +1,1 @@
+"""`planexec`: build, load and time a network with the options of giexec and trtexec."""

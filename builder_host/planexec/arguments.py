@@ -1,0 +1,93 @@
+"""Command line of planexec: `--name=value` or `--name value`, checked against the option table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder_host.errors import BuilderError
+from builder_host.planexec.options import GROUPS, Option, all_options
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Options by name, and a note for each that changes nothing.
+
+    Raises:
+        BuilderError: an option that has no meaning here; says what to use instead.
+        SystemExit: unknown options or values of the wrong kind (argparse).
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    notes = []
+    for option in all_options():
+        if option.status == "used" or getattr(args, option.names[0]) is None:
+            continue
+        text = f"--{option.names[0]}: {option.text}"
+        if option.status == "refused":
+            raise BuilderError(text)
+        notes.append(text)
+    return args, notes
+
+
+def split_list(values: Sequence[str] | None) -> list[str]:
+    """Values of an option that may be repeated, each a list parted by commas."""
+    return [part for value in values or () for part in value.split(",") if part]
+
+
+def shapes_of(text: str | None) -> dict[str, tuple[int, ...]]:
+    """`a:1x3x8x8,b:1x4` -> dimensions by name. Raises BuilderError."""
+    found: dict[str, tuple[int, ...]] = {}
+    for part in split_list([text] if text else []):
+        name, _, dims = part.rpartition(":")
+        if not name or not all(d.isascii() and d.isdigit() for d in dims.split("x")):
+            raise BuilderError(f"'{part}' is not NAME:1x3x224x224")
+        found[name.strip("'\"")] = tuple(int(d) for d in dims.split("x"))
+    return found
+
+
+def files_of(values: Sequence[str] | None) -> dict[str, Path]:
+    """`name:file` -> path by name. Raises BuilderError."""
+    found: dict[str, Path] = {}
+    for part in split_list(values):
+        name, _, path = part.partition(":")
+        if not name or not path:
+            raise BuilderError(f"'{part}' is not NAME:FILE")
+        found[name.strip("'\"")] = Path(path)
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="planexec",
+        description="Build, load and time a network with the options of giexec and trtexec.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    for group in GROUPS:
+        section = parser.add_argument_group(group.title)
+        for option in group.options:
+            _add(section, option)
+    return parser
+
+
+def _add(section: argparse._ArgumentGroup, option: Option) -> None:
+    names = [f"--{name}" for name in option.names]
+    text = option.text.replace("%", "%%")
+    if option.status != "used":
+        text = f"({option.status}) {text}"
+    if option.value == "flag":
+        section.add_argument(
+            *names, dest=option.names[0], action="store_const", const=True, default=None, help=text
+        )
+        return
+    kinds = {"int": int, "float": float, "text": str, "list": str}
+    section.add_argument(
+        *names,
+        dest=option.names[0],
+        type=kinds[option.value],
+        action="append" if option.value == "list" else "store",
+        default=None if option.value == "list" else option.default,
+        metavar={"int": "N", "float": "X"}.get(option.value, "S"),
+        help=text,
+    )
