@@ -36,7 +36,7 @@ _START_SILENCE_S = 60.0  # a board may take long to import CUDA the first time
 _CHECK_SILENCE_S = 300.0
 _MEMORY_SHARE = 0.8  # of what is available, for one child
 _LEAST_MEMORY_BYTES = 64 << 20
-_DAEMON_UNIT = "edgeplan-serve.service"
+_DAEMON_UNIT = "edgeplan.service"
 _DAEMON_ACTIONS = ("start", "stop", "restart", "is-active")
 
 
