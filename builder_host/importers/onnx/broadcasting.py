@@ -15,7 +15,6 @@ def broadcast_operands(node: Node) -> tuple[Tensor, Tensor]:
     a, b = node.input(0), node.input(1)
     if node.version >= 7:
         return a, b
-    node.skip_attrs("consumed_inputs")
     allowed, axis = node.attr_int("broadcast", 0), node.attr_int("axis", a.type.rank - b.type.rank)
     if not allowed:
         if a.shape != b.shape:

@@ -16,6 +16,7 @@ from builder_host.importers.onnx.shapes import bind_inputs
 from builder_host.network.network import Network
 from builder_host.plugins.registry import PluginRegistry
 
+_OPSETS_SINCE = 3  # older files state no opset and mean the first one
 _FREE_TEXT = ("doc_string", "metadata_props", "producer_name", "producer_version")
 
 
@@ -69,6 +70,8 @@ def _decoded(label: str, data: bytes) -> onnx.ModelProto:
             "another format"
         )
         raise ImportModelError(label, [text]) from error
+    if not model.opset_import and 0 < model.ir_version < _OPSETS_SINCE:
+        model.opset_import.add(version=1)
     if not model.HasField("graph") or not model.opset_import:
         text = (
             f"the {len(data):,} bytes hold no ONNX graph with an opset; the file was cut short or "

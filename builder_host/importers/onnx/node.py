@@ -75,7 +75,7 @@ class Node:
     def __post_init__(self) -> None:
         """Index the attributes."""
         self.attributes = {a.name: a for a in self.proto.attribute}
-        self.unread = set(self.attributes)
+        self.unread = set(self.attributes) - {"consumed_inputs"}  # opset 1's hint about memory
 
     @property
     def op_type(self) -> str:

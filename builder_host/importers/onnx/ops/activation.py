@@ -25,7 +25,7 @@ _SELU_ALPHA = 1.67326319217681884765625
 _SELU_GAMMA = 1.05070102214813232421875
 
 
-@operator("Relu", since=(6, 13, 14))
+@operator("Relu", since=(1, 6, 13, 14))
 def relu(node: Node) -> Tensor:
     """max(x, 0), of integers too."""
     return node.activation("relu", node.input(0))
@@ -37,21 +37,21 @@ def plain(node: Node) -> Tensor:
     return node.activation(_PLAIN[node.op_type], node.input(0))
 
 
-@operator(*_ALPHA, since=(6, 10, 12, 16, 22, 24, 28))
+@operator(*_ALPHA, since=(1, 6, 10, 12, 16, 22, 24, 28))
 def with_alpha(node: Node) -> Tensor:
     """Functions of one parameter."""
     function, default = _ALPHA[node.op_type]
     return node.activation(function, node.input(0), node.attr_float("alpha", default))
 
 
-@operator("Selu", since=(6, 22))
+@operator("Selu", since=(1, 6, 22))
 def selu(node: Node) -> Tensor:
     """Gamma times an ELU."""
     alpha = node.attr_float("alpha", _SELU_ALPHA)
     return node.activation("selu", node.input(0), alpha, node.attr_float("gamma", _SELU_GAMMA))
 
 
-@operator("HardSigmoid", since=(6, 22))
+@operator("HardSigmoid", since=(1, 6, 22))
 def hard_sigmoid(node: Node) -> Tensor:
     """max(0, min(1, alpha * x + beta))."""
     alpha = node.attr_float("alpha", 0.2)

@@ -11,7 +11,7 @@ from builder_host.network.network import Tensor
 _OPS = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 
 
-@operator(*_OPS, since=(6, 7, 13, 14))
+@operator(*_OPS, since=(1, 6, 7, 13, 14))
 def arithmetic(node: Node) -> Tensor:
     """Division of integers truncates."""
     return node.binary(_OPS[node.op_type], *broadcast_operands(node))

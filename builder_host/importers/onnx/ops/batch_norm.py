@@ -10,10 +10,10 @@ from builder_host.network.layers.scale import ScaleParams
 from builder_host.network.network import Tensor
 
 
-@operator("BatchNormalization", since=(6, 7, 9, 14, 15))
+@operator("BatchNormalization", since=(1, 6, 7, 9, 14, 15))
 def batch_normalization(node: Node) -> Tensor:
     """Constants are folded in float64, then rounded once to the type of x."""
-    node.skip_attrs("momentum", "is_test", "consumed_inputs")
+    node.skip_attrs("momentum", "is_test")
     if not node.attr_int("spatial", 1):
         node.fail("attribute spatial=0 (one value per element) is not supported")
     if node.attr_int("training_mode", 0):

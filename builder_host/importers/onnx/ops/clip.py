@@ -1,4 +1,4 @@
-"""Clip: bounds as attributes (version 6) or as inputs (11 and later)."""
+"""Clip: bounds as attributes (up to 6) or as inputs (11 and later)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from builder_host.network.network import Tensor
 _FLOAT_MAX = 3.4028234663852886e38
 
 
-@operator("Clip", since=(6, 11, 12, 13))
+@operator("Clip", since=(1, 6, 11, 12, 13))
 def clip(node: Node) -> Tensor:
     """min(max(x, low), high); a bound left out does not limit."""
     x = node.input(0)

@@ -20,11 +20,14 @@ def expand(node: Node) -> Tensor:
     return x if shape == x.shape else node.add("broadcast", BroadcastParams(shape), x)
 
 
-@operator("Tile", since=(6, 13))
+@operator("Tile", since=(1, 6, 13))
 def tile(node: Node) -> Tensor:
     """Each repeated dimension gets a broadcast dimension before it, then both become one."""
     x = node.input(0)
     repeats = node.constant_ints(1, "repeats")
+    if node.version == 1:  # one axis, and how often
+        axis = node.axis(node.constant_ints(2, "axis")[0], x.type.rank)
+        repeats = tuple(repeats[0] if d == axis else 1 for d in range(x.type.rank))
     if len(repeats) != x.type.rank or min(repeats, default=1) < 0:
         node.fail(f"repeats {repeats} do not fit {x.type}")
     split: list[int] = []

@@ -11,7 +11,7 @@ from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
 from builder_host.network.network import Tensor
 
 
-@operator("Gemm", since=(6, 7, 9, 11, 13))
+@operator("Gemm", since=(1, 6, 7, 9, 11, 13))
 def gemm(node: Node) -> Tensor:
     """Fully connected when B is constant; else a product, a scale and a sum."""
     node.skip_attrs("broadcast")  # up to version 6; numpy rules include it

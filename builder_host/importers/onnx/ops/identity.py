@@ -20,7 +20,7 @@ def identity(node: Node) -> Value:
     return node.input(0) if value is None else value
 
 
-@operator("Dropout", since=(6, 7, 10, 12, 13, 22))
+@operator("Dropout", since=(1, 6, 7, 10, 12, 13, 22))
 def dropout(node: Node) -> Sequence[Tensor]:
     """An alias; the mask keeps everything."""
     node.skip_attrs("ratio", "seed", "is_test")

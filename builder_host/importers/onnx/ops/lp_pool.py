@@ -12,7 +12,7 @@ from builder_host.network.layers.pooling import pooled_extent
 from builder_host.network.network import Tensor
 
 
-@operator("LpPool", since=(2, 11, 18, 22))
+@operator("LpPool", since=(1, 2, 11, 18, 22))
 def lp_pool(node: Node) -> Tensor:
     """(sum of |x|^p)^(1/p); padding counts as zero."""
     x = node.input(0)
@@ -38,7 +38,7 @@ def lp_pool(node: Node) -> Tensor:
     return _root(node, node.add("convolution", params, _powered(node, x, p), ones), p)
 
 
-@operator("GlobalLpPool", since=(2, 22))
+@operator("GlobalLpPool", since=(1, 2, 22))
 def global_lp_pool(node: Node) -> Tensor:
     """The p-norm of each channel."""
     x, p = node.input(0), _order(node)
@@ -49,7 +49,10 @@ def global_lp_pool(node: Node) -> Tensor:
 
 
 def _order(node: Node) -> int:
-    p = node.attr_int("p", 2)
+    stated = node.attr_float("p", 2.0) if node.version == 1 else node.attr_int("p", 2)
+    p = int(stated)
+    if p != stated:
+        node.fail(f"attribute 'p' is {stated}; whole numbers are supported")
     if p < 1:
         node.fail(f"attribute 'p' is {p}, must be at least 1")
     return p

@@ -11,7 +11,7 @@ from builder_host.network.network import Tensor
 from planformat.datatypes import DataType
 
 
-@operator("InstanceNormalization", since=(6, 22))
+@operator("InstanceNormalization", since=(1, 6, 22))
 def instance_normalization(node: Node) -> Tensor:
     """Each channel of each image over its space."""
     x = node.input(0)

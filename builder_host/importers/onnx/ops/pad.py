@@ -1,4 +1,4 @@
-"""Pad: amounts as attributes (version 2) or as inputs (11 and later)."""
+"""Pad: amounts as attributes (up to 2) or as inputs (11 and later)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from builder_host.network.network import Tensor
 _MODES = ("constant", "reflect", "edge")
 
 
-@operator("Pad", since=(2, 11, 13, 18, 19, 21, 23, 24, 25))
+@operator("Pad", since=(1, 2, 11, 13, 18, 19, 21, 23, 24, 25))
 def pad(node: Node) -> Tensor:
     """Begins, then ends; negative amounts crop."""
     x = node.input(0)
@@ -19,7 +19,8 @@ def pad(node: Node) -> Tensor:
     mode = node.choice("mode", "constant", modes)
     axes = None
     if node.version < 11:
-        pads, value = node.attr_ints("pads") or (), node.attr_float("value", 0.0)
+        name = "paddings" if node.version == 1 else "pads"
+        pads, value = node.attr_ints(name) or (), node.attr_float("value", 0.0)
     else:
         pads, value = node.constant_ints(1, "pads"), 0.0
         if node.optional(2) is not None:

@@ -9,11 +9,12 @@ from builder_host.importers.onnx.registry import operator
 from builder_host.network.network import Tensor
 
 
-@operator("Reshape", since=(5, 13, 14, 19, 21, 23, 24, 25))
+@operator("Reshape", since=(1, 5, 13, 14, 19, 21, 23, 24, 25))
 def reshape(node: Node) -> Tensor:
     """0 copies a dimension (unless allowzero), one -1 is inferred."""
     x = node.input(0)
-    wanted = list(node.constant_ints(1, "shape"))
+    stated = node.attr_ints("shape") if node.version == 1 else node.constant_ints(1, "shape")
+    wanted = list(stated or ())
     if not node.attr_int("allowzero", 0):
         for i, extent in enumerate(wanted):
             if extent == 0 and i >= x.type.rank:

@@ -36,11 +36,15 @@ _COORDINATES[18] = _COORDINATES[13]
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
-@operator("Upsample", since=(7, 9))
+@operator("Upsample", since=(1, 7, 9))
 def upsample(node: Node) -> Tensor:
-    """Scales as attribute (7) or as input (9)."""
-    if node.version < 9:
-        scales: Sequence[float] = node.attr_floats("scales") or ()
+    """Scales of rows and columns (1), as attribute (7) or as input (9)."""
+    if node.version == 1:
+        ones = (1.0,) * (node.input(0).type.rank - 2)
+        rows, columns = (node.attr_float(f"{side}_scale", 0.0) for side in ("height", "width"))
+        scales: Sequence[float] = (*ones, rows, columns)
+    elif node.version < 9:
+        scales = node.attr_floats("scales") or ()
     else:
         scales = [float(v) for v in node.constant(1, "scales").ravel()]
     return _asymmetric(node, scales)

@@ -7,13 +7,15 @@ from builder_host.importers.onnx.registry import operator
 from builder_host.network.network import Tensor
 
 
-@operator("Split", since=(2, 11, 13, 18))
+@operator("Split", since=(1, 2, 11, 13, 18))
 def split(node: Node) -> list[Tensor]:
-    """Sizes as attribute (2, 11), as input (13), or equal parts, the last one smaller (18)."""
+    """Sizes as attribute (to 11), as input (1, 13), or equal parts, the last one smaller (18)."""
     x = node.input(0)
     axis = node.axis(node.attr_int("axis", 0), x.type.rank)
     extent, count = x.shape[axis], len(node.proto.output)
-    sizes = node.attr_ints("split") if node.version < 13 else node.optional_ints(1, "split")
+    sizes = node.attr_ints("split") if node.version < 13 else None
+    if sizes is None and node.num_inputs > 1:
+        sizes = node.optional_ints(1, "split")
     if node.version >= 18 and node.has_attr("num_outputs"):
         stated = node.attr_int("num_outputs", count)
         if stated != count:

@@ -9,7 +9,7 @@ from builder_host.network.network import Tensor
 _OPS = {"Sum": "add", "Mean": "add", "Max": "max", "Min": "min"}
 
 
-@operator(*_OPS, since=(6, 8, 12, 13))
+@operator(*_OPS, since=(1, 6, 8, 12, 13))
 def variadic(node: Node) -> Tensor:
     """A chain of elementwise layers, left to right."""
     first, *rest = node.required()
