@@ -6,9 +6,9 @@ import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from builder_host.calibration.table import CalibrationTable, load_table
+from builder_host.calibration.table import CalibrationTable, load_table, table_of_ranges
 from builder_host.errors import BuilderError
 from builder_host.precision import PRECISIONS, check_rules
 
@@ -18,8 +18,9 @@ class BuilderConfig:
     """Options of a build, checked when made.
 
     Attributes:
-        target: `host-cpu` or `auto` (this machine), or the path of a fingerprint file that
-            `edgeplan probe --json` wrote on the device.
+        target: `host-cpu` or `auto` (this machine's CPU), `cuda` or `cuda:N` (a GPU of this
+            machine), a board's name, or the path of a fingerprint file that `edgeplan probe --json`
+            wrote on the device.
         timing_cache: file to read timings from and add new ones to, or None.
         is_strict_cache: a timing that the cache lacks is an error instead of a measurement.
         workspace_limit_bytes: candidates that need more shared workspace are dropped.
@@ -36,6 +37,7 @@ class BuilderConfig:
         artifact_dir: store of generated code; None: the user's cache folder.
         precision: of layers that no rule names. `fp32`; `tf32` (CUDA: float32 whose products may
             be rounded to 10 bits); `fp16` (CUDA: stored in float16, accumulated in float32);
+            `bf16` (CPUs with AVX512-BF16: stored in bfloat16, accumulated in float32);
             `int8` (needs ranges; the rest is float32 on CPUs, float16 on CUDA); `best`: whatever is
             fastest of those.
         layer_precision: patterns of layer names and `fp32`, `fp16` or `int8`; the last that
@@ -99,15 +101,16 @@ class BuilderConfig:
         if self.is_strict_cache and self.timing_cache is None:
             raise BuilderError("a strict build needs a timing cache; name its file")
 
-    def ranges(self) -> dict[str, float] | None:
-        """Dynamic ranges by tensor name, None when the build has none.
+    def table(self) -> CalibrationTable | None:
+        """Calibration and dynamic ranges in one, None when the build has neither.
 
         Raises:
             BuilderError: the calibration table cannot be read.
         """
         if self.calibration is None and not self.dynamic_ranges:
             return None
-        table = self.calibration
-        if table is not None and not isinstance(table, CalibrationTable):
+        table = self.calibration or CalibrationTable("user")
+        if not isinstance(table, CalibrationTable):
             table = load_table(table)
-        return {**(table.ranges if table is not None else {}), **self.dynamic_ranges}
+        own = table_of_ranges("user", self.dynamic_ranges)
+        return replace(table, scales={**table.scales, **own.scales})

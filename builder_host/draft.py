@@ -19,6 +19,7 @@ from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Operation, Placement
 from builder_host.precision import AppliedPrecision, apply_precision
+from builder_host.target import CpuTarget
 from builder_host.trace import TraceWriter
 from builder_host.verification import reference_outputs
 
@@ -72,11 +73,14 @@ def make_draft(
     _check_bindings(network)
     reference = reference_outputs(network) if config.is_checked else None
     run_passes(network, trace)
+    table = config.table()
     applied = apply_precision(
         network,
         config.precision,
         device_kind=backend.target_kind,
-        ranges=config.ranges(),
+        has_bf16=isinstance(backend.target, CpuTarget) and backend.target.has_bf16_dot,
+        ranges=table.ranges if table is not None else None,
+        largest=table.largest if table is not None else None,
         layer_rules=config.layer_precision,
         tensor_rules=config.tensor_precision,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from builder_host.errors import BuilderError
 from builder_host.network.network import Layer, Network, Tensor
 from builder_host.network.rules import EIGHT_BITS
-from builder_host.passes import narrow_float, quantise
+from builder_host.passes import narrow_bfloat16, narrow_float, quantise
 from builder_host.passes.quantise import Quantisation
+from planformat.datatypes import DataType
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "best")
 RULE_PRECISIONS = ("fp32", "fp16", "int8")
@@ -20,18 +21,33 @@ Rules = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class Overflow:
+    """A tensor whose values leave float16's range on sample data."""
+
+    layer: str
+    tensor: str
+    largest: float
+
+    def text(self) -> str:
+        """For messages."""
+        return f"layer '{self.layer}': tensor '{self.tensor}' reaches {self.largest:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
 class AppliedPrecision:
     """What a network became.
 
     Attributes:
         quantisation: of the pass over dynamic ranges, None where it did not run.
         num_int8_layers: layers that multiply integers, those of the model's own Q/DQ among them.
-        storage: narrowest type of the network's computed values: `fp32`, `fp16` or `int8`.
+        storage: narrowest type of the network's computed values: `fp32`, `fp16`, `bf16` or `int8`.
+        overflows: what float16 could not have held; these tensors are kept in float32.
     """
 
     quantisation: Quantisation | None
     num_int8_layers: int
     storage: str
+    overflows: tuple[Overflow, ...] = ()
 
 
 def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
@@ -65,7 +81,9 @@ def apply_precision(
     precision: str,
     *,
     device_kind: str,
+    has_bf16: bool = False,
     ranges: Mapping[str, float] | None,
+    largest: Mapping[str, float] | None = None,
     layer_rules: Rules = (),
     tensor_rules: Rules = (),
 ) -> AppliedPrecision:
@@ -75,28 +93,31 @@ def apply_precision(
         network: after `run_passes`.
         precision: of all layers that no rule names; one of `PRECISIONS`.
         device_kind: `cpu` or `cuda`; CPU plans keep what is not INT8 in float32.
-        ranges: largest magnitude by tensor name, None without calibration.
+        has_bf16: whether a CPU has bfloat16 dot products.
+        ranges: dynamic range by tensor name, None without calibration.
+        largest: largest magnitude seen by tensor name, where that is known beside the ranges.
         layer_rules: pattern of layer names (or of their outputs) and precision; the last that
             matches counts.
         tensor_rules: pattern of tensor names and the least precision they are stored in.
 
     Raises:
-        BuilderError: a rule that matches nothing, or INT8 without ranges.
+        BuilderError: a rule that matches nothing, INT8 without ranges, or values that float16
+            cannot hold and no rule keeps in float32 (`best` and `int8` keep them by themselves).
     """
-    _check_device(precision, layer_rules, device_kind)
+    _check_device(precision, layer_rules, device_kind, has_bf16)
     chosen = _layer_precisions(network, precision, layer_rules)
     floors = _tensor_precisions(network, tensor_rules)
     is_explicit = any(_is_int8(layer) for layer in network.layers)
     int8_layers = [y for y, p in chosen.items() if p in ("int8", "best")]
     quantisation = None
     if ranges is not None and int8_layers:
-        wide = [t.name for t, least in floors.items() if _BITS[least] > 8]
+        wide_names = [t.name for t, least in floors.items() if _BITS[least] > 8]
         quantisation = quantise.run(
             network,
             ranges,
             int8_layers,
             allows_unsigned=device_kind == "cpu",
-            wide_tensors=wide,
+            wide_tensors=wide_names,
         )
         if precision == "int8" and not quantisation.layers and not is_explicit:
             raise BuilderError(_nothing_quantised(network, quantisation))
@@ -106,31 +127,87 @@ def apply_precision(
             "calibration data (--calibration-data), or a model with Q/DQ nodes"
         )
     is_narrow = device_kind == "cuda" and precision in ("fp16", "int8", "best")
+    overflows: tuple[Overflow, ...] = ()
     if is_narrow:
-        narrow_float.run(network)
+        wide = {y for y, p in chosen.items() if p == "fp32"}
+        for tensor in (t for t, least in floors.items() if least == "fp32"):
+            wide |= _around(network, tensor)
+        overflows = find_overflows(network, largest or ranges or {}, wide)
+        wide |= _kept_wide(network, overflows, precision)
+        narrow_float.run(network, wide)
+    elif precision == "bf16":
+        narrow_bfloat16.run(network)
     count = sum(_is_int8(layer) for layer in network.layers)
-    storage = "int8" if count else ("fp16" if is_narrow else "fp32")
-    return AppliedPrecision(quantisation, count, storage)
+    floats = "fp16" if is_narrow else ("bf16" if precision == "bf16" else "fp32")
+    storage = "int8" if count else floats
+    return AppliedPrecision(quantisation, count, storage, overflows)
+
+
+def find_overflows(
+    network: Network, largest: Mapping[str, float], wide: Collection[Layer] = ()
+) -> tuple[Overflow, ...]:
+    """Tensors that float16 cannot hold, by the largest magnitudes that sample data showed.
+
+    Args:
+        network: fused, in float32.
+        largest: by any name of a tensor.
+        wide: layers that store float32.
+    """
+    found = []
+    for layer in network.layers:
+        for tensor in layer.outputs:
+            if layer in wide or tensor.dtype is not DataType.FLOAT32:
+                continue
+            names = network.names_of(tensor)
+            values = [largest[name] for name in names if name in largest]
+            if values and values[0] > narrow_float.LARGEST:
+                found.append(Overflow(layer.name, names[0], values[0]))
+    return tuple(found)
+
+
+def _around(network: Network, tensor: Tensor) -> set[Layer]:
+    """The layers that write or read a tensor."""
+    return {y for y in network.layers if tensor in y.inputs or tensor in y.outputs}
+
+
+def _kept_wide(network: Network, overflows: Sequence[Overflow], precision: str) -> set[Layer]:
+    """Layers around what overflows; an error where the user asked for float16.
+
+    Raises:
+        BuilderError: lists the layers and how to keep them in float32.
+    """
+    if not overflows:
+        return set()
+    tensors = {name: t for t in network.tensors() for name in network.names_of(t)}
+    if precision != "fp16":
+        return set().union(*(_around(network, tensors[one.tensor]) for one in overflows))
+    shown = "\n  ".join(one.text() for one in overflows)
+    rules = ",".join(f"{one.tensor}=fp32" for one in overflows)
+    raise BuilderError(
+        f"{len(overflows)} of the network's values overflow float16, which ends at "
+        f"{narrow_float.LARGEST:g}:\n  {shown}\n"
+        f"keep them in float32: --tensor-precision '{rules}', or use --precision best"
+    )
 
 
 def _is_int8(layer: Layer) -> bool:
     return layer.kind in quantise.PRODUCTS and layer.inputs[0].dtype in EIGHT_BITS
 
 
-def _check_device(precision: str, rules: Rules, device_kind: str) -> None:
-    if precision == "bf16":
-        raise BuilderError("precision bf16 has no kernels yet; use fp32, fp16 or int8")
-    wanted = {precision, *(p for _, p in rules)}
+def _check_device(precision: str, rules: Rules, device_kind: str, has_bf16: bool) -> None:
+    if precision == "bf16" and device_kind == "cuda":
+        raise BuilderError("precision bf16 has no kernels for CUDA; use fp16 or int8")
+    if precision == "bf16" and not has_bf16:
+        raise BuilderError(
+            "precision bf16 needs a CPU with AVX512-BF16 (avx512_bf16 in cpu.features), which "
+            "the target lacks; use fp32 or int8"
+        )
     if device_kind == "cpu" and precision in ("fp16", "tf32"):
         raise BuilderError(
             f"precision {precision} needs a CUDA target; CPU plans compute in float32 or int8"
         )
-    if device_kind == "cuda" and "fp32" in (p for _, p in rules) and precision != "fp32":
-        narrow = sorted(wanted - {"fp32"})
-        raise BuilderError(
-            f"single layers in fp32 beside {', '.join(narrow)} are not built for CUDA yet; use "
-            "fp16 for them, or fp32 for all"
-        )
+    if device_kind == "cuda" and precision in ("fp32", "tf32") and "fp16" in (p for _, p in rules):
+        raise BuilderError("single layers in fp16: use --precision fp16 and name those in fp32")
 
 
 def _names(network: Network, layer: Layer) -> list[str]:

@@ -96,7 +96,8 @@ def calibrate(
         if progress is not None:
             progress("ranges", number, len(histograms))
     maker = "TRT-8601" if calibrator.title in _HEADER else "EDGEPLAN-1"
-    return table_of_ranges(f"{maker}-{calibrator.title}", ranges)
+    largest = {name: histogram.largest for name, histogram in histograms.items()}
+    return replace(table_of_ranges(f"{maker}-{calibrator.title}", ranges), largest=largest)
 
 
 def observed_network(network: Network, *, is_after_fusion: bool) -> tuple[Network, list[Tensor]]:

@@ -30,10 +30,12 @@ class CalibrationTable:
     Attributes:
         header: first line of the file; kept as it is, since other tools compare it.
         scales: value of one step of 127 by tensor name, each a finite float32 of at least 0.
+        largest: largest magnitude seen by tensor name; not in the file, empty when read from one.
     """
 
     header: str
     scales: Mapping[str, float] = field(default_factory=dict)
+    largest: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Check header, names and scales."""

@@ -1,10 +1,12 @@
 """float32 tensors -> float16 inside, casts at the bindings. Runs on a network in float32.
 
 Weights become float16 here; small per-channel constants of epilogues stay float32, because kernels
-accumulate and apply epilogues in float32.
+accumulate and apply epilogues in float32. Layers may be left wide: casts stand around them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -15,14 +17,18 @@ from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
 
 _WIDE, _NARROW = DataType.FLOAT32, DataType.FLOAT16
-_LARGEST = float(np.finfo(np.float16).max)
+LARGEST = float(np.finfo(np.float16).max)
 # Kinds whose constants and outputs keep float32; their other inputs may come in float16. Box
 # coordinates need more than float16's 11 bits.
 _WIDE_KINDS = frozenset({"detection_output"})
 
 
-def run(network: Network) -> int:
+def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
     """Store float32 values as float16; bindings keep float32.
+
+    Args:
+        network: is changed.
+        wide_layers: read, compute and store float32, as do plugins that know no float16.
 
     Returns:
         Number of tensors whose type changed.
@@ -30,74 +36,52 @@ def run(network: Network) -> int:
     Raises:
         NetworkError: a weight is beyond float16's range; the text names it.
     """
-    changed = 0
-    for layer in network.layers:
-        for tensor in layer.own_inputs if not _is_wide(layer) else ():
-            if tensor.values is not None and tensor.dtype is _WIDE:
-                changed += _narrow_constant(tensor, layer)
+    layers = list(network.layers)
+    wide = {y for y in layers if y in wide_layers or _is_wide_plugin(y)}
+    keeps = wide | {y for y in layers if y.kind in _WIDE_KINDS}
+    changed = sum(_narrow_constants(network, y, keeps) for y in layers if y not in keeps)
     for tensor in list(network.inputs):
         if tensor.dtype is _WIDE:
-            changed += _cast_input(network, tensor)
-    computed = [
-        tensor
-        for layer in network.layers
-        for tensor in layer.outputs
-        if tensor.dtype is _WIDE and not _is_wide(layer)
-    ]
+            readers = [y for y in network.layers if tensor in y.inputs and y not in wide]
+            changed += _cast_before(network, tensor, _NARROW, readers)
+    computed = [t for y in layers for t in y.outputs if t.dtype is _WIDE and y not in keeps]
     for tensor in computed:
         tensor.type = TensorType(tensor.shape, _NARROW)
-    for layer in [y for y in network.layers if y.kind == "plugin" and _is_wide(y)]:
-        _cast_around(network, layer)
+    for layer in layers:
+        for tensor in layer.outputs:
+            readers = [y for y in network.layers if tensor in y.inputs]
+            if layer in wide and tensor.dtype is _WIDE:
+                _cast_before(network, tensor, _NARROW, [y for y in readers if y not in wide])
+            elif tensor.dtype is _NARROW:
+                _cast_before(network, tensor, _WIDE, [y for y in readers if y in wide])
     for number, tensor in enumerate(list(network.outputs)):
         if tensor in computed:
             _cast_output(network, number, tensor)
     return changed + len(computed)
 
 
-def _is_wide(layer: Layer) -> bool:
-    """Whether a layer's constants and outputs keep float32."""
-    if layer.kind == "plugin":
-        return _NARROW not in layer.params.plugin.dtypes
-    return layer.kind in _WIDE_KINDS
+def _is_wide_plugin(layer: Layer) -> bool:
+    return layer.kind == "plugin" and _NARROW not in layer.params.plugin.dtypes
 
 
-def _cast_around(network: Network, layer: Layer) -> None:
-    """Give a plugin that knows no float16 its inputs in float32, and its readers float16."""
-    for tensor in dict.fromkeys(layer.inputs):
-        if tensor.dtype is not _NARROW:
+def _narrow_constants(network: Network, layer: Layer, wide: Collection[Layer]) -> int:
+    count = 0
+    for number, tensor in enumerate(layer.own_inputs):
+        if tensor.values is None or tensor.dtype is not _WIDE:
             continue
-        wide = Tensor(network.unique_name(f"{tensor.name}.f32"), TensorType(tensor.shape, _WIDE))
-        name = network.unique_name(f"cast {wide.name}")
-        cast = Layer("cast", name, CastParams(_WIDE), [tensor], [wide])
-        wide.producer = cast
-        network.layers.insert(network.layers.index(layer), cast)
-        layer.inputs = [wide if t is tensor else t for t in layer.inputs]
-    for tensor in layer.outputs:
-        readers = [
-            y
-            for y in network.layers
-            if tensor in y.inputs and not (y.kind == "plugin" and _is_wide(y))
-        ]
-        if tensor.dtype is not _WIDE or not readers:
-            continue
-        narrow = Tensor(
-            network.unique_name(f"{tensor.name}.f16"), TensorType(tensor.shape, _NARROW)
-        )
-        name = network.unique_name(f"cast {narrow.name}")
-        cast = Layer("cast", name, CastParams(_NARROW), [tensor], [narrow])
-        narrow.producer = cast
-        network.layers.insert(network.layers.index(layer) + 1, cast)
-        for reader in readers:
-            reader.inputs = [narrow if t is tensor else t for t in reader.inputs]
+        if any(tensor in other.inputs for other in wide):  # the wide layer keeps it as it is
+            layer.inputs[number] = network.add_constant(tensor.values, f"{tensor.name}.f16")
+        count += _narrow_constant(layer.inputs[number], layer)
+    return count
 
 
 def _narrow_constant(tensor: Tensor, layer: Layer) -> int:
     values = np.asarray(tensor.values)
     peak = float(np.abs(values).max(initial=0.0))
-    if peak > _LARGEST:
+    if peak > LARGEST:
         raise NetworkError(
             f"layer '{layer.name}': constant '{tensor.name}' reaches {peak:g}, float16 ends at "
-            f"{_LARGEST:g}; build it in float32"
+            f"{LARGEST:g}; build it in float32"
         )
     narrow = values.astype(np.float16)
     narrow.flags.writeable = False
@@ -106,18 +90,21 @@ def _narrow_constant(tensor: Tensor, layer: Layer) -> int:
     return 1
 
 
-def _cast_input(network: Network, tensor: Tensor) -> int:
-    readers = [layer for layer in network.layers if tensor in layer.inputs]
+def _cast_before(
+    network: Network, tensor: Tensor, dtype: DataType, readers: Collection[Layer]
+) -> int:
+    """Let some layers read a tensor as another type, through one cast before the first of them."""
     if not readers:
         return 0
-    narrow = Tensor(network.unique_name(f"{tensor.name}.f16"), TensorType(tensor.shape, _NARROW))
-    cast = Layer(
-        "cast", network.unique_name(f"cast {tensor.name}"), CastParams(_NARROW), [tensor], [narrow]
+    copy = Tensor(
+        network.unique_name(f"{tensor.name}.{dtype.text}"), TensorType(tensor.shape, dtype)
     )
-    narrow.producer = cast
-    network.layers.insert(network.layers.index(readers[0]), cast)
+    name = network.unique_name(f"cast {copy.name}")
+    cast = Layer("cast", name, CastParams(dtype), [tensor], [copy])
+    copy.producer = cast
+    network.layers.insert(min(network.layers.index(y) for y in readers), cast)
     for layer in readers:
-        layer.inputs = [narrow if t is tensor else t for t in layer.inputs]
+        layer.inputs = [copy if t is tensor else t for t in layer.inputs]
     return 1
 
 
