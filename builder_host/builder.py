@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,14 @@ from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import Problem
 from builder_host.measure.bundle import write_bundle
-from builder_host.measure.local import LocalDevice, local_fingerprint
+from builder_host.measure.local import (
+    LocalDevice,
+    cpu_tune_device,
+    gpu_fingerprint,
+    gpu_tune_device,
+    local_fingerprint,
+    local_gpu,
+)
 from builder_host.network.network import Network
 from builder_host.plugins.provenance import plugin_provenance
 from builder_host.report import BuildReport, make_report
@@ -30,6 +38,7 @@ from builder_host.trace import TraceWriter
 from builder_host.tune.profiles import tune_profiles
 from builder_host.tune.select import Tuner
 from builder_host.tune.timing_cache import (
+    Timing,
     TimingCache,
     TimingKey,
     digest,
@@ -57,6 +66,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 DEFAULT_PROFILE = "default"
+_GPU = "cuda:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +150,9 @@ class _Build:
             raise BuilderError("no network to build: the mapping of profiles is empty")
         self.plugins = plugin_provenance(networks.values())
         if boards is not None:
-            self.fingerprint, is_local = boards.fingerprint, False
+            self.fingerprint, here = boards.fingerprint, ""
         else:
-            self.fingerprint, is_local = resolve_target(config.target)
+            self.fingerprint, here = resolve_target(config.target)
         self.backend = make_backend(
             self.fingerprint,
             compiler=config.compiler,
@@ -152,7 +162,7 @@ class _Build:
             executor=executor,
         )
         if boards is None:
-            _check_measuring(config, _is_timed_here(self.backend, is_local))
+            _check_measuring(config, bool(here))
         self.num_workers = config.num_threads or self.backend.default_workers
         self.drafts = [
             make_draft(
@@ -171,7 +181,7 @@ class _Build:
         if boards is not None:
             boards.prepare(flush_bytes=self.flush_bytes, support=self.backend.support_code())
         else:
-            self.device = _local_device(self.backend, is_local, progress, self.flush_bytes)
+            self.device = _local_device(self.backend, here, progress, self.flush_bytes)
         self.cache = _load_cache(config)
         self.tuner = Tuner(
             FamilyChoice(self.backend.families, self.backend.target),
@@ -237,8 +247,12 @@ class _Build:
             outputs = device.run_canary(alone, CANARY_SEED)
             limit = ERROR_LIMITS[draft.precision.storage]
             errors = check_outputs(reference, outputs, limit) if reference is not None else {}
-            latency_us = _plan_latency(alone, device, self.tuner, config)
+            timing = _plan_timing(alone, device, self.tuner, config)
+            latency_us = timing.median_us if timing is not None else None
             canary = make_canary(plan.bindings, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
+            if timing is not None and timing.observed and index == 0:
+                told = {**plan.provenance, "conditions": timing.observed}
+                plan = replace(plan, provenance=told)
             return with_canary(plan, index, canary), errors
         if reference is not None:
             tolerance = TOLERANCE_OF_PRECISION[draft.precision.storage]
@@ -255,22 +269,21 @@ def _trace(config: BuilderConfig, profile: str, *, is_only: bool) -> TraceWriter
     return TraceWriter(folder if is_only else folder / profile)
 
 
-def _is_timed_here(backend: Backend, is_local: bool) -> bool:
-    return is_local and isinstance(backend, CpuBackend)
-
-
 def _local_device(
-    backend: Backend, is_local: bool, progress: Progress, flush_bytes: int
+    backend: Backend, here: str, progress: Progress, flush_bytes: int
 ) -> LocalDevice | None:
-    if not is_local or not isinstance(backend, CpuBackend):
+    if not here:
         return None
-    return LocalDevice(backend.toolchain, progress, flush_bytes=flush_bytes)
+    if isinstance(backend, CpuBackend):
+        return LocalDevice(cpu_tune_device(backend.toolchain, flush_bytes), progress)
+    number = int(here.removeprefix(_GPU))
+    return LocalDevice(gpu_tune_device(number, flush_bytes), progress)
 
 
 def _check_measuring(config: BuilderConfig, is_timed_here: bool) -> None:
     if config.measure == "local" and not is_timed_here and not config.is_strict_cache:
         raise BuilderError(
-            f"target '{config.target}' is not this machine's CPU: its kernels cannot be timed "
+            f"target '{config.target}' is no device of this machine: its kernels cannot be timed "
             "here; use measure 'none', or a timing cache from the device with a strict build"
         )
 
@@ -302,17 +315,29 @@ def _no_progress(_phase: str, _done: int, _total: int) -> None:
     pass
 
 
-def resolve_target(target: str) -> tuple[DeviceFingerprint, bool]:
-    """Fingerprint of a target, and whether that is this very machine.
+def resolve_target(target: str) -> tuple[DeviceFingerprint, str]:
+    """Fingerprint of a target, and the device of this machine that it is.
+
+    Args:
+        target: as in `BuilderConfig`.
+
+    Returns:
+        The second item is `cpu`, `cuda:N`, or empty for a device that is not here.
 
     Raises:
-        TargetError: unknown board, or a fingerprint file that cannot be read.
+        TargetError: unknown board, no such GPU, or a fingerprint file that cannot be read.
     """
-    here = local_fingerprint()
+    gpu = re.fullmatch(r"cuda(?::(\d+))?", target)
+    if gpu is not None:
+        number = int(gpu[1] or 0)
+        return gpu_fingerprint(number), f"{_GPU}{number}"
     stated = None if target == "auto" else target_fingerprint(target)
     if stated is None:
-        return here, True
-    return stated, not compare(stated, here)
+        return local_fingerprint(), "cpu"
+    if stated.device_kind == "cuda":
+        found = local_gpu(stated)
+        return stated, "" if found is None else f"{_GPU}{found}"
+    return stated, "" if compare(stated, local_fingerprint()) else "cpu"
 
 
 def _load_cache(config: BuilderConfig) -> TimingCache:
@@ -330,10 +355,10 @@ def _save_cache(config: BuilderConfig, cache: TimingCache) -> None:
         cache.save(config.timing_cache)
 
 
-def _plan_latency(
+def _plan_timing(
     plan: Plan, device: LocalDevice | RemoteBoards, tuner: Tuner, config: BuilderConfig
-) -> float | None:
-    """Median latency of the whole plan: from the cache, else measured now."""
+) -> Timing | None:
+    """Latency of the whole plan: from the cache, else measured now."""
     variant = plan.variants[0]
     code = hashlib.sha256(variant.code_objects[0].data).hexdigest()
     steps = digest(code, *(repr(step) for step in variant.profiles[0].steps))
@@ -344,7 +369,7 @@ def _plan_latency(
     if timing is None and config.measure == "local" and not config.is_strict_cache:
         timing = device.time_plan(plan, CANARY_SEED)
         tuner.cache.put(key, timing)
-    return timing.median_us if timing is not None else None
+    return timing
 
 
 def _provenance(

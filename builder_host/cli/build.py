@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         default="host-cpu",
-        help="board name, fingerprint file of 'edgeplan probe --json', or auto (default: host-cpu)",
+        help="board name, cuda or cuda:N, fingerprint file of 'edgeplan probe --json', or auto "
+        "(default: host-cpu)",
     )
     parser.add_argument("--outputs", metavar="A,B", help="tensors to mark as outputs")
     parser.add_argument(
@@ -113,7 +115,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "equal boards share the work)",
     )
     parser.add_argument(
-        "--link-key", metavar="FILE", help="key of the links, from 'edgeplan link-key'"
+        "--link-key",
+        metavar="FILE",
+        default=os.environ.get("EDGEPLAN_LINK_KEY"),
+        help="key of the links, from 'edgeplan link-key' (default: $EDGEPLAN_LINK_KEY)",
     )
     parser.add_argument(
         "--executor", metavar="dask://HOST:PORT", help="compile there (default: here)"

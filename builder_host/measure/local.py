@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from boards.conditions import conditions_text, read_conditions
 from builder_host.codegen.toolchain_c import CToolchain
-from builder_host.kernels.family import Launch
+from builder_host.errors import TargetError
+from builder_host.kernels.family import GridLaunch, Launch
 from builder_host.measure.base import MeasureJob
 from builder_host.tune.timing_cache import Timing
 from builder_host.verification import stored_type
 from planformat.canary import canary_input
-from planformat.fingerprint import DeviceFingerprint
+from planformat.fingerprint import DeviceFingerprint, compare
 from planformat.plan import Plan
 from planformat.tensors import storage_elems
 from planformat.writer import plan_bytes
+
+if TYPE_CHECKING:
+    from runtime_edge.tuning import CpuTuneDevice, TuneLaunch
+    from runtime_edge.tuning_cuda import CudaTuneDevice
+
+log = logging.getLogger(__name__)
 
 _PLAN_REPEATS = 30
 
@@ -45,50 +54,97 @@ def load_engine(plan: Plan) -> Any:
     return runtime_edge.load(plan_bytes(plan), canary=False)
 
 
+def gpu_fingerprint(number: int) -> DeviceFingerprint:
+    """Fingerprint of a GPU of this machine.
+
+    Raises:
+        TargetError: no driver, or no such GPU.
+    """
+    from runtime_edge.device.cuda_probe import probe_gpu
+    from runtime_edge.errors import RuntimeEdgeError
+
+    try:
+        return probe_gpu(number)
+    except RuntimeEdgeError as error:
+        raise TargetError(f"target 'cuda:{number}': {error}") from error
+
+
+def local_gpu(fingerprint: DeviceFingerprint) -> int | None:
+    """Number of this machine's GPU with exactly that fingerprint, None when there is none."""
+    from runtime_edge.device.cuda_driver import open_driver
+    from runtime_edge.device.cuda_probe import num_gpus, probe_gpu
+    from runtime_edge.errors import RuntimeEdgeError
+
+    try:
+        count = num_gpus(open_driver())
+    except RuntimeEdgeError:  # a workstation without a GPU: the usual case
+        return None
+    if importlib.util.find_spec("pycuda") is None:
+        log.info("this machine has a GPU, but no pycuda: plans for it are not tried here")
+        return None
+    found = (n for n in range(count) if not compare(fingerprint, probe_gpu(n)))
+    return next(found, None)
+
+
+def cpu_tune_device(toolchain: CToolchain, flush_bytes: int) -> Callable[[int], CpuTuneDevice]:
+    """Opens this machine's CPU for timing.
+
+    Args:
+        toolchain: links the support code that runs candidates.
+        flush_bytes: how much memory is overwritten before each timed run; 0: none.
+    """
+
+    def opened(num_workers: int) -> CpuTuneDevice:
+        from runtime_edge.tuning import CpuTuneDevice
+
+        support = toolchain.link_shared([], exported=[])
+        return CpuTuneDevice(support, num_workers=num_workers, flush_bytes=flush_bytes)
+
+    return opened
+
+
+def gpu_tune_device(number: int, flush_bytes: int) -> Callable[[int], CudaTuneDevice]:
+    """Opens a GPU of this machine for timing; its L2 is overwritten if flush_bytes is not 0."""
+
+    def opened(_num_workers: int) -> CudaTuneDevice:
+        from runtime_edge.tuning_cuda import CudaTuneDevice
+
+        return CudaTuneDevice(number, is_flushing=flush_bytes > 0)
+
+    return opened
+
+
 class LocalDevice:
-    """This machine's CPU: times candidates and whole plans."""
+    """A device of this machine: times candidates and whole plans."""
 
     def __init__(
         self,
-        toolchain: CToolchain,
+        opened: Callable[[int], CpuTuneDevice | CudaTuneDevice],
         progress: Callable[[str, int, int], None],
-        *,
-        flush_bytes: int,
     ) -> None:
         """Make a device.
 
         Args:
-            toolchain: links the support code that runs candidates.
+            opened: opens it for timing with so many workers.
             progress: called with phase, items done, items in all.
-            flush_bytes: how much memory is overwritten before each timed run; 0: none.
         """
-        self.toolchain = toolchain
+        self._opened = opened
         self.progress = progress
-        self.flush_bytes = flush_bytes
 
     def measure(self, jobs: Sequence[MeasureJob], num_workers: int) -> list[Timing]:
         """Time every job; jobs of one group are interleaved. See `Measurer`."""
-        from runtime_edge.tuning import CpuTuneDevice, TuneJob, TuneLaunch, tune
+        from runtime_edge.tuning import TuneJob, tune
 
         tune_jobs = [
             TuneJob(
                 Path(job.object_path).read_bytes(),
-                tuple(
-                    TuneLaunch(
-                        launch.symbol,
-                        (launch.num_units, 1, 1),
-                        scratch_bytes_per_worker=launch.scratch_bytes_per_worker,
-                    )
-                    for launch in job.launches
-                    if isinstance(launch, Launch)
-                ),
+                tuple(_tune_launch(launch) for launch in job.launches),
                 job.argument_bytes,
                 job.group,
             )
             for job in jobs
         ]
-        support = self.toolchain.link_shared([], exported=[])
-        device = CpuTuneDevice(support, num_workers=num_workers, flush_bytes=self.flush_bytes)
+        device = self._opened(num_workers)
         try:
             results = tune(
                 device, tune_jobs, lambda done, total: self.progress("measure", done, total)
@@ -145,4 +201,21 @@ def _summary(times_us: Sequence[float]) -> Timing:
         round(ordered[int(0.2 * (count - 1))], 3),
         round(ordered[int(0.8 * (count - 1))], 3),
         count,
+    )
+
+
+def _tune_launch(launch: Launch | GridLaunch) -> TuneLaunch:
+    from runtime_edge.tuning import TuneLaunch
+
+    if isinstance(launch, Launch):
+        units = (launch.num_units, 1, 1)
+        scratch = launch.scratch_bytes_per_worker
+        return TuneLaunch(launch.symbol, units, scratch_bytes_per_worker=scratch)
+    return TuneLaunch(
+        launch.symbol,
+        launch.grid,
+        launch.block,
+        launch.cluster,
+        launch.shared_memory_bytes,
+        launch.is_dependent,
     )

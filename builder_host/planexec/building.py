@@ -9,8 +9,9 @@ from typing import Any
 
 from builder_host.builder import BuiltPlan, build, resolve_target
 from builder_host.config import BuilderConfig
-from builder_host.errors import BuilderError
+from builder_host.errors import BuilderError, TargetError
 from builder_host.importers.model_file import import_model_file
+from builder_host.measure.local import gpu_fingerprint
 from builder_host.network.network import Network
 from builder_host.planexec.arguments import shapes_of, split_list
 
@@ -72,7 +73,7 @@ def builder_config(
     if precision in ("int8", "best") and args.calib is None and args.int8:
         settings["dynamic_ranges"] = _placeholder_ranges(network)
     return BuilderConfig(
-        target=args.target,
+        target=_target(args),
         timing_cache=args.timingCacheFile,
         is_strict_cache=bool(args.errorOnTimingCacheMiss),
         workspace_limit_bytes=_workspace_bytes(args),
@@ -97,8 +98,21 @@ def build_plan(args: argparse.Namespace, note: Callable[[str], None]) -> BuiltPl
     return built
 
 
+def _target(args: argparse.Namespace) -> str:
+    """What --target names; `auto` is this machine's GPU, its CPU when there is none."""
+    if args.target != "auto":
+        return str(args.target)
+    try:
+        gpu_fingerprint(args.device)
+    except TargetError:
+        if args.device:
+            raise
+        return "auto"
+    return f"cuda:{args.device}"
+
+
 def _precision(args: argparse.Namespace, note: Callable[[str], None]) -> str:
-    fingerprint, _ = resolve_target(args.target)
+    fingerprint, _ = resolve_target(_target(args))
     if fingerprint.device_kind == "cpu" and args.fp16 and not args.best:
         note("note: --fp16: this CPU target has no float16 kernels; layers stay in float32")
         return "int8" if args.int8 else "fp32"

@@ -136,7 +136,12 @@ GROUPS: tuple[Group, ...] = (
         (
             _used("saveEngine engine", "text", "plan file to write"),
             _used("loadEngine", "text", "plan file to run instead of building"),
-            _used("target", "text", "board, fingerprint file or auto; edgeplan's own", "auto"),
+            _used(
+                "target",
+                "text",
+                "board, fingerprint file, cuda:N, host-cpu; auto: the GPU, else the CPU",
+                "auto",
+            ),
             _used("measure", "list", "where candidates are timed; edgeplan's own", "local"),
             _used("workspace", "int", "limit of shared workspace in MiB", 256),
             _used("memPoolSize", "text", "workspace:N[B|K|M|G] (MiB without a letter)"),
