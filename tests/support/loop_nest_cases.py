@@ -45,6 +45,7 @@ from builder_host.network.layers.reshape import ReshapeParams
 from builder_host.network.layers.resize import ResizeParams
 from builder_host.network.layers.reverse_sequence import ReverseSequenceParams
 from builder_host.network.layers.roi_align import RoiAlignParams
+from builder_host.network.layers.roi_pool import RoiPoolParams
 from builder_host.network.layers.scale import ScaleParams
 from builder_host.network.layers.scatter_elements import ScatterElementsParams
 from builder_host.network.layers.scatter_nd import ScatterNdParams
@@ -339,6 +340,12 @@ CASES: dict[str, Case] = {
         (),
         -1,
         2,
+    ),
+    "roi_pool": Case(
+        "roi_pool",
+        RoiPoolParams((3, 2), 4.0),
+        (((2, 5, 9, 8), F32), ((6, 5), F32)),
+        is_positive=True,
     ),
     "deformable": Case(
         "deformable_convolution",

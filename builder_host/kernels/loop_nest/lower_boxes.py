@@ -106,13 +106,14 @@ def lower(problem: Problem) -> list[Section]:
         Assign(chosen, eligible),
         If((is_true(chosen),), compare),
     )
+    is_open = integer(Binary("lt", _X, Const(float(item.extent))), last_at)  # else none is left
     none_left = Select(Binary("lt", _X, Const(0.0)), Const(float(item.extent)), _X)
     ranks: tuple[Statement, ...] = (
         Declare("best", _F32),
         Declare("best_at", _I64),
         Assign(best, Literal(-math.inf, _F32)),
         Assign(best_at, Literal(-1, _I64)),
-        Loop(item, Index((), item.extent), scan),
+        If((is_true(is_open),), (Loop(item, Index((), item.extent), scan),)),
         Store(operands.outputs[0], offset(out, [b, c, as_index(rank)]), best_at),
         Assign(last, best),
         Assign(last_at, integer(none_left, best_at)),

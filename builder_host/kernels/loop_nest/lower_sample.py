@@ -21,7 +21,12 @@ from builder_host.codegen.loop_nest import (
 from builder_host.codegen.nest import Emit, Nest, Reduce
 from builder_host.expressions import Binary, Const, Expr, Input, Select, Unary, clip
 from builder_host.kernels.family import Problem
-from builder_host.kernels.loop_nest.dynamic_index import is_inside, is_true, position
+from builder_host.kernels.loop_nest.dynamic_index import (
+    integer,
+    is_inside,
+    is_true,
+    position,
+)
 from builder_host.kernels.loop_nest.operands import (
     Lowering,
     NotLowerableError,
@@ -250,6 +255,45 @@ def _roi_taps(where: Value, extent: int) -> list[_Tap]:
     ]
 
 
+# --- ROI pooling -----------------------------------------------------------------------------
+
+
+def lower_roi_pool(problem: Problem) -> list[Nest]:
+    """A reduction over the whole map; only elements of the cell take part."""
+    operands, params, x = Operands(problem), problem.params, problem.inputs[0]
+    _require_floats(problem, 2)
+    over = iterate(problem.outputs[0], problem.outputs[0].shape)
+    region, channel, *cell = over.coords
+    batch: Value = Convert(operands.load(1, [region, Index()]), _I64)
+    places = [Var(f"r{d}", x.shape[2 + d]) for d in (0, 1)]
+    conditions = [is_inside(batch, x.shape[0])]
+    corner = Binary("mul", _X, Const(params.spatial_scale))
+    rounded = Unary("floor", Binary("add", corner, Const(0.5)))
+    for dim in (0, 1):
+        first, last = (
+            Convert(_float(rounded, operands.load(1, [region, as_index(2 - dim + 2 * end)])), _I64)
+            for end in (0, 1)
+        )
+        count = Const(float(params.output_size[dim]))
+        # Input 0 and 1: the corners, 2: the cell, 3: the element.
+        length = Binary("max", Binary("add", Binary("sub", _Y, _X), Const(1.0)), Const(1.0))
+        begin = Binary("add", _X, Binary("floor_div", Binary("mul", _Z, length), count))
+        after = Binary("mul", Binary("add", _Z, Const(1.0)), length)
+        rounds_up = Binary("floor_div", Binary("add", after, Const(count.value - 1)), count)
+        belongs = Binary(
+            "and",
+            Binary("ge", Input(3), begin),
+            Binary("lt", Input(3), Binary("add", _X, rounds_up)),
+        )
+        values = (first, last, FromIndex(cell[dim]), FromIndex(as_index(places[dim])))
+        conditions.append(is_true(integer(belongs, *values)))
+    element = operands.load(0, [position(batch, x.shape[0]), channel, *map(as_index, places)])
+    reduce = Reduce("best", _F32, "max", -math.inf, element, tuple(places), tuple(conditions))
+    found = Select(Binary("gt", _X, Const(-math.inf)), _X, Const(0.0))
+    result = _float(found, Local("best", _F32))
+    return [operands.nest(over, [reduce, Emit((operands.store(0, over.coords, result),))])]
+
+
 # --- deformable convolution -------------------------------------------------------------------
 
 
@@ -295,5 +339,6 @@ def _require_floats(problem: Problem, count: int) -> None:
 LOWERINGS: dict[str, Lowering] = {
     "grid_sample": lower_grid_sample,
     "roi_align": lower_roi_align,
+    "roi_pool": lower_roi_pool,
     "deformable_convolution": lower_deformable_convolution,
 }

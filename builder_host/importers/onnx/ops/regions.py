@@ -16,6 +16,7 @@ from builder_host.network.layers.gather import GatherParams
 from builder_host.network.layers.grid_sample import GridSampleParams
 from builder_host.network.layers.non_zero import NonZeroParams
 from builder_host.network.layers.roi_align import RoiAlignParams
+from builder_host.network.layers.roi_pool import RoiPoolParams
 from builder_host.network.layers.select import SelectParams
 from builder_host.network.network import Tensor
 
@@ -86,6 +87,16 @@ def roi_align(node: Node) -> Tensor:
         half_pixel=coordinates == "half_pixel",
     )
     return node.add("roi_align", params, node.input(0), node.input(1), node.input(2))
+
+
+@operator("MaxRoiPool", since=(1, 22))
+def max_roi_pool(node: Node) -> Tensor:
+    """Regions name their image themselves."""
+    size = node.attr_ints("pooled_shape") or ()
+    if len(size) != 2:
+        node.fail(f"pooled_shape {size} must have two extents")
+    params = RoiPoolParams((size[0], size[1]), node.attr_float("spatial_scale", 1.0))
+    return node.add("roi_pool", params, node.input(0), node.input(1))
 
 
 @operator("GridSample", since=(16, 20, 22))

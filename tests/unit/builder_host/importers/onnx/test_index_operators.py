@@ -105,6 +105,16 @@ FORMS: list[tuple[str, int, dict[str, Any], str, dict[str, Any]]] = [
         "",
         {"output_height": 2, "output_width": 2, "sampling_ratio": 3},
     ),
+    (
+        "MaxRoiPool",
+        1,
+        {
+            "x": floats(2, 3, 12, 14),
+            "r": np.hstack([ints(0, 2, 6, 1), boxes(6)]).astype(np.float32),
+        },
+        "",
+        {"pooled_shape": [4, 3], "spatial_scale": 0.7},
+    ),
     ("MaxPool", 12, {"x": floats(2, 3, 9, 10)}, "", {"kernel_shape": [3, 2], "strides": [2, 2]}),
     (
         "MaxPool",
