@@ -126,6 +126,19 @@ EP_DEVICE unsigned ep_max_half2(unsigned a, unsigned b) {
 #endif
 }
 
+/* --- fast functions: 2 ulp, denormals are zero ------------------------------------------------- */
+
+EP_DEVICE float ep_exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+EP_DEVICE float ep_reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /* --- lanes of a warp ----------------------------------------------------------------------------- */
 
 /* Sum (largest) over groups of `width` neighbouring lanes, the same bits in each of them.

@@ -7,6 +7,7 @@ depends on all of them being resident. `step`: one kernel per step, for any size
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from builder_host.kernels.family import (
     template_hash,
 )
 from builder_host.kernels.recurrent.cell import CELL_NAMES, Cell, activation_texts, cell_of
+from builder_host.network.layers.recurrent import RecurrentParams
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent
@@ -49,6 +51,7 @@ _DTYPES = frozenset(_TYPES)
 _CLUSTERS = (16, 8, 4, 2, 1)
 _WARPS = (16, 8)
 _MAX_ROWS = 8  # batch items of one cluster: columns of one mma
+_MAX_CODE_PIECES = 512  # of one warp; its products are unrolled
 _STEP_WARPS = 4
 _STEP_ROW_TILE = 4
 _OPTIONAL_ROLES = ("recurrent_bias", "peepholes", "hidden", "cell", "lengths", "continuation")
@@ -87,7 +90,7 @@ class CudaRecurrentFamily:
             (_step_form_us(cell, target), len(ranked), Tactic(self.name, (("form", "step"),)))
         )
         ranked.sort(key=lambda item: item[:2])
-        kept = [tactic for _, _, tactic in ranked[:8]]
+        kept = [tactic for _, _, tactic in ranked[:10]]
         step = Tactic(self.name, (("form", "step"),))
         return kept if step in kept else [*kept, step]
 
@@ -100,7 +103,7 @@ class CudaRecurrentFamily:
         if tactic.values["form"] == "step":
             return _step_program(cell, symbol, common, target)
         tiling = _tiling(cell, tactic, target)
-        parameters = {**common, **_tiling_parameters(tiling)}
+        parameters = {**common, **_tiling_parameters(cell.params, tiling)}
         groups = -(-cell.batch // tiling.rows)
         launch = GridLaunch(
             symbol,
@@ -150,29 +153,37 @@ def _persistent(
         return []
     is_half = problem.inputs[0].dtype is DataType.FLOAT16
     uses_mma = is_half and target.has_mma_f16
-    groups = -(-cell.batch // _MAX_ROWS)
-    rows = -(-cell.batch // groups)
     found = []
     # What blocks send each other came with the toolkit that brought TMA.
-    for cluster in _CLUSTERS if target.has_tma else (1,):
+    clusters = _CLUSTERS if target.has_tma else (1,)
+    for cluster, warps, rows in itertools.product(clusters, _WARPS, _row_choices(cell.batch)):
         if cluster > target.num_sms or (cluster > 1 and cell.hidden < 8 * cluster):
             continue
-        for warps in _WARPS:
-            tiling = plan_tiling(
-                cell, target, cluster=cluster, warps=warps, uses_mma=uses_mma, rows=rows
-            )
-            if tiling is None or _code_pieces(tiling) > 512:
-                continue
-            clocks = step_clocks(tiling, len(tiling.phases)) * cell.steps
-            waves = -(-groups * cell.params.num_directions * cluster // target.num_sms)
-            params: tuple[tuple[str, int | str], ...] = (
-                ("cluster", cluster),
-                ("mma", int(uses_mma)),
-                ("rows", rows),
-                ("warps", warps),
-            )
-            found.append((LAUNCH_US + waves * clocks / clock_hz(target) * 1e6, params))
+        tiling = plan_tiling(
+            cell, target, cluster=cluster, warps=warps, uses_mma=uses_mma, rows=rows
+        )
+        if tiling is None or _code_pieces(tiling) > _MAX_CODE_PIECES:
+            continue
+        clocks = step_clocks(tiling, len(tiling.phases)) * cell.steps
+        groups = -(-cell.batch // rows) * cell.params.num_directions
+        waves = -(-groups * cluster // target.num_sms)
+        params: tuple[tuple[str, int | str], ...] = (
+            ("cluster", cluster),
+            ("mma", int(uses_mma)),
+            ("rows", rows),
+            ("warps", warps),
+        )
+        found.append((LAUNCH_US + waves * clocks / clock_hz(target) * 1e6, params))
     return found
+
+
+def _row_choices(batch: int) -> list[int]:
+    """Batch items of a cluster: as many as a tile has columns, or fewer in more clusters."""
+    found = []
+    for most in (_MAX_ROWS, _MAX_ROWS // 2, _MAX_ROWS // 4):
+        groups = -(-batch // most)
+        found.append(-(-batch // groups))
+    return list(dict.fromkeys(found))
 
 
 def _code_pieces(tiling: Tiling) -> int:
@@ -255,11 +266,13 @@ def _printed(expr: Expr, *, is_half: bool) -> str:
     return text
 
 
-def _tiling_parameters(tiling: Tiling) -> dict[str, int | str]:
+def _tiling_parameters(params: RecurrentParams, tiling: Tiling) -> dict[str, int | str]:
     """What only the persistent kernel is told."""
     first, *rest = tiling.phases
     second = rest[0] if rest else Phase(0, 0, 0, 0, 0)
     return {
+        # Float16 with sigmoid gates and tanh, nothing clipped: one fast function serves all gates.
+        "IS_USUAL": int(tiling.element_bytes == 2 and not params.activations and not params.clip),
         "USES_MMA": int(tiling.uses_mma),
         "CLUSTER": tiling.cluster,
         "WARPS": tiling.warps,

@@ -51,6 +51,7 @@
 #define IS_REVERSED_0 0
 #define IS_REVERSED_1 1
 #define COUPLES_INPUT_FORGET 0
+#define IS_USUAL 1
 #define ACT_0_0 ep_sigmoid_s(v)
 #define ACT_0_1 ep_tanh_s(v)
 #define ACT_0_2 ep_tanh_s(v)
@@ -160,8 +161,9 @@ struct Weights {
       uint4 values[kColumnTiles];
       EP_UNROLL
       for (int r = 0; r < kColumnTiles; ++r) {
-        /* Columns beyond the last item give results that nobody stores. */
-        values[r] = ep_load16(state + min(r * 8 + lane / 4, ROWS - 1) * kStateRow + k);
+        /* Lanes of columns beyond the last item load nothing: that would cost as much as data. */
+        const int item = r * 8 + lane / 4;
+        values[r] = item < ROWS ? ep_load16(state + item * kStateRow + k) : make_uint4(0, 0, 0, 0);
       }
       EP_UNROLL
       for (int m = 0; m < kTilesM; ++m) {
@@ -256,7 +258,7 @@ struct Unit {
   int n;        /* within the batch */
   bool is_real; /* a unit and an item of the layer: neither is padding */
   int length;   /* steps of this item */
-  T x;          /* input projection of this lane's gate; as loaded, so that nobody waits for it */
+  T x, next_x;  /* input projection of this lane's gate, of this step and the next; as loaded */
   float h, c;   /* as the next step reads them */
   float update; /* of a GRU with two phases */
   float out;    /* what y gets */
@@ -380,6 +382,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     u.c = continued(continuation, u, d, 0, u.c);
     if (warp * 32 + e * kThreads < kFinishing) publish(states, arrivals, u, u.h, lane);
     u.x = load_x(u, x, d, 0, gate);
+    u.next_x = load_x(u, x, d, 1, gate);
   }
 
   EP_NO_UNROLL
@@ -427,7 +430,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         const T *const p = peepholes + d * 3 * HIDDEN + u.unit;
         float sum = x_sum;
         if (HAS_PEEPHOLES && u.is_real && gate % 2 == 0) sum += c * ep_to_float(p[gate * HIDDEN]);
+#if IS_USUAL
+        /* tanh is 2 sigmoid(2 x) - 1: all lanes do the same. */
+        const float v = (gate == 3 ? 2.0f : 1.0f) * act(d, 0, gate == 3 ? 2.0f * sum : sum) -
+                        (gate == 3 ? 1.0f : 0.0f);
+#else
         const float v = gate == 3 ? act(d, 1, sum) : act(d, 0, sum);
+#endif
         const float in = of_lane(v, 0), forget = of_lane(v, 2);
         c = (COUPLES_INPUT_FORGET ? 1.0f - in : forget) * c + in * of_lane(v, 3);
         float out = of_lane(v, 1);
@@ -457,7 +466,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
       if (u.is_real && lane % kLanes == 0)
         y[t * static_cast<ep_i64>(Y_STRIDE_T) + u.n * Y_STRIDE_N + d * HIDDEN + u.unit] =
             ep_from_float<T>(u.out);
-      u.x = load_x(u, x, d, step + 1, gate);
+      u.x = u.next_x; /* two steps ahead: a step takes less than a load from L2 or memory */
+      u.next_x = load_x(u, x, d, step + 2, gate);
     }
   }
 }

@@ -147,18 +147,22 @@ def plan_tiling(
 
 
 def step_clocks(tiling: Tiling, num_phases: int) -> float:
-    """Clocks of one step: products, cell, barrier. Constants: H200, clusters of 8 and 16."""
+    """Clocks of one step: products, cell, exchange. Constants: H200, clusters of 8 and 16."""
     clocks = 0.0
     for phase in tiling.phases:
         pieces = phase.pieces * tiling.warps
         if tiling.uses_mma:
-            clocks += pieces * 1.6 * -(-tiling.rows // 8)
+            clocks += pieces * 2.5
         else:
             per_piece = 16 / tiling.element_bytes / 4 * tiling.rows
             clocks += pieces * per_piece * (1.0 if tiling.element_bytes == 4 else 2.0)
         clocks += phase.shared * tiling.warps * 4 + phase.streamed * tiling.warps * 13
-    exchange = 80.0 if tiling.cluster == 1 else 400.0 + 12.0 * tiling.cluster
-    return clocks + num_phases * (exchange + 150.0) + 300.0
+    exchange = 150.0
+    if tiling.cluster > 1:  # each send of 16 bytes is counted by its receiver
+        state_bytes = 2 if tiling.uses_mma else 4
+        sends = tiling.cluster * tiling.units * tiling.rows * state_bytes / 16
+        exchange = 500.0 + 5.0 * sends
+    return clocks + num_phases * (exchange + 150.0) + 200.0
 
 
 def packed_recurrent(cell: Cell, tiling: Tiling, values: Array) -> Array:

@@ -218,7 +218,6 @@ static inline int max(int a, int b) { return a > b ? a : b; }
 static inline long long min(long long a, long long b) { return a < b ? a : b; }
 static inline long long max(long long a, long long b) { return a > b ? a : b; }
 static inline float __frcp_rn(float x) { return 1.0f / x; }
-#define __expf expf
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float emu_rsqrtf(float x) { return 1.0f / sqrtf(x); }
 #define rsqrtf emu_rsqrtf

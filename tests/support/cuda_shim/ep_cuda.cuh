@@ -74,6 +74,9 @@ EP_DEVICE unsigned ep_max_half2(unsigned a, unsigned b) {
                          larger(ep_unpack_high(a), ep_unpack_high(b)));
 }
 
+EP_DEVICE float ep_exp2_fast(float x) { return exp2f(x); }
+EP_DEVICE float ep_reciprocal_fast(float x) { return 1.0f / x; }
+
 template <int width = 32>
 EP_DEVICE float ep_warp_sum(float x) {
     for (int step = width / 2; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
