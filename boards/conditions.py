@@ -68,6 +68,18 @@ def conditions_text(conditions: Conditions) -> str:
     )
 
 
+def parse_conditions(text: str) -> dict[str, float | str]:
+    """Inverse of `conditions_text`; what is no pair is left out."""
+    values: dict[str, float | str] = {}
+    for item in text.split():
+        key, equals, value = item.partition("=")
+        if equals:
+            values[key] = float(value) if re.fullmatch(r"-?\d+(\.\d+)?", value) else value
+    if isinstance(values.get("power_mode"), float):
+        values["power_mode"] = f"{values['power_mode']:g}"
+    return values
+
+
 def slow_causes(conditions: Conditions, built: Conditions | None = None) -> list[str]:
     """Likely reasons why something takes longer than it could, the likeliest first.
 
@@ -85,6 +97,7 @@ def slow_causes(conditions: Conditions, built: Conditions | None = None) -> list
                 + "; set them with jetson_clocks or the governor 'performance'"
             )
     if built is not None:
+        causes += _lower_clocks(conditions, built)
         before, now = built.get("power_mode"), conditions.get("power_mode")
         if before is not None and before != now:
             causes.append(f"power mode: it is {now}, at build it was {before}; see nvpmodel -m")
@@ -97,6 +110,18 @@ def slow_causes(conditions: Conditions, built: Conditions | None = None) -> list
         causes.append(
             f"contention: {load:.1f} runnable threads on {cores:.0f} cores over the last minute"
         )
+    return causes
+
+
+def _lower_clocks(conditions: Conditions, built: Conditions) -> list[str]:
+    causes = []
+    for what in ("cpu", "gpu", "gpu_memory"):
+        now, before = conditions.get(f"{what}_mhz"), built.get(f"{what}_mhz")
+        if isinstance(now, float) and isinstance(before, float) and now < _CLOCK_SHARE * before:
+            name = what.upper().replace("_MEMORY", " memory")
+            causes.append(
+                f"clocks: the {name} runs at {now:,.0f} MHz, at build it ran at {before:,.0f}"
+            )
     return causes
 
 

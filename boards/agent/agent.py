@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 MAX_HOSTS = 16
 MAX_LOG_LINES = 1000
+MAX_CHILDREN = 4  # at once, for all hosts
+MAX_UNSENT_BYTES = 8 << 20  # answers that a host does not read; then its requests wait
 _CHILD_LOOK_S = 0.2
 _TRIAL_LOOK_S = 1.0
 
@@ -118,7 +120,13 @@ class Request:
         memory_bytes: int,
         candidate_s: float | None = None,
     ) -> None:
-        """Do something in a process of its own, on behalf of this request; see `Child`."""
+        """Do something in a process of its own, on behalf of this request; see `Child`.
+
+        Raises:
+            CommandFailedError: too many are at work.
+        """
+        if self.agent.num_children >= MAX_CHILDREN:
+            raise CommandFailedError(f"{MAX_CHILDREN} tasks are running here; wait", "busy")
 
         def ended(end: Any) -> None:
             self.agent.forget_child(self.host, self.number)
@@ -164,6 +172,7 @@ class Agent:
         config: options; store: plans; incoming: files on their way in.
         log_lines: the last lines that it logged.
         started_at: monotonic time of the start.
+        is_abandoned: it ended because every line was lost, e.g. an adapter was unplugged.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -173,6 +182,7 @@ class Agent:
         self.incoming = Incoming(self.store.root)
         self.log_lines: collections.deque[str] = collections.deque(maxlen=MAX_LOG_LINES)
         self.started_at = time.monotonic()
+        self.is_abandoned = False
         self._selector = selectors.DefaultSelector()
         self._hosts: list[Host] = []
         self._listeners: list[socket.socket] = []
@@ -192,7 +202,12 @@ class Agent:
     @property
     def is_measuring(self) -> bool:
         """Whether candidates are being timed for anybody."""
-        return any(host.children for host in self._hosts)
+        return self.num_children > 0
+
+    @property
+    def num_children(self) -> int:
+        """Child processes at work."""
+        return sum(len(host.children) for host in self._hosts)
 
     def settings(self, transport: Transport) -> LinkSettings:
         """What this agent offers on a line."""
@@ -276,6 +291,9 @@ class Agent:
                 self._had_host, self._heard_at = True, now
             elif self._had_host or not self._hosts or now > self._heard_at + self.config.idle_s:
                 self._is_ending = True
+        elif not self._hosts and not self._listeners:
+            log.error("no line is left to serve")
+            self.is_abandoned = self._is_ending = True
 
     def _on_ready(self, data: Any) -> None:
         if data is None:
@@ -318,7 +336,10 @@ class Agent:
         self._take_events(host)
 
     def _take_events(self, host: Host) -> None:
-        while (event := host.line.next_event()) is not None:
+        while host.line.unsent_bytes < MAX_UNSENT_BYTES:
+            event = host.line.next_event()
+            if event is None:
+                return
             if isinstance(event, Established):
                 # the session before, if there was one, was replaced
                 self._end_session(host)

@@ -22,6 +22,7 @@ from typing import Any
 from boards.conditions import (
     available_memory_bytes,
     conditions_text,
+    parse_conditions,
     read_conditions,
     slow_causes,
 )
@@ -241,7 +242,7 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
             for profile in plan.variants[index].profiles
         )
         needed = len(plan.weights) + largest
-        conditions = {**plan.provenance}.get("conditions", "")
+        conditions = plan.provenance.get("conditions", "")
         del plan
     available = available_memory_bytes()
     if available is not None and needed > available:
@@ -322,8 +323,7 @@ def _latency_notes(checked_us: float, built_us: float | None, built: str) -> lis
     text = f"latency is {checked_us:,.1f} µs, {ratio:.2f} times the {built_us:,.1f} µs at build"
     if ratio < 1:
         return [f"{text}: the build's machine was busier or slower clocked"]
-    pairs = (item.partition("=") for item in built.split())
-    causes = slow_causes(read_conditions(), {key: value for key, _, value in pairs} or None)
+    causes = slow_causes(read_conditions(), parse_conditions(built))
     return [f"{text}; likely: {cause}" for cause in causes] or [
         f"{text}; clocks, heat and load look normal here: compare with 'edgeplan bench --steps'"
     ]

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     _stop_on_signals(agent)
     _notify_systemd()
     agent.run()
-    return 0
+    return 1 if agent.is_abandoned else 0
 
 
 def _serve_stdio(config: AgentConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import secrets
 import select
@@ -313,15 +314,19 @@ class BoardClient:
         self._take_events()
         wait_s = max(0.0, self._connection.wake_at(time.monotonic()) - time.monotonic())
         transport = self._line.transport
-        writable = [transport.write_fd] if self._line.is_blocked else []
+        poll = select.poll()  # unlike select, it takes descriptors of any number
+        poll.register(self._wake_read, select.POLLIN)
+        poll.register(transport.read_fd, select.POLLIN)
         if self._line.is_blocked:
             wait_s = max(wait_s, 0.2)
-        readable, _, _ = select.select(
-            [transport.read_fd, self._wake_read], writable, [], min(wait_s, 1.0)
-        )
-        if self._wake_read in readable:
+            both = select.POLLOUT
+            if transport.write_fd == transport.read_fd:
+                both |= select.POLLIN
+            poll.register(transport.write_fd, both)
+        ready = {fd for fd, _ in poll.poll(math.ceil(min(wait_s, 1.0) * 1000))}
+        if self._wake_read in ready:
             os.read(self._wake_read, 4096)
-        if transport.read_fd in readable:
+        if transport.read_fd in ready:
             for frame in self._line.frames():
                 if frame.session == self._connection.session:
                     self._connection.receive(frame, time.monotonic())
@@ -470,8 +475,10 @@ def _start_agent(transport: Transport, command: str) -> None:
     def wait_for(mark: bytes, seconds: float) -> bool:
         seen = b""
         end = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(transport.read_fd, select.POLLIN)
         while (left := end - time.monotonic()) > 0:
-            if select.select([transport.read_fd], [], [], left)[0]:
+            if poll.poll(math.ceil(left * 1000)):
                 seen = (seen + transport.read())[-65536:]
                 if mark in seen:
                     return True

@@ -497,6 +497,8 @@ class Connection:
         if self.state in ("open", "auth") and now - self._last_heard > self.settings.dead_after_s:
             silence = now - self._last_heard
             self._fail(TimeoutError(f"nothing was heard from the other end for {silence:.0f} s"))
+        elif self.send_window.is_used_up and any(self._queues):
+            self._fail(LinkProtocolError("the session has no sequence number left; connect again"))
 
     def wake_at(self, now: float) -> float:
         """When `next_frame` or `tick` has something to do if nothing arrives before."""

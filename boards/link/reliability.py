@@ -65,11 +65,12 @@ class SendWindow:
     @property
     def has_room(self) -> bool:
         """Whether a new frame may be sent."""
-        return (
-            len(self._unacked) < self.limit
-            and self._next < self._end
-            and self._next <= MAX_SEQUENCE
-        )
+        return len(self._unacked) < self.limit and self._next < self._end and not self.is_used_up
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether the session has no sequence number left."""
+        return self._next > MAX_SEQUENCE
 
     @property
     def timeout_s(self) -> float:

@@ -69,6 +69,11 @@ class ServerLine:
         """Whether a host is connected."""
         return self.connection is not None and self.connection.state == "open"
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Messages that the host has not taken yet."""
+        return self.connection.queued_bytes if self.connection is not None else 0
+
     def send(self, channel: int, fields: Mapping[str, Any], body: bytes = b"") -> None:
         """Queue a message for the host, if there is one."""
         if self.connection is not None and self.connection.state == "open":
