@@ -21,6 +21,8 @@ LARGEST = float(np.finfo(np.float16).max)
 # Kinds whose constants and outputs keep float32; their other inputs may come in float16. Box
 # coordinates need more than float16's 11 bits.
 _WIDE_KINDS = frozenset({"detection_output"})
+# Kinds that read, compute and store float32: a position in float16 is half an element off at 1024.
+_COORDINATE_KINDS = frozenset({"box_selection", "grid_sample", "roi_align", "roi_pool"})
 
 
 def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
@@ -37,7 +39,7 @@ def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
         NetworkError: a weight is beyond float16's range; the text names it.
     """
     layers = list(network.layers)
-    wide = {y for y in layers if y in wide_layers or _is_wide_plugin(y)}
+    wide = {y for y in layers if y in wide_layers or _needs_float32(y)}
     keeps = wide | {y for y in layers if y.kind in _WIDE_KINDS}
     changed = sum(_narrow_constants(network, y, keeps) for y in layers if y not in keeps)
     for tensor in list(network.inputs):
@@ -60,8 +62,10 @@ def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
     return changed + len(computed)
 
 
-def _is_wide_plugin(layer: Layer) -> bool:
-    return layer.kind == "plugin" and _NARROW not in layer.params.plugin.dtypes
+def _needs_float32(layer: Layer) -> bool:
+    if layer.kind == "plugin":
+        return _NARROW not in layer.params.plugin.dtypes
+    return layer.kind in _COORDINATE_KINDS
 
 
 def _narrow_constants(network: Network, layer: Layer, wide: Collection[Layer]) -> int:
