@@ -111,7 +111,31 @@ def parse_infer(
     content = parse_json(bytes(body[:json_bytes]), "the request")
     if not isinstance(content, dict):
         raise RequestError(400, f"the request must be a JSON object, it is a {_kind(content)}")
-    reader = _Reader(deployment, body, address, json_bytes, regions)
+    return check_infer(deployment, content, body, address, json_bytes, regions)
+
+
+def check_infer(
+    deployment: Deployment,
+    content: dict[str, Any],
+    body: memoryview,
+    address: int,
+    at: int,
+    regions: SharedMemoryRegions | None,
+) -> InferWork:
+    """Check the parsed form of a request.
+
+    Args:
+        deployment: the plan.
+        content: as in the protocol's JSON.
+        body: holds the raw tensors.
+        address: of its first byte, 0 if inputs must be copied anyway.
+        at: where the first raw tensor begins.
+        regions: registered shared memory, None where that is off.
+
+    Raises:
+        RequestError: 400, with what is wrong and what the plan wants.
+    """
+    reader = _Reader(deployment, body, address, at, regions)
     try:
         return reader.read(content)
     except BaseException:
