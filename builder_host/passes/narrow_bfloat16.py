@@ -104,10 +104,9 @@ def _as(
             np.asarray(tensor.values).astype(ml_dtypes.bfloat16), f"{tensor.name}.{dtype.text}"
         )
     if tensor not in copies:
-        name = network.unique_name(f"{tensor.name}.{dtype.text}")
-        copies[tensor] = insert_before(
-            network, reader, "cast", CastParams(dtype), [tensor], name
-        ).output
+        name = f"{tensor.name}.{dtype.text}"
+        cast = insert_before(network, reader, "cast", CastParams(dtype), [tensor], name)
+        copies[tensor] = cast.output
     return copies[tensor]
 
 

@@ -1,4 +1,4 @@
-"""Depthwise convolution: one filter per channel, on blocked tensors of floats or 8-bit integers.
+"""Depthwise convolution: one filter per channel, on blocked tensors of floats, bfloat16 or 8 bits.
 
 8-bit values are multiplied and added as floats, which is exact: sums stay below 2^24.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
+from builder_host.kernels.conv_bf16.problem import bf16_convolution_of
 from builder_host.kernels.conv_direct.epilogue import (
     LOADS,
     STORES,
@@ -29,6 +30,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from planformat.datatypes import DataType
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()
@@ -55,7 +57,7 @@ class ConvDepthwise:
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """Work including padded lanes at 50 % of peak, or memory traffic, whichever is longer."""
-        conv = _require(problem, target)
+        _, conv = _require(problem, target)
         padded = conv.out_blocks * conv.lanes
         pixels = conv.batch * (conv.in_h * conv.in_w + conv.out_h * conv.out_w)
         compute_us = conv.flops * padded / conv.filters / (0.5e3 * target.fma_gflops_per_core)
@@ -65,7 +67,7 @@ class ConvDepthwise:
 
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles that fit the registers, without those that the row or the kernel forbids."""
-        conv = _require(problem, target)
+        _, conv = _require(problem, target)
         sizes = {"avx512": _TILES_32, "avx2": _TILES_16, "neon": _TILES_NEON}[target.isa]
         tiles: dict[tuple[int, int], None] = {}
         for rows, pixels in sizes:
@@ -75,7 +77,7 @@ class ConvDepthwise:
 
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """One launch; a unit is one image, one channel block and a chunk of rows."""
-        conv = _require(problem, target)
+        canonical, conv = _require(problem, target)
         values = tactic.values
         pixels, rows = int(values["pixels"]), int(values["rows"])
         tiles, _ = row_tiles(conv, pixels)
@@ -91,7 +93,7 @@ class ConvDepthwise:
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
         parameters: dict[str, int | str] = {
             **conv.parameters_of(_TEMPLATE),
-            **load_parameters(problem, conv.operand_strides),
+            **load_parameters(canonical, conv.operand_strides),
             "SYMBOL": symbol,
             "X_TYPE": LOADS[x.dtype][0],
             "LOAD_X": LOADS[x.dtype][1],
@@ -113,7 +115,7 @@ class ConvDepthwise:
     ) -> list[Array | None]:
         """Weights [block][kh][kw][lane]; bias and epilogue constants padded to whole blocks."""
         del tactic
-        conv = _require(problem, target)
+        _, conv = _require(problem, target)
         weights = constants[1]
         if weights is None:
             raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
@@ -123,22 +125,28 @@ class ConvDepthwise:
         return [None, np.ascontiguousarray(blocked), *pack_rest(problem, conv, constants)]
 
 
-def _require(problem: Problem, target: Any) -> Convolution:
-    conv = _depthwise_of(problem, target)
-    if conv is None:
+def _require(problem: Problem, target: Any) -> tuple[Problem, Convolution]:
+    found = _depthwise_of(problem, target)
+    if found is None:
         raise ValueError(f"conv_depthwise does not apply to {problem.text()}")
-    return conv
+    return found
 
 
-def _depthwise_of(problem: Problem, target: Any) -> Convolution | None:
+def _depthwise_of(problem: Problem, target: Any) -> tuple[Problem, Convolution] | None:
+    """The problem as the kernel sees it, a bfloat16 bias as an operand, and its geometry."""
+    found: tuple[Problem, Convolution] | None = None
     conv = convolution_of(problem, target)
-    if conv is None:
+    if conv is not None:
+        found = (problem, conv)
+    elif problem.inputs[0].dtype is DataType.BFLOAT16:
+        found = bf16_convolution_of(problem, target)
+    else:
         integer = integer_convolution_of(problem, target)
-        if integer is None or integer.conv.num_taps > _MAX_EXACT_TAPS:
-            return None
-        conv = integer.conv
-    is_depthwise = conv.groups == conv.channels == conv.filters
-    return conv if conv.x_is_blocked and is_depthwise else None
+        if integer is not None and integer.conv.num_taps <= _MAX_EXACT_TAPS:
+            found = (problem, integer.conv)
+    if found is None or not found[1].x_is_blocked:
+        return None
+    return found if found[1].groups == found[1].channels == found[1].filters else None
 
 
 def _shares_columns(conv: Convolution, pixels: int) -> bool:

@@ -10,7 +10,7 @@
 #define IN_W 56
 #define OUT_H 56              // output rows; ROW_TILES has the columns
 #define BLOCKS 8              // channel blocks
-#define X_TYPE float          // with LOAD_X: float, int8_t or uint8_t
+#define X_TYPE float          // with LOAD_X: float, int8_t, uint8_t, or uint16_t for bfloat16
 #define LOAD_X ep_load
 #define Y_TYPE float
 #define STORE_Y ep_store
@@ -41,6 +41,7 @@
 #define EPILOGUE x0
 // end of parameters
 
+#include "ep_bf16.h"
 #include "ep_int8.h"
 
 #define ROW_CHUNKS ((OUT_H + ROWS_PER_UNIT - 1) / ROWS_PER_UNIT)

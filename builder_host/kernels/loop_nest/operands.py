@@ -14,7 +14,7 @@ from builder_host.layouts import Layout
 from builder_host.network.rules import EIGHT_BITS
 from planformat.datatypes import DataType
 
-_FLOATS = (DataType.FLOAT32, DataType.FLOAT16)
+_FLOATS = (DataType.FLOAT32, DataType.FLOAT16, DataType.BFLOAT16)
 CONSTANT_SLACK = 64  # elements that packed constants are padded with, for whole-vector reads
 
 
@@ -189,7 +189,7 @@ def sum_type(x: Layout, w: Layout) -> DataType:
         return DataType.FLOAT32
     if x.dtype in EIGHT_BITS and w.dtype in EIGHT_BITS:
         return DataType.INT32
-    raise NotLowerableError("sums are generated for float32, float16 and 8-bit integers only")
+    raise NotLowerableError("sums are generated for float32, 16-bit floats and 8-bit integers only")
 
 
 def compute_type(values: Sequence[Value]) -> DataType:

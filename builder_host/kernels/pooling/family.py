@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import LOADS, STORES
 from builder_host.kernels.family import (
     Array,
     Launch,
@@ -34,6 +35,7 @@ from planformat.datatypes import DataType, TensorFormat
 _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.c").read_text()
 
+_TYPES = (DataType.FLOAT32, DataType.BFLOAT16)
 # Vectors of columns that a tile keeps beside its temporaries.
 _MAX_COLUMNS = {32: 24, 16: 12}
 
@@ -46,11 +48,11 @@ class PoolingFamily:
     template_hash = template_hash(_TEMPLATE, Path(__file__).read_text())
 
     def applies(self, problem: Problem, target: Any) -> bool:
-        """Float32, rank 4, the target's blocked format, no negative pads."""
+        """Float32 or bfloat16, rank 4, the target's blocked format, no negative pads."""
         if problem.kind != "pooling" or not isinstance(target, CpuTarget):
             return False
         x, y = problem.inputs[0], problem.outputs[0]
-        if len(x.shape) != 4 or x.dtype is not DataType.FLOAT32 or y.dtype is not x.dtype:
+        if len(x.shape) != 4 or x.dtype not in _TYPES or y.dtype not in _TYPES:
             return False
         if 0 in y.shape or 0 in x.shape or problem.is_constant[0]:
             return False
@@ -91,7 +93,7 @@ class PoolingFamily:
         """One launch; a unit is a group of output rows of one channel block."""
         params, x, y = problem.params, problem.inputs[0], problem.outputs[0]
         symbol = symbol_for(
-            f"pool_{params.mode}_f32_{params.window[0]}x{params.window[1]}_{target.isa}",
+            f"pool_{params.mode}_{x.dtype.text}_{params.window[0]}x{params.window[1]}_{target.isa}",
             self.template_hash, problem.text(), tactic.text, target.isa,
         )  # fmt: skip
         begin, end = _inner_columns(problem)
@@ -102,6 +104,11 @@ class PoolingFamily:
         parameters: dict[str, int | str] = {
             "KERNEL": symbol,
             "IS_MAX": int(params.mode == "max"),
+            "X_TYPE": LOADS[x.dtype][0],
+            "LOAD_X": LOADS[x.dtype][1],
+            "Y_TYPE": LOADS[y.dtype][0],
+            "STORE_Y": STORES[y.dtype],
+            "STORE_Y_N": f"{STORES[y.dtype]}_n",
             "CHANNELS": x.shape[1],
             "NUM_BLOCKS": x.num_channel_blocks,
             "INPUT_H": x.shape[2],

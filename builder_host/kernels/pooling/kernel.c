@@ -10,6 +10,11 @@
 // parameters
 #define KERNEL pooling_default
 #define IS_MAX 1
+#define X_TYPE float          // with LOAD_X: float, or uint16_t for bfloat16
+#define LOAD_X ep_load
+#define Y_TYPE float
+#define STORE_Y ep_store      // STORE_Y_N stores the first lanes
+#define STORE_Y_N ep_store_n
 #define CHANNELS 64
 #define NUM_BLOCKS ((64 + EP_VL - 1) / EP_VL)
 #define INPUT_H 56
@@ -46,6 +51,8 @@
 #define EPILOGUE_EXPR x0
 // end of parameters
 
+#include "ep_bf16.h"
+
 #define ROW_GROUPS ((OUTPUT_H + ROWS_PER_UNIT - 1) / ROWS_PER_UNIT)
 #define TILE_OR_ONE (TILE > 0 ? TILE : 1)
 #define TILE_REST ((INNER_END - INNER_BEGIN) % TILE_OR_ONE)
@@ -80,21 +87,21 @@ EP_INLINE void store(void *const *args, int64_t n, int64_t cb, int64_t oh, int64
                             vf x0) {
     EPILOGUE_LOADS;
     x0 = EPILOGUE_EXPR;
-    float *output = (float *)args[OUTPUT_ARG];
+    Y_TYPE *output = (Y_TYPE *)args[OUTPUT_ARG];
     if (OUTPUT_IS_BLOCKED) {
-        ep_store(output + n * OUTPUT_STRIDE_N + cb * OUTPUT_STRIDE_C + oh * OUTPUT_STRIDE_H +
-                     ow * OUTPUT_STRIDE_W,
-                 x0);
+        STORE_Y(output + n * OUTPUT_STRIDE_N + cb * OUTPUT_STRIDE_C + oh * OUTPUT_STRIDE_H +
+                    ow * OUTPUT_STRIDE_W,
+                x0);
     } else {
         const int64_t lanes = CHANNELS - cb * EP_VL;
-        ep_store_n(output + n * OUTPUT_STRIDE_N + cb * EP_VL, x0,
-                   (int)(lanes < EP_VL ? lanes : EP_VL));
+        STORE_Y_N(output + n * OUTPUT_STRIDE_N + cb * EP_VL, x0,
+                  (int)(lanes < EP_VL ? lanes : EP_VL));
     }
     (void)n, (void)oh, (void)ow;
 }
 
 // One output whose window may cross a border; also windows too wide for a tile.
-EP_INLINE void border(void *const *args, const float *plane, int64_t n, int64_t cb,
+EP_INLINE void border(void *const *args, const X_TYPE *plane, int64_t n, int64_t cb,
                              int64_t oh, int64_t ow, taps rows, int64_t row_count) {
     const int64_t h0 = oh * STRIDE_H - PAD_TOP, w0 = ow * STRIDE_W - PAD_LEFT;
     const taps columns = clip(w0, WINDOW_W, DILATION_W, 0, INPUT_W);
@@ -102,16 +109,16 @@ EP_INLINE void border(void *const *args, const float *plane, int64_t n, int64_t 
     EP_UNROLL
     for (int i = 0; i < 4; ++i) sum[i] = initial();
     for (int64_t kh = rows.begin; kh < rows.end; ++kh) {
-        const float *p = plane + (h0 + kh * DILATION_H) * INPUT_STRIDE_H + w0 * INPUT_STRIDE_W;
+        const X_TYPE *p = plane + (h0 + kh * DILATION_H) * INPUT_STRIDE_H + w0 * INPUT_STRIDE_W;
         int64_t kw = columns.begin;
         for (; kw + 4 <= columns.end; kw += 4) {
             EP_UNROLL
             for (int i = 0; i < 4; ++i)
                 sum[i] =
-                    combine(sum[i], ep_load(p + (kw + i) * (DILATION_W * INPUT_STRIDE_W)));
+                    combine(sum[i], LOAD_X(p + (kw + i) * (DILATION_W * INPUT_STRIDE_W)));
         }
         for (; kw < columns.end; ++kw)
-            sum[0] = combine(sum[0], ep_load(p + kw * (DILATION_W * INPUT_STRIDE_W)));
+            sum[0] = combine(sum[0], LOAD_X(p + kw * (DILATION_W * INPUT_STRIDE_W)));
     }
     vf result = combine(combine(sum[0], sum[1]), combine(sum[2], sum[3]));
     if (!IS_MAX) {
@@ -127,19 +134,19 @@ EP_INLINE vf fold(vf a, vf b, const int is_plain) {
 
 // `count` neighbouring outputs whose windows lie inside the input's columns.
 // Returns whether a plain maximum may have lost a NaN; nothing is stored then.
-EP_INLINE int try_tile(void *const *args, const float *plane, int64_t n, int64_t cb, int64_t oh,
+EP_INLINE int try_tile(void *const *args, const X_TYPE *plane, int64_t n, int64_t cb, int64_t oh,
                        int64_t ow, taps rows, int64_t row_count, const int count,
                        const int is_plain) {
     const int num_columns = (count - 1) * STRIDE_W + (WINDOW_W - 1) * DILATION_W + 1;
     vf column[TILE_COLUMNS], sum[2] = {ep_splat(0.0f), ep_splat(0.0f)};
     EP_UNROLL
     for (int i = 0; i < num_columns; ++i) column[i] = initial();
-    const float *p = plane + (oh * STRIDE_H - PAD_TOP + rows.begin * DILATION_H) * INPUT_STRIDE_H +
+    const X_TYPE *p = plane + (oh * STRIDE_H - PAD_TOP + rows.begin * DILATION_H) * INPUT_STRIDE_H +
                      (ow * STRIDE_W - PAD_LEFT) * INPUT_STRIDE_W;
     for (int64_t kh = rows.begin; kh < rows.end; ++kh) {
         EP_UNROLL
         for (int i = 0; i < num_columns; ++i) {
-            const vf x = ep_load(p + i * INPUT_STRIDE_W);
+            const vf x = LOAD_X(p + i * INPUT_STRIDE_W);
             column[i] = fold(column[i], x, is_plain);
             if (IS_MAX && is_plain) sum[i & 1] = sum[i & 1] + x;
         }
@@ -161,7 +168,7 @@ EP_INLINE int try_tile(void *const *args, const float *plane, int64_t n, int64_t
     return 0;
 }
 
-EP_INLINE void tile(void *const *args, const float *plane, int64_t n, int64_t cb, int64_t oh,
+EP_INLINE void tile(void *const *args, const X_TYPE *plane, int64_t n, int64_t cb, int64_t oh,
                     int64_t ow, taps rows, int64_t row_count, const int count) {
     if (EP_UNLIKELY(try_tile(args, plane, n, cb, oh, ow, rows, row_count, count, IS_MAX)))
         try_tile(args, plane, n, cb, oh, ow, rows, row_count, count, 0);
@@ -172,8 +179,8 @@ EP_EXPORT void KERNEL(void *const *args, int64_t unit_begin, int64_t unit_end, v
     for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
         const int64_t group = unit % ROW_GROUPS, cb = unit / ROW_GROUPS % NUM_BLOCKS;
         const int64_t n = unit / (ROW_GROUPS * NUM_BLOCKS);
-        const float *plane =
-            (const float *)args[0] + n * INPUT_STRIDE_N + cb * INPUT_STRIDE_C;
+        const X_TYPE *plane =
+            (const X_TYPE *)args[0] + n * INPUT_STRIDE_N + cb * INPUT_STRIDE_C;
         const int64_t last = (group + 1) * ROWS_PER_UNIT;
         const int64_t oh_end = last < OUTPUT_H ? last : OUTPUT_H;
         for (int64_t oh = group * ROWS_PER_UNIT; oh < oh_end; ++oh) {
