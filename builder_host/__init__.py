@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from builder_host.importers.caffe.model import import_caffe
     from builder_host.importers.caffe.weights import read_binaryproto
     from builder_host.importers.onnx.model import import_onnx
+    from builder_host.importers.tensorflow.model import import_tensorflow
     from builder_host.importers.uff.model import import_uff
     from builder_host.network.network import Network
 
@@ -25,6 +26,7 @@ __all__ = [
     "build",
     "import_caffe",
     "import_onnx",
+    "import_tensorflow",
     "import_uff",
     "read_binaryproto",
 ]
@@ -37,6 +39,7 @@ _HOMES = {
     "import_caffe": "builder_host.importers.caffe.model",
     "read_binaryproto": "builder_host.importers.caffe.weights",
     "import_onnx": "builder_host.importers.onnx.model",
+    "import_tensorflow": "builder_host.importers.tensorflow.model",
     "import_uff": "builder_host.importers.uff.model",
     "Network": "builder_host.network.network",
 }

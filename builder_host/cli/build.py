@@ -1,7 +1,7 @@
 """Import a model, tune it for a target and write a plan.
 
-MODEL is an ONNX file, a UFF file, or a Caffe prototxt with its caffemodel as WEIGHTS (without
-WEIGHTS a Caffe network gets random ones, for timing).
+MODEL is an ONNX or UFF file, a frozen TensorFlow graph (.pb), or a Caffe prototxt with its
+caffemodel as WEIGHTS (without WEIGHTS a Caffe network gets random ones, for timing).
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.cli.precision_options import (
+    add_budget_arguments,
     add_precision_arguments,
     calibration_of,
     precision_settings,
+    traded,
 )
 from builder_host.errors import BuilderError
 from builder_host.importers.model_file import import_model_file
@@ -32,7 +34,7 @@ _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan build`."""
-    parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff or deploy.prototxt")
+    parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff, graph.pb or deploy.prototxt")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="caffemodel")
     parser.add_argument("-o", "--output", metavar="OUT.plan", required=True, help="plan to write")
     parser.add_argument(
@@ -124,6 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor", metavar="dask://HOST:PORT", help="compile there (default: here)"
     )
     add_precision_arguments(parser)
+    add_budget_arguments(parser)
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
     parser.add_argument("--report", metavar="R.json", help="write the build report")
     parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
@@ -168,6 +171,7 @@ def run(args: argparse.Namespace) -> int:
         network = import_profiles(args, outputs)
         first = network if isinstance(network, Network) else next(iter(network.values()))
         config = replace(config, calibration=calibration_of(args, first, config, progress))
+        config, trade_off = traded(args, first, config, progress)
         if args.measure and args.measure[0].startswith(_BUNDLE):
             path = args.measure[0].removeprefix(_BUNDLE)
             count = write_tuning_bundle(network, path, config, progress=progress)
@@ -181,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
         report = json.loads(built.report.to_json())
         print(json.dumps({"plan": args.output, **report}, indent=2))
     else:
-        print(built.report.text())
+        print("\n\n".join(filter(None, [trade_off, built.report.text()])))
         print(f"wrote {args.output} ({Path(args.output).stat().st_size:,} B)")
     return 0
 

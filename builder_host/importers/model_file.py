@@ -10,7 +10,7 @@ from builder_host.importers.uff.inputs import AxisOrder
 from builder_host.network.network import Network
 from builder_host.plugins.registry import PluginRegistry
 
-ENDINGS = (".onnx", ".prototxt", ".uff")
+ENDINGS = (".onnx", ".pb", ".prototxt", ".uff")
 
 
 def import_model_file(
@@ -49,12 +49,15 @@ def import_model_file(
 
         return import_caffe(path, weights, shapes=shapes, outputs=outputs, plugins=plugins)
     if weights is not None:
-        kind = "an ONNX" if path.suffix == ".onnx" else "a UFF"
-        raise BuilderError(f"{weights}: {kind} model holds its weights; give one file")
+        raise BuilderError(f"{weights}: a {path.suffix} model holds its weights; give one file")
     if path.suffix == ".onnx":
         from builder_host.importers.onnx.model import import_onnx
 
         return import_onnx(path, shapes=shapes, outputs=outputs, plugins=plugins)
+    if path.suffix == ".pb":
+        from builder_host.importers.tensorflow.model import import_tensorflow
+
+        return import_tensorflow(path, shapes=shapes, outputs=outputs, plugins=plugins)
     from builder_host.importers.uff.model import import_uff
 
     return import_uff(path, shapes=shapes, order=uff_order, outputs=outputs, plugins=plugins)

@@ -57,6 +57,7 @@ ONNX = [
     "onnx/tract/averagepool_count_include_pad",
 ]
 UFF = ["uff/allcnn/digits", "uff/ppo/random8"]
+TENSORFLOW = ["uff/tf/kws/CNN_S"]
 RECURRENT = [
     "onnx/tract/byte_sb_bidi_lstm",
     "rnn/silero/three_words",
@@ -181,6 +182,23 @@ def test_uff_case(case_id, config, tmp_path):
         check(config, results[output], load(stored), atol=one.atol)
 
 
+@pytest.mark.parametrize("case_id", TENSORFLOW)
+def test_tensorflow_case(case_id, config, tmp_path):
+    one = case(case_id)
+    (path,) = model_paths(one)
+    clips = {name: load(file) for name, file in one.inputs.items()}
+    shapes = {name: (1, *array.shape[1:]) for name, array in clips.items()}
+    batches = [
+        {name: array[i : i + 1] for name, array in clips.items()}
+        for i in range(len(next(iter(clips.values()))))
+    ]
+    network = bh.import_tensorflow(path, shapes=shapes)
+    results = run_plan(network, config, tmp_path / "case.plan", batches)
+    for output, stored in one.outputs.items():
+        actual = np.concatenate([result[output] for result in results])
+        check(config, actual, load(stored), atol=one.atol)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg19" else []) for n in LIGHT]
 )
@@ -280,4 +298,5 @@ def test_character_network_writes_the_same_text(config, tmp_path):
 
 
 def test_every_case_named_in_the_table_exists():
-    assert all(isinstance(case(case_id), Case) for case_id in [*CAFFE, *ONNX, *RECURRENT, *UFF])
+    listed = [*CAFFE, *ONNX, *RECURRENT, *UFF, *TENSORFLOW]
+    assert all(isinstance(case(case_id), Case) for case_id in listed)

@@ -125,6 +125,8 @@ class GraphImporter:
     def _convert(self, node: UffNode) -> None:
         self._values[node.id] = None
         try:
+            if node.problem:
+                raise NodeProblem(node.problem)
             if node.operation == "Input":
                 self._values[node.id] = self._input(node)
             elif node.operation == "Const":
@@ -240,7 +242,8 @@ class GraphImporter:
 def unsupported_text(node: UffNode) -> str:
     """What to do about an operation that nobody converts."""
     near = nearest(node.operation, [*converters(), *_SOURCES])
+    name = node.operation.removeprefix("_") if node.source else node.operation
     return (
-        f"operation '{node.operation}' is not supported{near}; write a plugin for it "
+        f"operation '{name}' is not supported{near}; write a plugin for it "
         "(docs/plugins.md), give an output before it (--outputs), or convert the model without it"
     )

@@ -44,18 +44,23 @@ NUMPY_OF_CODE: dict[int, str] = {
 class UffNode:
     """One node: `fields` holds Python values, references followed.
 
-    Text is str, numbers int, float or bool, lists tuples, blobs bytes; element types are numpy
-    names; an order list is a tuple of mappings from rank to axes.
+    `source` names the node of another format that it was made of, `problem` says why it could not
+    be made. Text is str, numbers int, float or bool, lists tuples, blobs bytes; element types are
+    numpy names; an order list is a tuple of mappings from rank to axes.
     """
 
     id: str
     operation: str
     inputs: tuple[str, ...]
     fields: Mapping[str, Any]
+    source: str = ""
+    problem: str = ""
 
     @property
     def title(self) -> str:
         """For messages: `UFF node 'conv1' (Conv)`."""
+        if self.source:
+            return f"{self.source} ({self.operation.removeprefix('_')})"
         return f"UFF node '{self.id}' ({self.operation})"
 
 
