@@ -34,7 +34,9 @@ _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>\d+(x\d+)*)")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan build`."""
-    parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff, graph.pb or deploy.prototxt")
+    parser.add_argument(
+        "model", metavar="MODEL", help="model.onnx, model.uff, graph.pb or deploy.prototxt"
+    )
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="caffemodel")
     parser.add_argument("-o", "--output", metavar="OUT.plan", required=True, help="plan to write")
     parser.add_argument(
