@@ -128,15 +128,15 @@ def apply_precision(
         )
     is_narrow = device_kind == "cuda" and precision in ("fp16", "int8", "best")
     overflows: tuple[Overflow, ...] = ()
+    wide = {y for y, p in chosen.items() if p == "fp32"}
+    for tensor in (t for t, least in floors.items() if least == "fp32"):
+        wide |= _around(network, tensor)
     if is_narrow:
-        wide = {y for y, p in chosen.items() if p == "fp32"}
-        for tensor in (t for t, least in floors.items() if least == "fp32"):
-            wide |= _around(network, tensor)
         overflows = find_overflows(network, largest or ranges or {}, wide)
         wide |= _kept_wide(network, overflows, precision)
         narrow_float.run(network, wide)
     elif precision == "bf16":
-        narrow_bfloat16.run(network)
+        narrow_bfloat16.run(network, wide)
     count = sum(_is_int8(layer) for layer in network.layers)
     floats = "fp16" if is_narrow else ("bf16" if precision == "bf16" else "fp32")
     storage = "int8" if count else floats

@@ -6,6 +6,8 @@ read and write bfloat16. All else, bindings and bias vectors stay float32; casts
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import ml_dtypes
 import numpy as np
 
@@ -23,17 +25,18 @@ _FOLLOW = frozenset({"pointwise", "pooling", "concatenation", "slice", "reshape"
 _WIDE, _NARROW = DataType.FLOAT32, DataType.BFLOAT16
 
 
-def run(network: Network) -> int:
+def run(network: Network, wide: Collection[Layer] = ()) -> int:
     """Rewrite a network in place.
 
     Args:
         network: after `run_passes`, in float32 where it computes with floats.
+        wide: layers that stay in float32.
 
     Returns:
         Number of products computed in bfloat16.
     """
-    products = [layer for layer in network.layers if _is_product(layer)]
-    narrow = {y for y in network.layers if _is_product(y) or _follows(y)}
+    products = {y for y in network.layers if _is_product(y) and y not in wide}
+    narrow = products | {y for y in network.layers if _follows(y) and y not in wide}
     stored = {
         tensor
         for layer in narrow
@@ -45,7 +48,7 @@ def run(network: Network) -> int:
     copies: dict[Tensor, Tensor] = {}
     for layer in list(network.layers):
         if layer in narrow:
-            if _is_product(layer):
+            if layer in products:
                 _narrow_product(network, layer)
             if layer.kind == "pointwise":
                 layer.params = PointwiseParams(layer.params.expr, layer.output.dtype)

@@ -58,6 +58,24 @@ def test_products_and_what_lies_between_them_become_bfloat16() -> None:
     assert [t.dtype for t in (*network.inputs, *network.outputs)] == [F32, F32, F32]
 
 
+def test_rules_keep_layers_in_float32() -> None:
+    network = mixed_network()
+    run_passes(network, None)
+    names = [y.name for y in network.layers if y.kind == "convolution"]
+    apply_precision(
+        network,
+        "bf16",
+        device_kind="cpu",
+        has_bf16=True,
+        ranges=None,
+        layer_rules=[(names[1], "fp32")],
+    )
+    for layer in network.layers:
+        if layer.kind == "convolution":
+            wanted = F32 if layer.name == names[1] else BF16
+            assert {t.dtype for t in layer.own_inputs} == {wanted}
+
+
 def test_values_are_kept_within_the_rounding_of_weights() -> None:
     """References compute in float64: only constants are rounded, to 8 bits."""
     network = mixed_network()
