@@ -47,8 +47,9 @@ def unexpected(results: Sequence[CaseResult]) -> dict[str, str]:
 
 
 def size(case: SuiteCase) -> tuple[int, int]:
-    """Small ones first: nodes, then elements."""
-    return len(case.model.graph.node), sum(int(np.size(v)) for v in case.inputs if v is not None)
+    """Small ones first: nodes, then elements of tensors."""
+    tensors = [v for v in case.inputs if isinstance(v, np.ndarray)]
+    return len(case.model.graph.node), sum(int(v.size) for v in tensors)
 
 
 def one_case_per_operator() -> list[SuiteCase]:
