@@ -10,8 +10,9 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from boards.agent.child import Child, OnAnswer, OnEnd
 from boards.agent.handlers import HANDLERS
@@ -39,6 +40,7 @@ from boards.store.plan_store import PlanStore
 from planformat.errors import PlanError
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 MAX_HOSTS = 16
 MAX_LOG_LINES = 1000
@@ -186,6 +188,8 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._hosts: list[Host] = []
         self._listeners: list[socket.socket] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="files")
+        self._aside: collections.deque[Callable[[], None]] = collections.deque()
         self._unsynced: list[Callable[[], None]] = []
         self._is_ending = False
         self._heard_at = time.monotonic()
@@ -248,6 +252,19 @@ class Agent:
         finally:
             self._close()
 
+    def aside(self, request: Request, work: Callable[[], _T], finish: Callable[[_T], None]) -> None:
+        """Do something that takes long in another thread, then finish it in this one."""
+
+        def ended(future: Future[_T]) -> None:
+            def take() -> None:
+                self._attempt(request, lambda: finish(future.result()))
+
+            self._aside.append(take)
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_write, b"x")
+
+        self._thread.submit(work).add_done_callback(ended)
+
     def when_synced(self, action: Callable[[], None]) -> None:
         """Call something after the pieces taken so far have reached the disk."""
         self._unsynced.append(action)
@@ -274,6 +291,8 @@ class Agent:
             wake = min(wake, now + _CHILD_LOOK_S)
         for key, _ in self._selector.select(max(0.0, wake - now)):
             self._on_ready(key.data)
+        while self._aside:
+            self._aside.popleft()()
         self._sync()
         now = time.monotonic()
         for host in list(self._hosts):
@@ -364,8 +383,13 @@ class Agent:
         if handler is None:
             request.fail(f"unknown command '{op[:40]}'; this is {self.config.software}", "unknown")
             return
+        self._attempt(request, lambda: handler(request))
+
+    def _attempt(self, request: Request, action: Callable[[], None]) -> None:
+        """Do something for a request; what goes wrong becomes its answer."""
+        op = request.fields["op"]
         try:
-            handler(request)
+            action()
         except CommandFailedError as error:
             request.fail(str(error), error.code)
         except (BoardError, PlanError, OSError) as error:
@@ -445,6 +469,7 @@ class Agent:
 
     def _close(self) -> None:
         logging.getLogger("boards").removeHandler(self._log_handler)
+        self._thread.shutdown()
         for host in list(self._hosts):
             self._drop(host, "the agent ends")
         for listener in self._listeners:

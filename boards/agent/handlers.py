@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from boards.conditions import available_memory_bytes, conditions_text, read_conditions
 from boards.errors import CommandFailedError
-from boards.store.incoming import check_sha256
+from boards.store.incoming import IncomingFile, check_sha256
 from boards.store.pieces import MAX_PIECE_BYTES
 from boards.store.plan_store import boot_id, check_name
 from boards.store.records import ReleaseRecord, ReleaseState
@@ -100,8 +100,13 @@ def _probe(request: Request) -> None:
 def _begin(request: Request) -> None:
     sha256 = check_sha256(request.fields["sha256"])
     size = _whole(request.fields["size"], 1, MAX_FILE_BYTES)
-    file = request.agent.incoming.begin(sha256, size, request.body)
-    request.reply({"missing": file.num_missing, "copied": file.num_copied}, file.missing_bitmap())
+
+    def finish(file: IncomingFile) -> None:
+        bitmap = file.missing_bitmap()
+        request.reply({"missing": file.num_missing, "copied": file.num_copied}, bitmap)
+
+    incoming = request.agent.incoming
+    request.agent.aside(request, lambda: incoming.begin(sha256, size, request.body), finish)
 
 
 def _put(request: Request) -> None:
@@ -123,19 +128,24 @@ def _put(request: Request) -> None:
 def _commit(request: Request) -> None:
     sha256 = check_sha256(request.fields["sha256"])
     file = request.agent.incoming.get(sha256)
-    missing = file.check()
-    if missing:
-        raise CommandFailedError(f"{missing} pieces are missing or damaged; begin again", "missing")
-    if request.fields.get("to") == "cache":
-        request.agent.incoming.to_cache(sha256)
-        request.reply()
-        return
-    name = check_name(str(request.fields["name"]))
-    record = ReleaseRecord(sha256[:16], sha256, file.size_bytes)
-    request.agent.store.add(name, file.part_path, record, file.table)
-    request.agent.incoming.finish(sha256)
-    log.info("'%s': release %s is stored", name, record.release_id)
-    request.reply({"release": record.release_id})
+    is_cached = request.fields.get("to") == "cache"
+    name = "" if is_cached else check_name(str(request.fields["name"]))
+
+    def finish(missing: int) -> None:
+        if missing:
+            text = f"{missing} pieces are missing or damaged; begin again"
+            raise CommandFailedError(text, "missing")
+        if is_cached:
+            request.agent.incoming.to_cache(sha256)
+            request.reply()
+            return
+        record = ReleaseRecord(sha256[:16], sha256, file.size_bytes)
+        request.agent.store.add(name, file.part_path, record, file.table)
+        request.agent.incoming.finish(sha256)
+        log.info("'%s': release %s is stored", name, record.release_id)
+        request.reply({"release": record.release_id})
+
+    request.agent.aside(request, file.check, finish)
 
 
 def _get(request: Request) -> None:

@@ -33,6 +33,7 @@ class IncomingFile:
         sha256: of the whole file, hexadecimal; size_bytes: of it.
         pieces: in order.
         num_copied: pieces that were found on the board at `begin`.
+        is_checking: another thread compares its hashes; nothing is taken meanwhile.
     """
 
     def __init__(self, folder: Path, sha256: str, size_bytes: int, table: bytes) -> None:
@@ -41,6 +42,7 @@ class IncomingFile:
         self.size_bytes = size_bytes
         self.pieces = decode_table(table, size_bytes)
         self.num_copied = 0
+        self.is_checking = False
         self._table = table
         self._folder = folder
         self._unsynced: list[int] = []
@@ -102,6 +104,8 @@ class IncomingFile:
         Raises:
             StoreError: no such piece, or other bytes than its hash says.
         """
+        if self.is_checking:
+            raise StoreError(f"file {self.sha256[:16]} is being checked; wait")
         if not 0 <= index < len(self.pieces):
             raise StoreError(f"piece {index} of a file of {len(self.pieces)} pieces")
         piece = self.pieces[index]
@@ -131,7 +135,17 @@ class IncomingFile:
 
         Returns:
             Number of pieces that are missing now: 0 when the file is right.
+
+        Raises:
+            StoreError: every piece is right and the whole is not.
         """
+        self.is_checking = True
+        try:
+            return self._check()
+        finally:
+            self.is_checking = False
+
+    def _check(self) -> int:
         self.sync()
         if self.num_missing == 0 and _file_sha256(self._part) == self.sha256:
             return 0
@@ -157,7 +171,10 @@ class IncomingFile:
 
 
 class Incoming:
-    """All transfers of a store, and a cache of files that are only needed for a while."""
+    """All transfers of a store, and a cache of files that are only needed for a while.
+
+    `begin` and `IncomingFile.check` may run in one other thread: they read and hash whole files.
+    """
 
     def __init__(self, root: Path) -> None:
         """Use the folders `incoming` and `cache` of a store's root."""
@@ -187,8 +204,12 @@ class Incoming:
                 f"not fit beside a reserve of {_DISK_RESERVE_BYTES:,}; remove something"
             )
         file = IncomingFile(folder, sha256, size_bytes, table)
+        try:
+            self._copy_known(file, pieces)
+        except BaseException:
+            file.close()
+            raise
         self._open[sha256] = file
-        self._copy_known(file, pieces)
         return file
 
     def get(self, sha256: str) -> IncomingFile:
@@ -200,8 +221,9 @@ class Incoming:
 
     def sync(self) -> None:
         """Synchronise every transfer."""
-        for file in self._open.values():
-            file.sync()
+        for file in list(self._open.values()):
+            if not file.is_checking:
+                file.sync()
 
     def to_cache(self, sha256: str) -> Path:
         """Move a complete file into the cache; older ones make room. Returns its path."""
