@@ -36,6 +36,7 @@ def col2im(node: Node) -> Tensor:
     if math.prod(extents) != x.shape[2]:
         node.fail(f"{x.type} holds {x.shape[2]} blocks, the image has {math.prod(extents)}")
     channels = x.shape[1] // taps
+    node.check_size((x.shape[1], taps))
     weights = np.tile(np.eye(taps).reshape(taps, 1, *block), (channels, *(1,) * (rank + 1)))
     params = DeconvolutionParams(
         strides, pads[:rank], pads[rank:], dilations, tuple(missing), channels

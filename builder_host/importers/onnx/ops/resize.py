@@ -33,6 +33,7 @@ _COORDINATES = {
     ),
 }
 _COORDINATES[18] = _COORDINATES[13]
+MAX_ANTIALIASED = 100  # an element is then made of 400 others: all of them are in the kernel's text
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -89,6 +90,8 @@ def _antialiased(node: Node, x: Tensor, params: ResizeParams) -> Tensor:
     """One resize per axis; integers are rounded once, at the end."""
     if params.coordinate_mode == "tf_crop_and_resize":
         node.fail("antialias=1 with tf_crop_and_resize is not supported; export without it")
+    if min(params.scales) < 1 / MAX_ANTIALIASED:
+        node.fail(f"antialias=1 shrinks by at most {MAX_ANTIALIASED}, scales are {params.scales}")
     dtype = x.dtype
     y = x if dtype.is_float else node.cast(x, DataType.FLOAT32)
     for axis, (size, scale) in enumerate(zip(params.output_shape, params.scales, strict=True)):

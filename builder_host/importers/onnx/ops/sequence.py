@@ -90,6 +90,9 @@ def split_to_sequence(node: Node) -> TensorSequence:
     keeps = bool(node.attr_int("keepdims", 1))
     extent = x.shape[axis]
     split = node.optional_ints(1, "split")
+    step = 1 if split is None else split[0] if not node.input(1).shape else extent
+    if step >= 1 and extent // step > MAX_ITEMS:
+        node.fail(f"{extent // step:,} parts are more than {MAX_ITEMS:,}")
     if split is None:
         lengths = [1] * extent
     elif not node.input(1).shape:

@@ -51,6 +51,7 @@ def stft(node: Node) -> Tensor:
     if step < 1 or not 1 <= length <= signal.shape[1]:
         node.fail(f"frames of {length} every {step} do not fit {signal.type}")
     count = (signal.shape[1] - length) // step + 1
+    node.check_size((count, length))
     places = np.arange(count)[:, None] * step + np.arange(length)
     frames = node.add("gather", GatherParams(1), signal, node.const(places.astype(np.int64)))
     if window is not None:
@@ -72,8 +73,8 @@ def _transformed(
     starts, sizes = [0] * x.type.rank, list(x.shape)
     sizes[axis] = taken
     x = node.slice(x, starts, sizes, [1] * x.type.rank)  # values past the points are left out
+    node.check_size((taken * parts, 2 * count))
     matrix = _matrix(taken, count, parts, is_inverse=is_inverse, is_onesided=is_onesided)
-    node.check_size(matrix.shape)
     order = [*(d for d in range(x.type.rank - 1) if d != axis), axis, x.type.rank - 1]
     moved = node.transpose(x, order)
     rows = node.reshape(moved, (math.prod(moved.shape[:-2]), taken * parts))

@@ -33,6 +33,11 @@ def distinct(count: int, bound: int) -> Array:
     return RNG.permutation(bound)[:count]
 
 
+def huge(*shape: int) -> Array:
+    """An array without memory of its own."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
 def boxes(count: int) -> Array:
     corner = RNG.uniform(0, 8, (count, 2))
     return np.concatenate([corner, corner + RNG.uniform(0.5, 6, (count, 2))], axis=1).astype(
@@ -228,6 +233,18 @@ def test_suppression_gives_the_rows_of_onnx_runtime_then_minus_one(centre: int) 
         (
             "ScatterElements", 18, {"x": floats(3, 3), "i": ints(0, 2, 2, 2), "u": floats(2, 3)},
             "", {}, "do not fit data",
+        ),
+        (
+            "SplitToSequence", 11, {"x": floats(5000)}, "", {}, "5,000 parts are more than 4,096",
+        ),
+        (
+            "Resize", 18, {"x": floats(900), "r": floats(0), "s": np.float32([0.005])}, "r s",
+            {"mode": "linear", "antialias": 1}, "antialias=1 shrinks by at most 100",
+        ),
+        (
+            "STFT", 17,
+            {"x": huge(1, 2**30, 1), "s": np.asarray(1), "w": huge(2**29)},
+            "s", {}, "needs 1,152,921,506,754,330,624 bytes",
         ),
         (
             "BitCast", 26, {"x": floats(3).astype(np.float64)}, "", {"to": 7},
