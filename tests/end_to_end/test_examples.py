@@ -62,7 +62,18 @@ def check_faces(text):
     assert all(float(prob) > 0.9 for *_, prob in faces)
 
 
+def check_batches(text):
+    alone, three = (
+        int(size.replace(",", ""))
+        for size in re.search(r"one profile ([\d,]+) B, three ([\d,]+) B", text).groups()
+    )
+    assert alone < three < 1.1 * alone  # the weights are there once
+    found = re.findall(r"^(\d+) pictures: (\d+) right$", text, re.MULTILINE)
+    assert found == [("1", "1"), ("3", "3"), ("8", "8"), ("50", "50")]
+
+
 CHECKS = {
+    "examples.batch_profiles": check_batches,
     "examples.caffe_mnist": check_all_ten,
     "examples.caffe_mean": check_mean,
     "examples.mnist_api": check_all_ten,
