@@ -20,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
 
 
+def search_path() -> str:
+    """PYTHONPATH of a child: this tree before whatever is there."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 class Served:
     """A running daemon.
 
@@ -174,7 +179,7 @@ def serving(
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+            env={**os.environ, "PYTHONPATH": search_path(), **(environment or {})},
         )
     try:
         assert process.stdout is not None
