@@ -17,8 +17,8 @@ from builder_host.errors import TimingCacheError, UnsupportedError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import KernelFamily, Problem, Program, Tactic
 from builder_host.measure.base import MeasureJob, Measurer
-from builder_host.network.network import NUMPY_OF_DTYPE
 from builder_host.tune.timing_cache import Timing, TimingCache, TimingKey
+from builder_host.verification import stored_type
 
 log = logging.getLogger(__name__)
 
@@ -262,9 +262,7 @@ class Tuner:
 def _zero_constants(problem: Problem) -> list[npt.NDArray[Any] | None]:
     """Zeros in the shape of each constant, without memory of their own."""
     return [
-        np.broadcast_to(np.zeros((), NUMPY_OF_DTYPE[layout.dtype]), layout.shape)
-        if constant
-        else None
+        np.broadcast_to(np.zeros((), stored_type(layout.dtype)), layout.shape) if constant else None
         for layout, constant in zip(problem.inputs, problem.is_constant, strict=True)
     ]
 

@@ -109,3 +109,14 @@ def test_a_plan_in_bfloat16_runs(tmp_path: Path) -> None:
     for name in ("y", "gate"):
         error = np.linalg.norm(got[name] - wanted[name]) / np.linalg.norm(wanted[name])
         assert error < 0.05, f"{name}: {error:.3g}"
+
+
+def test_candidates_in_bfloat16_are_timed(tmp_path: Path) -> None:
+    needs("avx512-vnni")
+    network = Network("one")
+    x = network.add_input("x", (1, 16, 4, 4))
+    network.mark_output(convolution(network, x, 16, 1), "y")
+    config = bh.BuilderConfig(precision="bf16", num_threads=1, artifact_dir=tmp_path)
+    (row,) = (r for r in bh.build(network, config).report.operations if "conv_bf16" in r.tactic)
+    assert row.measured_us is not None
+    assert row.measured_us > 0
