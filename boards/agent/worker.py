@@ -244,7 +244,7 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
         needed = len(plan.weights) + largest
         conditions = plan.provenance.get("conditions", "")
         del plan
-    available = available_memory_bytes()
+    available = _available_bytes(device)
     if available is not None and needed > available:
         answer(
             error=f"needs {needed:,} bytes of memory (weights, and the largest context of one "
@@ -259,7 +259,7 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
         answer(step="canary" if report is not None else "loads (the plan holds no canary)")
         notes = [] if report is not None else ["the plan holds no canary; nothing was compared"]
         built_us = report.built_latency_us if report is not None else None
-        checked_us = _latency_us(engine)[0]
+        checked_us = _latency_us(engine, report.profile if report is not None else None)[0]
         notes += _latency_notes(checked_us, built_us, conditions)
         answer(
             network=engine.name,
@@ -275,8 +275,16 @@ def _check(task: Mapping[str, Any], answer: Answer) -> None:
         engine.close()
 
 
-def _latency_us(engine: Any) -> tuple[float, float, float, int]:
-    """Median, 20th and 80th percentile and number of whole inferences, first profile, warm."""
+def _available_bytes(device: Any) -> int | None:
+    """Memory that a plan may take: of the device, which on integrated GPUs is the system's."""
+    limits = [available_memory_bytes()]
+    if device.kind == "cuda":
+        limits.append(device.free_memory()[0])
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _latency_us(engine: Any, profile: str | None = None) -> tuple[float, float, float, int]:
+    """Median, 20th and 80th percentile and number of whole inferences of a profile, warm."""
     from planformat.canary import canary_input
     from planformat.tensors import storage_elems
     from runtime_edge.memory import ALIGNMENT_BYTES
@@ -284,7 +292,7 @@ def _latency_us(engine: Any) -> tuple[float, float, float, int]:
     device = engine.device
     addresses: dict[str, int] = {}
     times: list[float] = []
-    with engine.create_stream() as stream, engine.create_context() as context:
+    with engine.create_stream() as stream, engine.create_context(profile=profile) as context:
         for number, (binding, shape) in enumerate(
             zip(engine.bindings, context.profile.shapes, strict=True)
         ):
