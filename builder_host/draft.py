@@ -19,6 +19,7 @@ from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.placement import Operation, Placement
 from builder_host.precision import AppliedPrecision, apply_precision
+from builder_host.precision_cost import Rules, unprofitable_layers
 from builder_host.target import CpuTarget
 from builder_host.trace import TraceWriter
 from builder_host.verification import reference_outputs
@@ -73,20 +74,32 @@ def make_draft(
     _check_bindings(network)
     reference = reference_outputs(network) if config.is_checked else None
     run_passes(network, trace)
+    choice = FamilyChoice(backend.families, backend.target)
     table = config.table()
-    applied = apply_precision(
-        network,
-        config.precision,
-        device_kind=backend.target_kind,
-        has_bf16=isinstance(backend.target, CpuTarget) and backend.target.has_bf16_dot,
-        ranges=table.ranges if table is not None else None,
-        largest=table.largest if table is not None else None,
-        layer_rules=config.layer_precision,
-        tensor_rules=config.tensor_precision,
-    )
+
+    def apply(one: Network, rules: Rules) -> AppliedPrecision:
+        return apply_precision(
+            one,
+            config.precision,
+            device_kind=backend.target_kind,
+            has_bf16=isinstance(backend.target, CpuTarget) and backend.target.has_bf16_dot,
+            ranges=table.ranges if table is not None else None,
+            largest=table.largest if table is not None else None,
+            layer_rules=(*rules, *config.layer_precision),
+            tensor_rules=config.tensor_precision,
+        )
+
+    def cost_us(one: Network) -> float:
+        layouts = layout_assignment.run(one, choice, num_workers)
+        problems = [op.problem for op in Placement(one, layouts, choice, num_workers).operations()]
+        return sum(choice.cost_us(problem) for problem in problems)
+
+    rules: Rules = ()
+    if config.precision == "best" and table is not None:
+        rules = unprofitable_layers(network, apply, cost_us)
+    applied = apply(network, rules)
     if reference is not None and applied.num_int8_layers:
         reference = reference_outputs(network)
-    choice = FamilyChoice(backend.families, backend.target)
     formats = layout_assignment.run(network, choice, num_workers)
     if isinstance(backend.target, CudaTarget):
         absorb_casts.run(network, formats, choice, num_workers)

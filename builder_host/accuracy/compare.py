@@ -20,8 +20,8 @@ from planformat.plan import Plan
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
-# Bad: noise of more than 18 % of the signal. INT8 noise adds up along a network: SqueezeNet ends near
-# 20 dB, LeNet at 40; float16 stays above 50.
+# Bad: noise of more than 18 % of the signal. INT8 noise adds up along a network: SqueezeNet ends
+# near 20 dB, LeNet at 40; float16 stays above 50.
 BAD_SQNR_DB = 15.0
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.cli.precision_options import (
+    add_budget_arguments,
     add_precision_arguments,
     calibration_of,
     precision_settings,
+    traded,
 )
 from builder_host.errors import BuilderError
 from builder_host.importers.model_file import import_model_file
@@ -126,6 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor", metavar="dask://HOST:PORT", help="compile there (default: here)"
     )
     add_precision_arguments(parser)
+    add_budget_arguments(parser)
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
     parser.add_argument("--report", metavar="R.json", help="write the build report")
     parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
@@ -170,6 +173,7 @@ def run(args: argparse.Namespace) -> int:
         network = import_profiles(args, outputs)
         first = network if isinstance(network, Network) else next(iter(network.values()))
         config = replace(config, calibration=calibration_of(args, first, config, progress))
+        config, trade_off = traded(args, first, config, progress)
         if args.measure and args.measure[0].startswith(_BUNDLE):
             path = args.measure[0].removeprefix(_BUNDLE)
             count = write_tuning_bundle(network, path, config, progress=progress)
@@ -183,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
         report = json.loads(built.report.to_json())
         print(json.dumps({"plan": args.output, **report}, indent=2))
     else:
-        print(built.report.text())
+        print("\n\n".join(filter(None, [trade_off, built.report.text()])))
         print(f"wrote {args.output} ({Path(args.output).stat().st_size:,} B)")
     return 0
 

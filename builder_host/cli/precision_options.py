@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +106,51 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_budget_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the search for mixed precision."""
+    parser.add_argument(
+        "--accuracy-budget",
+        type=_share,
+        metavar="0.5%",
+        help="with --precision best and --calibration-data: keep the most sensitive layers in "
+        "float, so that no more than this is lost (of classifiers: samples whose class changes)",
+    )
+    parser.add_argument(
+        "--trade-off", metavar="F.svg", help="write the curve of loss against predicted time"
+    )
+
+
+def traded(
+    args: argparse.Namespace,
+    network: Network,
+    config: BuilderConfig,
+    progress: Callable[[str, int, int], None],
+) -> tuple[BuilderConfig, str]:
+    """The configuration with rules for sensitive layers, and the table. Raises BuilderError."""
+    from builder_host.accuracy.sensitivity import trade_precision
+    from builder_host.accuracy.trade_off_chart import trade_off_svg
+
+    if args.accuracy_budget is None:
+        if args.trade_off is not None:
+            raise BuilderError("--trade-off draws what --accuracy-budget searched; give both")
+        return config, ""
+    table = config.table()
+    if args.precision != "best" or args.calibration_data is None or table is None:
+        raise BuilderError("--accuracy-budget needs --precision best and --calibration-data")
+    trade = trade_precision(
+        network,
+        table,
+        open_samples(args, args.calibration_data, network),
+        budget=args.accuracy_budget,
+        config=config,
+        progress=progress,
+    )
+    if args.trade_off is not None:
+        Path(args.trade_off).write_text(trade_off_svg(trade), encoding="utf-8")
+    rules = (*trade.rules, *config.layer_precision)
+    return replace(config, layer_precision=rules), trade.text()
+
+
 def precision_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of a BuilderConfig from the options; without the calibration. Raises BuilderError."""
     from builder_host.precision import parse_rules
@@ -176,6 +222,16 @@ def _range(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not TENSOR=NUMBER") from error
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share such as 0.5%") from error
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not between 0% and 100%")
+    return value
 
 
 def _count(text: str) -> int:
