@@ -35,7 +35,9 @@ def start_early(operations: Sequence[TunedOperation]) -> list[TunedOperation]:
     complete = -1  # launches up to this one are complete when the next one starts
     number = 0
     for item in operations:
-        roots = [view.root for view in item.operation.inputs if view is not None]
+        # Operands of the epilogue are read behind the wait.
+        own = item.operation.inputs[: item.operation.problem.num_own_inputs]
+        roots = [view.root for view in own if view is not None]
         newest = max((written_at.get(root, -1) for root in roots), default=-1)
         is_early = newest <= complete and number > 0 and _can_start_early(item.program)
         if is_early:

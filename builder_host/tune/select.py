@@ -22,8 +22,9 @@ from builder_host.verification import stored_type
 
 log = logging.getLogger(__name__)
 
-MAX_CANDIDATES = 16
-_FAMILY_CUTOFF = 5.0  # families estimated this many times slower than the best are not tried
+MAX_CANDIDATES = {"cpu": 16, "cuda": 20}
+# Families estimated this many times slower than the best are not tried.
+_FAMILY_CUTOFF = {"cpu": 5.0, "cuda": 2.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +121,10 @@ class Tuner:
                 for tactic in family.tactics(problem, target)
             ]
             for cost, family in ranked
-            if cost <= fastest * _FAMILY_CUTOFF
+            if cost <= fastest * _FAMILY_CUTOFF[self.backend.target_kind]
         ]
         mixed = [c for row in itertools.zip_longest(*columns) for c in row if c is not None]
-        return mixed[:MAX_CANDIDATES]
+        return mixed[: MAX_CANDIDATES[self.backend.target_kind]]
 
     def _key(self, problem: Problem, family: KernelFamily, tactic: Tactic) -> TimingKey:
         return TimingKey(

@@ -24,6 +24,7 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     epilogue_parameters,
     grouped_weights,
     pack_operands,
+    staged_operands,
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
@@ -41,7 +42,7 @@ from planformat.datatypes import DataType
 _HERE = Path(__file__).parent
 _LINEAR = (_HERE / "kernel.cu").read_text()
 _PATCH = (_HERE / "kernel_patch.cu").read_text()
-_SUMS = (_HERE / "sums.cuh").read_text()
+SUMS_SOURCE = (_HERE / "sums.cuh").read_text()
 _SUMS_INCLUDE = '#include "sums.cuh"\n'
 _MOST_TACTICS = 12
 _MIN_GROUP = 8
@@ -62,7 +63,7 @@ class CudaConvIgemm:
     template_hash = template_hash(
         _LINEAR,
         _PATCH,
-        _SUMS,
+        SUMS_SOURCE,
         CONVOLUTION_SOURCE,
         *((_HERE / name).read_text() for name in ("family.py", "tiles.py", "weights.py")),
     )
@@ -93,6 +94,7 @@ class CudaConvIgemm:
             self.template_hash, problem.text(), tactic.text,
         )  # fmt: skip
         template = _PATCH if tile.is_patch else _LINEAR
+        stages, operand_bytes = staged_operands(conv, tile.filters)
         parameters: dict[str, int | str] = {
             **conv.parameters_of(template),
             **epilogue_parameters(conv),
@@ -106,17 +108,19 @@ class CudaConvIgemm:
             "WARPS_K": tile.warps_k,
             "SPLITS": tile.splits,
             "USES_CLUSTER": int(tile.uses_cluster),
+            "OPERAND_STAGES": stages,
+            "OPERANDS_AT": tile.shared_bytes(conv),
         }
         if tile.is_patch:
             parameters |= {"TILE_H": tile.rows, "TILE_W": tile.columns}
-        source = fill(with_convolution(template).replace(_SUMS_INCLUDE, _SUMS), parameters)
+        source = fill(with_sums(with_convolution(template)), parameters)
         launches = [
             GridLaunch(
                 symbol,
                 tile.grid(conv),
                 (tile.threads, 1, 1),
                 (tile.splits if tile.uses_cluster else 1, 1, 1),
-                tile.shared_bytes(conv),
+                tile.shared_bytes(conv) + operand_bytes,
                 target.has_dependent_launch,
             )
         ]
@@ -145,6 +149,13 @@ class CudaConvIgemm:
         padded = tile.padded_filters(conv)
         fragments = fragment_weights(grouped_weights(problem, conv, weights), tile, padded)
         return [None, fragments, *pack_operands(conv, constants, padded)]
+
+
+def with_sums(template: str) -> str:
+    """The template with its line `#include "sums.cuh"` replaced by that file's text."""
+    if _SUMS_INCLUDE not in template:
+        raise ValueError(f"the template has no line {_SUMS_INCLUDE.strip()}")
+    return template.replace(_SUMS_INCLUDE, SUMS_SOURCE)
 
 
 def _fits(conv: Convolution, target: CudaTarget) -> bool:

@@ -46,6 +46,8 @@
 #define OPERAND_NAMES
 #define OPERAND_LOADS
 #define OPERAND_SCALARS
+#define OPERAND_STAGES
+#define OPERANDS_AT 0
 #define EPILOGUE x0
 #define TILE_PIXELS 32
 #define TILE_FILTERS 64
@@ -148,6 +150,10 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
   for (int i = 0; i < kAhead; ++i) {
     if (i < num_steps) load_weights(shared + i * kStageBytes, w + i * (TILE_FILTERS * TILE_K));
   }
+  float *operands = reinterpret_cast<float *>(shared + OPERANDS_AT);
+  const int first_slot = blockIdx.y * TILE_FILTERS;
+  (void)operands, (void)first_slot;
+  OPERAND_STAGES
   RowPlan rows[kPasses];
   EP_UNROLL
   for (int pass = 0; pass < kPasses; ++pass) {

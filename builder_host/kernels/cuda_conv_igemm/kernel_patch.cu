@@ -40,6 +40,8 @@
 #define OPERAND_NAMES
 #define OPERAND_LOADS
 #define OPERAND_SCALARS
+#define OPERAND_STAGES
+#define OPERANDS_AT 0
 #define EPILOGUE x0
 #define TILE_PIXELS 64
 #define TILE_H 8
@@ -115,6 +117,10 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
   for (int i = 0; i < kAhead; ++i) {
     if (i < num_steps) load_weights(shared + i * kStageBytes, w + i * kWeights);
   }
+  float *operands = reinterpret_cast<float *>(shared + OPERANDS_AT);
+  const int first_slot = blockIdx.y * TILE_FILTERS;
+  (void)operands, (void)first_slot;
+  OPERAND_STAGES
   const int first_h = first_oh * STRIDE_H - PAD_TOP, first_w = first_ow * STRIDE_W - PAD_LEFT;
   x += n * X_N + group * GROUP_CHANNELS;
   int row_offsets[kTilesM];

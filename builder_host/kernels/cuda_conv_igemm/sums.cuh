@@ -86,50 +86,14 @@ EP_DEVICE void add(float (&v)[4], const float4 part) {
   v[3] += part.w;
 }
 
-// Add up and store a tile. pixel_of_row(row, at) says which pixel a row is, false for none.
+// Add up the tiles that the warps of a block (and the blocks of a cluster) have put into shared
+// memory, one after another by warp_k, and finish or keep the sums.
+// pixel_of_row(row, at) says which pixel a row is, false for none.
 template <typename PixelOfRow>
-EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfRow pixel_of_row,
+EP_DEVICE void join_tiles(unsigned char *shared, const PixelOfRow pixel_of_row,
                           Y_TYPE *y OPERAND_PARAMETERS, float *sums, int split, int group,
                           int filter_tile) {
-  constexpr bool is_direct = WARPS_K == 1 && !(SPLITS > 1 && USES_CLUSTER);
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int warp_m = warp % WARPS_M, warp_n = warp / WARPS_M % WARPS_N;
-  const int warp_k = warp / (WARPS_M * WARPS_N);
   float *own = reinterpret_cast<float *>(shared);
-  float *tile = own + warp_k * (TILE_PIXELS * kSumPitch);
-  if (!is_direct) {
-    ep_cp_async_wait<0>();
-    __syncthreads();  // the tile takes the place of the stages
-  } else {
-    ep_grid_wait_to_store();
-  }
-  EP_UNROLL
-  for (int i = 0; i < kTilesM; ++i) {
-    EP_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const int row = warp_m * (kTilesM * 16) + i * 16 + h * 8 + lane / 4;
-      Pixel at;
-      const bool is_inside = pixel_of_row(row, at);
-      EP_UNROLL
-      for (int j = 0; j < kTilesN; j += kRun) {
-        float v[2 * kRun];
-        EP_UNROLL
-        for (int e = 0; e < 2 * kRun; ++e) v[e] = acc[i][j + e / 2][2 * h + e % 2];
-        const int column = warp_n * (kTilesN * 8) + j * 8 + lane % 4 * (2 * kRun);
-        if (!is_direct) {
-          EP_UNROLL
-          for (int e = 0; e < 2 * kRun; e += 4) {
-            *reinterpret_cast<float4 *>(tile + row * kSumPitch + column + e) =
-                make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
-          }
-        } else if (is_inside) {
-          emit<2 * kRun>(v, y OPERAND_NAMES, sums, split, at, group,
-                         filter_tile * TILE_FILTERS + column);
-        }
-      }
-    }
-  }
-  if (is_direct) return;
   constexpr int runs = TILE_PIXELS * TILE_FILTERS / 4;
   constexpr int columns = TILE_FILTERS / 4;
 #if USES_CLUSTER
@@ -200,6 +164,54 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
     }
   }
 #endif
+}
+
+// Add up and store a tile of fragments.
+template <typename PixelOfRow>
+EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfRow pixel_of_row,
+                          Y_TYPE *y OPERAND_PARAMETERS, float *sums, int split, int group,
+                          int filter_tile) {
+  constexpr bool is_direct = WARPS_K == 1 && !(SPLITS > 1 && USES_CLUSTER);
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp_m = warp % WARPS_M, warp_n = warp / WARPS_M % WARPS_N;
+  const int warp_k = warp / (WARPS_M * WARPS_N);
+  float *own = reinterpret_cast<float *>(shared);
+  float *tile = own + warp_k * (TILE_PIXELS * kSumPitch);
+  if (!is_direct) {
+    ep_cp_async_wait<0>();
+    __syncthreads();  // the tile takes the place of the stages
+  } else {
+    ep_grid_wait_to_store();
+  }
+  EP_UNROLL
+  for (int i = 0; i < kTilesM; ++i) {
+    EP_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int row = warp_m * (kTilesM * 16) + i * 16 + h * 8 + lane / 4;
+      Pixel at;
+      const bool is_inside = pixel_of_row(row, at);
+      EP_UNROLL
+      for (int j = 0; j < kTilesN; j += kRun) {
+        float v[2 * kRun];
+        EP_UNROLL
+        for (int e = 0; e < 2 * kRun; ++e) v[e] = acc[i][j + e / 2][2 * h + e % 2];
+        const int column = warp_n * (kTilesN * 8) + j * 8 + lane % 4 * (2 * kRun);
+        if (!is_direct) {
+          EP_UNROLL
+          for (int e = 0; e < 2 * kRun; e += 4) {
+            *reinterpret_cast<float4 *>(tile + row * kSumPitch + column + e) =
+                make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+          }
+        } else if (is_inside) {
+          emit<2 * kRun>(v, y OPERAND_NAMES, sums, split, at, group,
+                         filter_tile * TILE_FILTERS + column);
+        }
+      }
+    }
+  }
+  if (!is_direct) {
+    join_tiles(shared, pixel_of_row, y OPERAND_NAMES, sums, split, group, filter_tile);
+  }
 }
 
 #if SPLITS > 1 && !USES_CLUSTER

@@ -9,6 +9,7 @@ from builder_host.kernels.cuda_conv_simt.geometry import Convolution
 
 MAX_GRID = 65535  # blocks in y and z
 SUM_THREADS = 128
+_OPERAND_BYTES = 12  # of shared memory per filter: three channel vectors
 
 # (pixels, filters, warps over pixels, warps over filters, warps over k)
 _SHAPES = (
@@ -229,6 +230,7 @@ def _fitted(tile: Tile, conv: Convolution, target: CudaTarget) -> Tile | None:
         return None
     # Half of an SM: blocks of the next kernel can come while this one ends.
     room = min(target.shared_per_block_bytes, target.shared_per_sm_bytes // 2 - 1024)
+    room -= _OPERAND_BYTES * tile.filters
     ring = min(wanted, 8, room // tile.stage_bytes(conv))
     if ring < min(wanted, 2):
         return None

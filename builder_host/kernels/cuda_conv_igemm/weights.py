@@ -42,7 +42,7 @@ def fragment_weights(weights: Array, tile: Tile, padded_filters: int) -> Array:
         Flat float16 array; a channel count that is no multiple of 8 is padded per tap.
     """
     if tile.is_patch:
-        weights = _by_channel_chunk(weights, tile.tile_k)
+        weights = by_channel_chunk(weights, tile.tile_k)
     groups, filters, taps, channels = weights.shape
     padded_channels = -(-channels // 8) * 8
     steps = -(-taps * padded_channels // tile.tile_k)
@@ -59,7 +59,7 @@ def fragment_weights(weights: Array, tile: Tile, padded_filters: int) -> Array:
     return np.ascontiguousarray(ordered.transpose(0, 1, 2, 3, 4, 5, 7, 6, 8, 9)).reshape(-1)
 
 
-def _by_channel_chunk(weights: Array, size: int) -> Array:
+def by_channel_chunk(weights: Array, size: int) -> Array:
     """`[groups, filters, chunks x taps, channels of a chunk]`, zeros in the last chunk."""
     groups, filters, taps, channels = weights.shape
     chunks = -(-channels // size)

@@ -62,6 +62,16 @@ EP_DEVICE void load_channels(float (&out)[count], const T *p, int limit) {
   }
 }
 
+// Begin to copy the channel vector of a block's filters to shared memory, as part of the present
+// group of copies; returns the pointer that takes the vector's place.
+template <int count>
+EP_DEVICE const float *stage_channels(const float *from, float *to, int first_slot) {
+  if (threadIdx.x < count / 4) {
+    ep_cp_async16(to + threadIdx.x * 4, from + first_slot + threadIdx.x * 4);
+  }
+  return to - first_slot;
+}
+
 // Apply the epilogue to `count` neighbouring channels of one pixel and store them.
 // k: channel of v[0] in y. slot: its place in the padded channel vectors. limit: channels that
 // exist from k on.

@@ -52,6 +52,25 @@ def epilogue_parameters(conv: Convolution) -> dict[str, int | str]:
     }
 
 
+def staged_operands(conv: Convolution, filters: int) -> tuple[str, int]:
+    """Channel vectors in shared memory, fetched before the wait for earlier kernels.
+
+    Args:
+        conv: the convolution.
+        filters: of a block, a multiple of 4 and at most 4 per thread.
+
+    Returns:
+        Statements that fetch them to `operands` and let their pointers point there, given the
+        `first_slot` of the block; and the bytes that they take.
+    """
+    channels = [n for n, operand in enumerate(conv.operands, start=1) if operand.is_channel]
+    text = " ".join(
+        f"p{number} = stage_channels<{filters}>(p{number}, operands + {place * filters}, first_slot);"
+        for place, number in enumerate(channels)
+    )
+    return text, 4 * filters * len(channels)
+
+
 def pack_operands(
     conv: Convolution, constants: Sequence[Array | None], padded: int
 ) -> list[Array | None]:

@@ -1,0 +1,1 @@
+"""Kernel family `cuda_conv_wgmma`."""
