@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import termios
 import threading
@@ -19,6 +20,7 @@ class Cable:
         near, far: paths of the ports.
         works_up_to: baud; above it bits are lost.
         is_cut: bytes vanish.
+        loss: share of the reads from one port of which a part vanishes or is damaged.
         seen_rates: pairs of rates at which bytes were carried.
     """
 
@@ -26,6 +28,8 @@ class Cable:
         """Join two new ports."""
         self.works_up_to = works_up_to
         self.is_cut = False
+        self.loss = 0.0
+        self._random = random.Random(1)
         self.seen_rates: set[tuple[int, int]] = set()
         self._masters, self._slaves = [], []
         for _ in range(2):
@@ -69,6 +73,10 @@ class Cable:
             data = bytes((byte * 7 + 3) & 0xFF for byte in data[::2])
         elif rates[0] > self.works_up_to:
             data = bytes(byte ^ (0x10 if i % 50 == 0 else 0) for i, byte in enumerate(data))
+        if self._random.random() < self.loss:
+            position = self._random.randrange(len(data))
+            damaged = bytes((data[position] ^ 0x5A,)) if self._random.random() < 0.5 else b""
+            data = data[:position] + damaged + data[position + 1 :]
         target = self._masters[1 - side]
         view = memoryview(data)
         while view:

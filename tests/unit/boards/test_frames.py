@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boards.link.cobs import cobs_decode, cobs_encode
-from boards.link.connection import LinkSettings, server_connection
+from boards.link.connection import LinkSettings, client_connection, server_connection
 from boards.link.frames import (
     MAX_ENCODED_BYTES,
     MAX_NOISE_BYTES,
@@ -120,10 +120,20 @@ def test_endless_bytes_without_a_zero_are_not_kept():
     assert len(splitter.noise) <= MAX_NOISE_BYTES
 
 
-def fuzz(count, seed):
-    """Feed sound, mutated and random frames to a board's end; it must stay within bounds."""
+def opened(end, now, source):
+    """One end of an open session that has something to send."""
+    connection = end(7, bytes(16), LinkSettings(), now)
+    connection.state = "open"
+    connection.send_window.open(64)
+    for _ in range(3):
+        connection.send(0, source.randbytes(100))
+    return connection
+
+
+def fuzz(end, count, seed):
+    """Feed sound, mutated and random frames to one end; it must stay within bounds."""
     source = random.Random(seed)
-    connection = server_connection(7, bytes(16), LinkSettings(), 0.0)
+    connection = end(7, bytes(16), LinkSettings(), 0.0)
     splitter = FrameSplitter()
     now, types = 0.0, list(FrameType)
     for _ in range(count):
@@ -153,20 +163,18 @@ def fuzz(count, seed):
         assert connection.send_window.num_unacked <= 64
         assert len(connection.receive_window._held) <= 64
         if connection.state in ("closed", "hello"):
-            connection = server_connection(7, bytes(16), LinkSettings(), now)
-            connection.state = "open"
-            connection.send_window.open(64)
-            for _ in range(3):
-                connection.send(0, source.randbytes(100))
+            connection = opened(end, now, source)
     return splitter.num_frames
 
 
-def test_ten_thousand_fuzzed_frames():
-    assert fuzz(10_000, 1) > 5_000
+@pytest.mark.parametrize("end", [client_connection, server_connection])
+def test_ten_thousand_fuzzed_frames(end):
+    assert fuzz(end, 10_000, 1) > 5_000
 
 
 @pytest.mark.slow
-def test_a_million_fuzzed_frames():
+@pytest.mark.parametrize("end", [client_connection, server_connection])
+def test_a_million_fuzzed_frames(end):
     start = time.monotonic()
-    assert fuzz(1_000_000, 2) > 500_000
+    assert fuzz(end, 1_000_000, 2) > 500_000
     assert time.monotonic() - start < 600

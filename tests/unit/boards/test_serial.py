@@ -50,6 +50,19 @@ def test_a_rate_that_does_not_work_is_given_up(tmp_path):
         client.call("ping")
 
 
+def test_a_bad_cable_delivers_every_byte(tmp_path):
+    data = random.Random(4).randbytes(600_000)
+    with (
+        Cable() as cable,
+        serving(cable, tmp_path),
+        BoardLink(f"serial://{cable.near}") as link,
+    ):
+        cable.loss = 0.05
+        sending = send_to_cache(link, data)
+        assert fetch_file(link, sending.sha256, len(data)) == data
+        assert link.client._connection.send_window.num_resent > 0
+
+
 def test_what_a_kernel_prints_between_frames_does_no_harm(tmp_path):
     data = random.Random(2).randbytes(200_000)
     with (
