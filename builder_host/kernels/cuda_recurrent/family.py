@@ -49,7 +49,7 @@ _TYPES = {DataType.FLOAT32: "float", DataType.FLOAT16: "half"}
 _DTYPES = frozenset(_TYPES)
 
 _CLUSTERS = (16, 8, 4, 2, 1)
-_WARPS = (16, 8)
+_WARPS = (16, 8, 4)
 _MAX_ROWS = 8  # batch items of one cluster: columns of one mma
 _MAX_CODE_PIECES = 512  # of one warp; its products are unrolled
 _STEP_WARPS = 4

@@ -261,6 +261,7 @@ struct Unit {
   T x, next_x;  /* input projection of this lane's gate, of this step and the next; as loaded */
   float h, c;   /* as the next step reads them */
   float update; /* of a GRU with two phases */
+  float extra;  /* recurrent bias, or the peephole of this lane's gate */
   float out;    /* what y gets */
 };
 
@@ -381,6 +382,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     u.h = continued(continuation, u, d, 0, u.h);
     u.c = continued(continuation, u, d, 0, u.c);
     if (warp * 32 + e * kThreads < kFinishing) publish(states, arrivals, u, u.h, lane);
+    u.extra = 0.0f;
+    if (HAS_RECURRENT_BIAS && u.is_real) u.extra = ep_to_float(recurrent_bias[d * HIDDEN + u.unit]);
+    if (HAS_PEEPHOLES && u.is_real && gate < 3)
+      u.extra = ep_to_float(peepholes[(d * 3 + gate) * HIDDEN + u.unit]);
     u.x = load_x(u, x, d, 0, gate);
     u.next_x = load_x(u, x, d, 1, gate);
   }
@@ -421,15 +426,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         if (!kHasPhases) {
           const float v = act(d, 0, x_sum);
           u.update = of_lane(v, 0);
-          if (HAS_RECURRENT_BIAS && u.is_real)
-            inner += ep_to_float(recurrent_bias[d * HIDDEN + u.unit]);
-          inner = of_lane(v, 1) * of_lane(inner, 2);
+          inner = of_lane(v, 1) * of_lane(inner + u.extra, 2);
         }
         h = (1.0f - u.update) * act(d, 1, of_lane(ep_to_float(u.x), 2) + inner) + u.update * u.h;
       } else {
-        const T *const p = peepholes + d * 3 * HIDDEN + u.unit;
         float sum = x_sum;
-        if (HAS_PEEPHOLES && u.is_real && gate % 2 == 0) sum += c * ep_to_float(p[gate * HIDDEN]);
+        if (HAS_PEEPHOLES && gate % 2 == 0) sum += c * u.extra;
 #if IS_USUAL
         /* tanh is 2 sigmoid(2 x) - 1: all lanes do the same. */
         const float v = (gate == 3 ? 2.0f : 1.0f) * act(d, 0, gate == 3 ? 2.0f * sum : sum) -
@@ -441,7 +443,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         c = (COUPLES_INPUT_FORGET ? 1.0f - in : forget) * c + in * of_lane(v, 3);
         float out = of_lane(v, 1);
         if (HAS_PEEPHOLES)
-          out = act(d, 0, of_lane(sum, 1) + (u.is_real ? c * ep_to_float(p[HIDDEN]) : 0.0f));
+          out = act(d, 0, of_lane(sum + c * u.extra, 1));
         h = out * act(d, 2, c);
       }
       const bool lives = t < u.length;

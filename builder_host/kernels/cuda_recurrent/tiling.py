@@ -162,7 +162,7 @@ def step_clocks(tiling: Tiling, num_phases: int) -> float:
         state_bytes = 2 if tiling.uses_mma else 4
         sends = tiling.cluster * tiling.units * tiling.rows * state_bytes / 16
         exchange = 500.0 + 5.0 * sends
-    return clocks + num_phases * (exchange + 150.0) + 200.0
+    return clocks + num_phases * (exchange + 15.0 * tiling.warps) + 200.0
 
 
 def packed_recurrent(cell: Cell, tiling: Tiling, values: Array) -> Array:
