@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from builder_host.codegen.indices import Index, Var, as_index
+from builder_host.codegen.indices import Dynamic, Index, Var, as_index
 from builder_host.codegen.loop_nest import (
     Apply,
     Assign,
+    Condition,
     Declare,
     FromIndex,
     If,
@@ -23,7 +24,12 @@ from builder_host.codegen.loop_nest import (
 )
 from builder_host.expressions import Binary, Const, Expr, Input, Select
 from builder_host.kernels.family import Problem
-from builder_host.kernels.loop_nest.dynamic_index import integer, is_true, position
+from builder_host.kernels.loop_nest.dynamic_index import (
+    integer,
+    is_inside,
+    is_true,
+    position,
+)
 from builder_host.kernels.loop_nest.operands import (
     Lowering,
     NotLowerableError,
@@ -35,97 +41,182 @@ from planformat.datatypes import DataType
 
 _F32, _I64 = DataType.FLOAT32, DataType.INT64
 _X, _Y, _Z = Input(0), Input(1), Input(2)
+_KEPT, _IS_OPEN = Local("kept", _I64), Local("is_open", _I64)
+_MIN_BLOCK = 32
 
 
 def lower(problem: Problem) -> list[Section]:
-    """Each pass over the scores finds the best box after the last one that overlaps no kept box.
+    """Boxes in the order of their scores, each compared with those kept so far.
 
-    Overlaps are computed only for a box that would be the new best, so that a pass costs little
-    more than reading the scores; nothing but the result itself is remembered.
+    The scores of a list are cut into blocks of about the square root of their number; the best
+    remaining box of each block is at hand, so that the next box costs a look at every block and a
+    pass over one. Nothing is sorted, and one list needs little more memory than its result.
     """
     if problem.epilogue is not None:
         raise NotLowerableError("box_selection takes no epilogue")
-    operands, params = Operands(problem), problem.params
-    boxes, out = problem.inputs[0], problem.outputs[0]
     if any(layout.dtype not in (_F32, DataType.FLOAT16) for layout in problem.inputs[:2]):
         raise NotLowerableError("boxes and scores must be float32 or float16")
-    if 0 in out.shape:
+    if 0 in problem.outputs[0].shape:
         return []
-    batch, number = Var("b", out.shape[0]), Var("c", out.shape[1])
-    rank, item, kept = Var("k", out.shape[2]), Var("i", boxes.shape[1]), Var("j", out.shape[2])
-    b, c = as_index(batch), as_index(number)
-    last, last_at = Local("last", _F32), Local("last_at", _I64)
-    best, best_at = Local("best", _F32), Local("best_at", _I64)
-    score, chosen, overlaps = Local("score", _F32), Local("chosen", _I64), Local("overlaps", _I64)
-    other, ratio = Local("other", _I64), Local("ratio", _F32)
-    place = FromIndex(as_index(item))
+    return [_Selection(problem).section()]
 
-    def corners(index: Index) -> list[Value]:
-        box = [operands.load(0, [b, index, as_index(d)]) for d in range(4)]
-        return [Apply(expr, tuple(box), _F32) for expr in _corner_expressions(params)]
 
-    follows = _either(
-        _test(Binary("lt", _X, _Y), score, last),
-        _both(
-            _test(Binary("eq", _X, _Y), score, last),
-            integer(Binary("gt", _X, _Y), place, last_at),
-        ),
-    )
-    leads = _either(
-        _test(Binary("gt", _X, _Y), score, best), integer(Binary("lt", _X, Const(0.0)), best_at)
-    )
-    eligible = _both(follows, leads)
-    if params.score_threshold is not None:
-        above = Binary("gt", _X, Const(params.score_threshold))
-        eligible = _both(eligible, _test(above, score))
-    picked = Load(operands.outputs[0], offset(out, [b, c, as_index(kept)]))
-    overlap = Apply(
-        _OVERLAP, (*corners(as_index(item)), *corners(position(other, boxes.shape[1]))), _F32
-    )
-    too_close = _test(Binary("gt", _X, Const(params.iou_threshold)), ratio)
-    against: tuple[Statement, ...] = (
-        Declare("other", _I64),
-        Assign(other, picked),
-        Declare("ratio", _F32),
-        Assign(ratio, overlap),
-        Assign(overlaps, _either(overlaps, too_close)),
-    )
-    compare: tuple[Statement, ...] = (
-        Declare("overlaps", _I64),
-        Assign(overlaps, Literal(0, _I64)),
-        Loop(kept, as_index(rank), against),
-        If(
-            (is_true(integer(Binary("eq", _X, Const(0.0)), overlaps)),),
-            (Assign(best, score), Assign(best_at, place)),
-        ),
-    )
-    scan: tuple[Statement, ...] = (
-        Declare("score", _F32),
-        Assign(score, operands.load(1, [b, c, as_index(item)])),
-        Declare("chosen", _I64),
-        Assign(chosen, eligible),
-        If((is_true(chosen),), compare),
-    )
-    is_open = integer(Binary("lt", _X, Const(float(item.extent))), last_at)  # else none is left
-    none_left = Select(Binary("lt", _X, Const(0.0)), Const(float(item.extent)), _X)
-    ranks: tuple[Statement, ...] = (
-        Declare("best", _F32),
-        Declare("best_at", _I64),
-        Assign(best, Literal(-math.inf, _F32)),
-        Assign(best_at, Literal(-1, _I64)),
-        If((is_true(is_open),), (Loop(item, Index((), item.extent), scan),)),
-        Store(operands.outputs[0], offset(out, [b, c, as_index(rank)]), best_at),
-        Assign(last, best),
-        Assign(last_at, integer(none_left, best_at)),
-    )
-    body: tuple[Statement, ...] = (
-        Declare("last", _F32),
-        Declare("last_at", _I64),
-        Assign(last, Literal(math.inf, _F32)),
-        Assign(last_at, Literal(-1, _I64)),
-        Loop(rank, Index((), rank.extent), ranks),
-    )
-    return [Section((batch, number), body)]
+class _Selection:
+    """Statements of one list of one batch and class."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.operands = Operands(problem)
+        self.params: BoxSelectionParams = problem.params
+        self.out = problem.outputs[0]
+        self.most = self.out.shape[2]
+        self.count = problem.inputs[0].shape[1]
+        self.size = max(_MIN_BLOCK, math.isqrt(self.count - 1) + 1)
+        self.num_blocks = -(-self.count // self.size)
+        self.batch, self.number = Var("b", self.out.shape[0]), Var("c", self.out.shape[1])
+
+    def section(self) -> Section:
+        block, step, rest = (
+            Var("block", self.num_blocks),
+            Var("step", self.count),
+            Var("k", self.most),
+        )
+        every, none = Literal(math.inf, _F32), Literal(-1, _I64)
+        empty = Store(self.operands.outputs[0], self._slot(as_index(rest)), none)
+        unused = integer(Binary("ge", _X, _Y), FromIndex(as_index(rest)), _KEPT)
+        body: tuple[Statement, ...] = (
+            Declare("tops", _F32, max(self.num_blocks, 2)),  # an array even for one block
+            Declare("places", _I64, max(self.num_blocks, 2)),
+            Declare("kept", _I64),
+            Declare("is_open", _I64),
+            Assign(_KEPT, Literal(0, _I64)),
+            Assign(_IS_OPEN, Literal(1, _I64)),
+            Loop(block, Index((), block.extent), self._next_of_block(as_index(block), every, none)),
+            Loop(step, Index((), step.extent), (If((is_true(_IS_OPEN),), self._next_box()),)),
+            Loop(rest, Index((), rest.extent), (If((is_true(unused),), (empty,)),)),
+        )
+        return Section((self.batch, self.number), body)
+
+    def _slot(self, rank: Index) -> Index:
+        return offset(self.out, [as_index(self.batch), as_index(self.number), rank])
+
+    def _next_of_block(self, block: Index, last: Value, last_at: Value) -> tuple[Statement, ...]:
+        """Set a block's best box behind the one given, in the order (score, number)."""
+        inner = Var("inner", self.size)
+        item = block * self.size + inner
+        score, top, top_at = Local("score", _F32), Local("top", _F32), Local("top_at", _I64)
+        place = FromIndex(item)
+        follows = _either(
+            _test(Binary("lt", _X, _Y), score, last),
+            _both(
+                _test(Binary("eq", _X, _Y), score, last),
+                integer(Binary("gt", _X, _Y), place, last_at),
+            ),
+        )
+        leads = _either(
+            _test(Binary("gt", _X, _Y), score, top),
+            integer(Binary("lt", _X, Const(0.0)), top_at),
+        )
+        eligible = _both(follows, leads)
+        if self.params.score_threshold is not None:
+            above = Binary("gt", _X, Const(self.params.score_threshold))
+            eligible = _both(eligible, _test(above, score))
+        chosen = Local("chosen", _I64)
+        where = [as_index(self.batch), as_index(self.number), _within(item, self.count)]
+        scan: tuple[Statement, ...] = (
+            Declare("score", _F32),
+            Assign(score, self.operands.load(1, where)),
+            Declare("chosen", _I64),
+            Assign(chosen, eligible),
+            Assign(top_at, Apply(Select(_X, _Y, _Z), (chosen, place, top_at), _I64)),
+            Assign(top, Apply(Select(_X, _Y, _Z), (chosen, score, top), _F32)),
+        )
+        exists = Condition(item, 0, self.count)
+        return (
+            Declare("top", _F32),
+            Declare("top_at", _I64),
+            Assign(top, Literal(-math.inf, _F32)),
+            Assign(top_at, Literal(-1, _I64)),
+            Loop(inner, Index((), inner.extent), (If((exists,), scan),)),
+            Assign(Local("tops", _F32, block), top),
+            Assign(Local("places", _I64, block), top_at),
+        )
+
+    def _next_box(self) -> tuple[Statement, ...]:
+        """Take the best box of all blocks: keep it unless it overlaps, then go on in its block."""
+        block = Var("block", self.num_blocks)
+        best, best_at, home = Local("best", _F32), Local("best_at", _I64), Local("home", _I64)
+        top, place = (
+            Local(name, dtype, as_index(block))
+            for name, dtype in (("tops", _F32), ("places", _I64))
+        )
+        is_better = _both(
+            integer(Binary("ge", _X, Const(0.0)), place),
+            _either(
+                _test(Binary("gt", _X, _Y), top, best),
+                integer(Binary("lt", _X, Const(0.0)), best_at),
+            ),
+        )
+        search: tuple[Statement, ...] = (
+            If(
+                (is_true(is_better),),
+                (
+                    Assign(best, top),
+                    Assign(best_at, place),
+                    Assign(home, FromIndex(as_index(block))),
+                ),
+            ),
+        )
+        keep: tuple[Statement, ...] = (
+            Store(self.operands.outputs[0], self._slot(position(_KEPT, self.most)), best_at),
+            Assign(_KEPT, integer(Binary("add", _X, Const(1.0)), _KEPT)),
+        )
+        is_free = integer(Binary("eq", _X, Const(0.0)), Local("overlaps", _I64))
+        has_room = integer(Binary("lt", _X, Const(float(self.most))), _KEPT)
+        found: tuple[Statement, ...] = (
+            *self._compare(position(best_at, self.count)),
+            If((is_true(is_free),), keep),
+            *self._next_of_block(position(home, self.num_blocks), best, best_at),
+        )
+        return (
+            Declare("best", _F32),
+            Declare("best_at", _I64),
+            Declare("home", _I64),
+            Assign(best, Literal(-math.inf, _F32)),
+            Assign(best_at, Literal(-1, _I64)),
+            Assign(home, Literal(0, _I64)),
+            Loop(block, Index((), block.extent), search),
+            If((is_inside(best_at, self.count),), found),
+            Assign(_IS_OPEN, _both(integer(Binary("ge", _X, Const(0.0)), best_at), has_room)),
+        )
+
+    def _compare(self, item: Index) -> tuple[Statement, ...]:
+        """Whether a box overlaps one of those kept so far."""
+        rank = Var("rank", self.most)
+        other, ratio = Local("other", _I64), Local("ratio", _F32)
+        overlaps = Local("overlaps", _I64)
+        boxes = (*self._corners(item), *self._corners(position(other, self.count)))
+        too_close = _test(Binary("gt", _X, Const(self.params.iou_threshold)), ratio)
+        against: tuple[Statement, ...] = (
+            Declare("other", _I64),
+            Assign(other, Load(self.operands.outputs[0], self._slot(as_index(rank)))),
+            Declare("ratio", _F32),
+            Assign(ratio, Apply(_OVERLAP, boxes, _F32)),
+            Assign(overlaps, _either(overlaps, too_close)),
+        )
+        return (
+            Declare("overlaps", _I64),
+            Assign(overlaps, Literal(0, _I64)),
+            Loop(rank, Index(((Dynamic(_KEPT, 0, self.most), 1),)), against),
+        )
+
+    def _corners(self, item: Index) -> list[Value]:
+        box = [self.operands.load(0, [as_index(self.batch), item, as_index(d)]) for d in range(4)]
+        return [Apply(expr, tuple(box), _F32) for expr in _corner_expressions(self.params)]
+
+
+def _within(item: Index, count: int) -> Index:
+    """The item as a coordinate; the caller tests that it is inside."""
+    return position(FromIndex(item), count)
 
 
 def _test(expr: Expr, *values: Value) -> Value:
