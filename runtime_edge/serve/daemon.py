@@ -37,6 +37,7 @@ _EXPIRY_S = 0.02
 _SWITCH_INTERVAL_S = 0.0005
 _CLOSE_S = 10.0
 _EXIT_HUNG = 70  # EX_SOFTWARE
+_EXIT_LOST = 71  # EX_OSERR
 _WATCHDOG_SHARE = 4  # a sign of life at a quarter of the time allowed
 _LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 
@@ -79,10 +80,12 @@ class Daemon:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_fed: dict[str, int] = {}
-        self.repository.on_change = self._show_status
+        self._status = 0
+        self.repository.on_change = self._on_change
+        self.service.on_failure = self._check_devices
 
-    async def run(self, on_ready: Callable[[Daemon], None]) -> None:
-        """Start, serve until SIGTERM or SIGINT, end in good order."""
+    async def run(self, on_ready: Callable[[Daemon], None]) -> int:
+        """Start, serve until SIGTERM or SIGINT, end in good order; returns the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopped.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
@@ -90,6 +93,7 @@ class Daemon:
         on_ready(self)
         await self._stopped.wait()
         await self.stop()
+        return self._status
 
     async def start(self) -> None:
         """Load the plans and listen.
@@ -240,6 +244,19 @@ class Daemon:
         self._notifier.status(f"loading plan {number + 1} of {num}: {name}")
         self._notifier.extend_timeout(60)
 
+    def _on_change(self) -> None:
+        self._show_status()
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        """A lost GPU comes back with a new process only: end, and be started again."""
+        lost = self.repository.lost_devices
+        if lost and not self._status:
+            _log.critical("%s is lost: the process ends, to be started again", ", ".join(lost))
+            self._status = _EXIT_LOST
+            self._notifier.trigger()
+            self._stopped.set()
+
     def _show_status(self) -> None:
         plans = self.repository.plans.values()
         num_ready = sum(plan.deployment is not None for plan in plans)
@@ -265,8 +282,6 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> int:
     """Run a daemon in this process until it is told to stop; returns the exit status."""
 
     async def run() -> int:
-        daemon = Daemon(config, Notifier(os.environ))
-        await daemon.run(on_ready)
-        return 0
+        return await Daemon(config, Notifier(os.environ)).run(on_ready)
 
     return asyncio.run(run())

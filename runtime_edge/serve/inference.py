@@ -45,7 +45,7 @@ class InferenceService:
     Attributes:
         is_draining: nothing new is taken.
         num_pending: accepted and not answered yet.
-        on_idle: called when the last one has been answered.
+        on_idle: called when the last one has been answered; on_failure: an execution failed.
     """
 
     def __init__(self, repository: Repository, trace: Trace) -> None:
@@ -55,6 +55,7 @@ class InferenceService:
         self.is_draining = False
         self.num_pending = 0
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_failure: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
         self._batches = itertools.count(1)
 
@@ -243,6 +244,7 @@ class InferenceService:
                 plan.statistics.add_failure("BACKEND", time.monotonic_ns() - job.arrival_ns)
                 answer(Answer(plan, job.work, [], refused))
             self._end(job)
+        self.on_failure()
 
     def _end(self, job: Job) -> None:
         work: InferWork = job.work

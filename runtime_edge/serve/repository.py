@@ -138,6 +138,15 @@ class Repository:
         """Of all streams."""
         return [worker for d in self.devices.values() for worker in d.streams.values()]
 
+    @property
+    def lost_devices(self) -> list[str]:
+        """Devices that met an error after which only a new process can use them."""
+        return [
+            name
+            for name, entry in self.devices.items()
+            if getattr(getattr(entry.device, "context", None), "is_dead", False)
+        ]
+
     def plan(self, name: str, version: str | None = None) -> ServedPlan:
         """A served plan.
 

@@ -51,6 +51,10 @@ class Notifier:
         """Feed the watchdog."""
         self._send("WATCHDOG=1")
 
+    def trigger(self) -> None:
+        """Have the watchdog act now: nothing here can be saved."""
+        self._send("WATCHDOG=trigger")
+
     def _send(self, text: str) -> None:
         if not self._path:
             return

@@ -10,6 +10,7 @@ import os
 import statistics
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def plan(tmp_path_factory):
     code = compile_cubin(cuda_plans.CUDA_KERNELS, architecture)
     path = tmp_path_factory.mktemp("gpu") / "scale.plan"
     made = cuda_plans.plan(code, probe_gpu(0), architecture=f"sm_{architecture}")
-    save_plan(made, path)
+    (variant,) = made.variants  # its other profiles misbehave on purpose
+    variant = replace(variant, profiles=variant.profiles[:1])
+    save_plan(replace(made, variants=(variant,)), path)
     return path
 
 

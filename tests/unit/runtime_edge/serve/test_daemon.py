@@ -1,0 +1,107 @@
+"""Parts of the daemon that need a device with faults: a failing execution, a lost device."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import types
+
+import pytest
+from support.serve_plans import save, scale_plan
+
+from runtime_edge.errors import DeviceError
+from runtime_edge.serve.config import PlanConfig, ServeConfig
+from runtime_edge.serve.daemon import Daemon
+from runtime_edge.serve.deployment import Tensor
+from runtime_edge.serve.infer_request import InferWork, WantedOutput
+from runtime_edge.serve.systemd import Notifier
+
+
+class Recorder(Notifier):
+    def __init__(self):
+        super().__init__({})
+        self.sent = []
+
+    def _send(self, text):
+        self.sent.append(text)
+
+
+def work_for(plan):
+    deployment = plan.deployment
+    (lane,) = deployment.lanes
+    return InferWork(deployment, lane, 1, [Tensor(bytes(4000))], [WantedOutput(1, True)])
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return str(save(scale_plan(), tmp_path_factory.mktemp("daemon") / "scale.plan"))
+
+
+def run(path, scenario):
+    async def main():
+        recorder = Recorder()
+        config = ServeConfig(plans=(PlanConfig("m", path),), http="127.0.0.1:0")
+        daemon = Daemon(config, recorder)
+        await daemon.start()
+        try:
+            return await scenario(daemon, recorder)
+        finally:
+            await daemon.stop()
+
+    return asyncio.run(main())
+
+
+async def answer_of(daemon, plan):
+    done = asyncio.get_running_loop().create_future()
+    daemon.service.submit(plan, work_for(plan), time.monotonic_ns(), done.set_result)
+    return await asyncio.wait_for(done, 20)
+
+
+def test_a_failed_execution_is_a_500_and_the_next_one_works(path):
+    async def scenario(daemon, recorder):
+        plan = daemon.repository.plans["m"]
+        real = plan.deployment._run
+        plan.deployment._run = raiser
+        failed = await answer_of(daemon, plan)
+        assert failed.error.status == 500
+        assert "the kernel tripped" in str(failed.error)
+        assert plan.statistics.failures["BACKEND"] == 1
+        plan.deployment._run = real
+        fine = await answer_of(daemon, plan)
+        assert fine.error is None
+        assert len(fine.outputs[0]) == 4000
+        assert daemon.service.num_pending == 0
+        assert not daemon._stopped.is_set()
+
+    run(path, scenario)
+
+
+def raiser(*_):
+    raise DeviceError("the kernel tripped")
+
+
+def test_a_lost_device_ends_the_process_through_the_service_manager(path):
+    async def scenario(daemon, recorder):
+        plan = daemon.repository.plans["m"]
+        (entry,) = daemon.repository.devices.values()
+        entry.device.context = types.SimpleNamespace(is_dead=True)
+        plan.deployment._run = raiser
+        await answer_of(daemon, plan)
+        assert daemon._stopped.is_set()
+        assert daemon._status == 71
+        assert "WATCHDOG=trigger" in recorder.sent
+
+    run(path, scenario)
+
+
+def test_notify_socket_forms(tmp_path):
+    import socket
+
+    for address in (str(tmp_path / "n"), "@edgeplan-test-notify"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind("\0" + address[1:] if address[0] == "@" else address)
+            notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"})
+            assert notifier.watchdog_s == 3.0
+            notifier.status("two\nlines")
+            assert manager.recv(100) == b"STATUS=two lines"
+    assert Notifier({"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}).watchdog_s == 0
