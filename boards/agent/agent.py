@@ -22,15 +22,8 @@ from boards.errors import (
     LinkLostError,
     LinkProtocolError,
 )
-from boards.link.connection import (
-    BULK,
-    COMMANDS,
-    LOGS,
-    Closed,
-    Established,
-    LinkSettings,
-    MessageReceived,
-)
+from boards.link.connection import BULK, COMMANDS, LOGS, Closed, Established, MessageReceived
+from boards.link.handshake import LinkSettings
 from boards.link.messages import decode_message
 from boards.link.server_line import ServerLine
 from boards.link.transports.base import Transport

@@ -33,10 +33,10 @@ from boards.link.connection import (
     Connection,
     Echoed,
     Established,
-    LinkSettings,
     MessageReceived,
     client_connection,
 )
+from boards.link.handshake import LinkSettings
 from boards.link.line import Line
 from boards.link.messages import Message, decode_message, encode_message
 from boards.link.transports.base import Transport

@@ -6,30 +6,29 @@ No sockets, no clocks, no threads: tests run it in virtual time. PROTOCOL.md sec
 from __future__ import annotations
 
 import hmac
-import json
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 from boards.errors import LinkProtocolError, LinkRefusedError
-from boards.link.frames import (
-    FLAG_ACK_NOW,
-    FLAG_END,
-    MAC_BYTES,
-    MAX_PAYLOAD_BYTES,
-    MIN_PAYLOAD_BYTES,
-    Frame,
-    FrameType,
+from boards.link.frames import FLAG_ACK_NOW, FLAG_END, Frame, FrameType
+from boards.link.handshake import (
+    VERSION_HIGHEST,
+    VERSION_LOWEST,
+    Greeting,
+    LinkSettings,
+    SessionKeys,
+    hello_payload,
+    read_hello,
+    read_welcome,
+    signed,
+    verified,
+    welcome_payload,
 )
 from boards.link.reliability import ReceiveWindow, SendWindow
 
-VERSION_LOWEST = 1
-VERSION_HIGHEST = 1
 NUM_CHANNELS = 3
 COMMANDS, BULK, LOGS = range(NUM_CHANNELS)
 MAX_MESSAGE_BYTES = 4 << 20
-MAX_WINDOW_FRAMES = 64
-NONCE_BYTES = 16
 
 _HELLO_INTERVAL_S = 0.25
 _HELLO_INTERVAL_MAX_S = 1.0
@@ -37,36 +36,6 @@ _ACK_DELAY_S = 0.01
 _IDLE_PING_S = 2.0
 _MAX_PROBES = 64
 _MAX_ANSWERS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSettings:
-    """What one end offers.
-
-    Attributes:
-        software: name and version, for the other end's messages.
-        max_payload_bytes: longest payload that it takes; the smaller of both ends counts.
-        window_frames: frames that it can hold out of order.
-        dead_after_s: silence after which the other end counts as gone.
-        key: secret that both ends share, None for none.
-    """
-
-    software: str = "edgeplan"
-    max_payload_bytes: int = 2048
-    window_frames: int = MAX_WINDOW_FRAMES
-    dead_after_s: float = 10.0
-    key: bytes | None = None
-
-    def __post_init__(self) -> None:
-        if not MIN_PAYLOAD_BYTES <= self.max_payload_bytes <= MAX_PAYLOAD_BYTES:
-            raise ValueError(
-                f"max_payload_bytes is {self.max_payload_bytes}; allowed are "
-                f"{MIN_PAYLOAD_BYTES} to {MAX_PAYLOAD_BYTES}"
-            )
-        if not 1 <= self.window_frames <= MAX_WINDOW_FRAMES:
-            raise ValueError(
-                f"window_frames is {self.window_frames}; allowed are 1 to {MAX_WINDOW_FRAMES}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +100,7 @@ class Connection:
         self._welcome = b""
         self._send_key: bytes | None = None
         self._receive_key: bytes | None = None
-        self._session_key: bytes | None = None
+        self._keys: SessionKeys | None = None
         self._last_heard = now
         self._last_sent = now
         self._repeat_at = now
@@ -141,13 +110,7 @@ class Connection:
         self._last_credit = settings.window_frames
         self._probe_at: float | None = None
         if is_client:
-            self._hello = _json(
-                versions=[VERSION_LOWEST, VERSION_HIGHEST],
-                software=settings.software,
-                max_payload=settings.max_payload_bytes,
-                window=settings.window_frames,
-                nonce=nonce.hex(),
-            )
+            self._hello = hello_payload(settings, nonce)
 
     # --- what the owner does -------------------------------------------------------------
 
@@ -219,7 +182,7 @@ class Connection:
 
     def _on_session_frame(self, frame: Frame, now: float) -> None:
         if self._receive_key is not None:
-            checked = _verified(frame, self._receive_key)
+            checked = verified(frame, self._receive_key)
             if checked is None:
                 return
             frame = checked
@@ -272,59 +235,37 @@ class Connection:
             return
         self._last_heard = now
         try:
-            offer = _parsed(frame.payload)
-            lowest, highest = (_whole(v, 0, 255) for v in offer["versions"])
-            max_payload = _whole(offer["max_payload"], MIN_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES)
-            window = _whole(offer["window"], 1, MAX_WINDOW_FRAMES)
-            software = str(offer["software"])[:200]
-            bytes.fromhex(offer["nonce"])
+            offer = read_hello(frame.payload)
         except (ValueError, KeyError, TypeError) as error:
             self._refuse(f"the greeting cannot be read: {error}")
             return
-        version = min(highest, VERSION_HIGHEST)
-        if version < max(lowest, VERSION_LOWEST):
+        version = offer.common_version
+        if version is None:
             self._refuse(
-                f"the host ({software}) speaks link versions {lowest} to {highest}, this board "
-                f"({self.settings.software}) {VERSION_LOWEST} to {VERSION_HIGHEST}; update the "
-                f"{'board' if lowest > VERSION_HIGHEST else 'host'}"
+                f"the host ({offer.software}) speaks link versions {offer.lowest} to "
+                f"{offer.highest}, this board ({self.settings.software}) {VERSION_LOWEST} to "
+                f"{VERSION_HIGHEST}; update the "
+                f"{'board' if offer.lowest > VERSION_HIGHEST else 'host'}"
             )
             return
-        self._software = software
-        self.send_window.open(window)
         self._hello = frame.payload
-        self._max_payload = min(self._max_payload, max_payload)
-        self._welcome = _json(
-            version=version,
-            software=self.settings.software,
-            max_payload=self._max_payload,
-            window=self.settings.window_frames,
-            nonce=self._nonce.hex(),
-            auth=self.settings.key is not None,
-        )
-        self.state = "auth"
+        self._max_payload = min(self._max_payload, offer.max_payload_bytes)
+        self._welcome = welcome_payload(self.settings, self._nonce, version, self._max_payload)
+        self._begin_proof(offer)
         self._control.append(Frame(FrameType.WELCOME, self.session, self._welcome))
 
     def _on_welcome(self, frame: Frame, now: float) -> None:
         if self.state != "hello":
             return
         try:
-            answer = _parsed(frame.payload)
-            version = _whole(answer["version"], VERSION_LOWEST, VERSION_HIGHEST)
-            self._max_payload = _whole(
-                answer["max_payload"], MIN_PAYLOAD_BYTES, self.settings.max_payload_bytes
-            )
-            window = _whole(answer["window"], 1, MAX_WINDOW_FRAMES)
-            self._software = str(answer["software"])[:200]
-            bytes.fromhex(answer["nonce"])
-            is_keyed = answer["auth"] is True
+            answer = read_welcome(frame.payload, self.settings)
         except (ValueError, KeyError, TypeError) as error:
             self._fail(LinkProtocolError(f"the board's answer cannot be read: {error}"))
             return
-        del version  # there is one so far
-        if is_keyed and self.settings.key is None:
+        if answer.is_keyed and self.settings.key is None:
             self._fail(LinkRefusedError("the board wants a key; name its file with --link-key"))
             return
-        if not is_keyed and self.settings.key is not None:
+        if not answer.is_keyed and self.settings.key is not None:
             self._fail(
                 LinkRefusedError(
                     "a key is given but the board has none, so anybody could answer in its place; "
@@ -333,20 +274,25 @@ class Connection:
             )
             return
         self._last_heard = now
-        self.send_window.open(window)
+        self._max_payload = answer.max_payload_bytes
         self._welcome = frame.payload
-        self.state = "auth"
         self._repeat_at = now
         self._repeat_s = _HELLO_INTERVAL_S
-        self._derive_keys()
+        self._begin_proof(answer)
+
+    def _begin_proof(self, other: Greeting) -> None:
+        """Both greetings are known: what is left is to show the key."""
+        self._software = other.software
+        self.send_window.open(other.window_frames)
+        self.state = "auth"
+        if self.settings.key is not None:
+            self._keys = SessionKeys(self.settings.key, self.session, self._hello, self._welcome)
 
     def _on_auth(self, frame: Frame, now: float) -> None:
         if self.state == "hello":
             return
         if self.state == "auth":
-            self._derive_keys()
-            proof = b"" if self._session_key is None else _mac(self._session_key, b"client")
-            if not hmac.compare_digest(frame.payload, proof):
+            if not hmac.compare_digest(frame.payload, self._proof(b"client")):
                 self._refuse("the key is not the board's: compare the key files of both ends")
                 return
             self._last_heard = now
@@ -366,22 +312,12 @@ class Connection:
         self._use_keys()
         self._events.append(Established(self._software))
 
-    def _derive_keys(self) -> None:
-        if self.settings.key is not None:
-            length = len(self._hello).to_bytes(4, "little")
-            transcript = length + self._hello + self._welcome
-            context = b"edgeplan-link 1" + self.session.to_bytes(4, "little")
-            self._session_key = _mac(self.settings.key, context + transcript)
-
     def _proof(self, who: bytes) -> bytes:
-        return b"" if self._session_key is None else _mac(self._session_key, who)
+        return b"" if self._keys is None else self._keys.proof(who)
 
     def _use_keys(self) -> None:
-        if self._session_key is not None:
-            up, down = (
-                _mac(self._session_key, b"to board"),
-                _mac(self._session_key, b"to host"),
-            )
+        if self._keys is not None:
+            up, down = self._keys.to_board, self._keys.to_host
             self._send_key, self._receive_key = (up, down) if self.is_client else (down, up)
 
     def _answer(self, frame: Frame) -> None:
@@ -417,8 +353,7 @@ class Connection:
             self._is_ack_due = False
             self._ack_at = None
         if self._send_key is not None and frame.type not in (FrameType.READY, FrameType.WELCOME):
-            code = _mac(self._send_key, frame.header() + frame.payload)[:MAC_BYTES]
-            frame = frame._replace(payload=frame.payload + code)
+            frame = signed(frame, self._send_key)
         return frame
 
     def _next_frame(self, now: float) -> Frame | None:
@@ -530,40 +465,6 @@ def client_connection(session: int, nonce: bytes, settings: LinkSettings, now: f
 def server_connection(session: int, nonce: bytes, settings: LinkSettings, now: float) -> Connection:
     """The board's end of the session that a HELLO names; hand that frame to `receive`."""
     return Connection(session, nonce, settings, now, is_client=False)
-
-
-def _verified(frame: Frame, key: bytes) -> Frame | None:
-    """The frame without its code, None when the code is wrong."""
-    code = frame.payload[-MAC_BYTES:]
-    bare = frame._replace(payload=frame.payload[:-MAC_BYTES])
-    expected = _mac(key, bare.header() + bare.payload)[:MAC_BYTES]
-    return bare if hmac.compare_digest(code, expected) else None
-
-
-def _mac(key: bytes, message: bytes) -> bytes:
-    return hmac.digest(key, message, "sha256")
-
-
-def _json(**fields: Any) -> bytes:
-    return json.dumps(fields, sort_keys=True).encode()
-
-
-def _parsed(payload: bytes) -> dict[str, Any]:
-    if len(payload) > 2048:
-        raise ValueError(f"{len(payload)} bytes are too many")
-    try:
-        content = json.loads(payload)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    return content
-
-
-def _whole(value: object, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{value!r} is not a whole number from {low} to {high}")
-    return value
 
 
 def _text(payload: bytes) -> str:

@@ -7,14 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from boards.errors import LinkError, LinkLostError
-from boards.link.connection import (
-    Closed,
-    Connection,
-    Event,
-    LinkSettings,
-    server_connection,
-)
+from boards.link.connection import Closed, Connection, Event, server_connection
 from boards.link.frames import Frame, FrameType
+from boards.link.handshake import LinkSettings
 from boards.link.line import Line
 from boards.link.messages import encode_message
 from boards.link.transports.base import Transport

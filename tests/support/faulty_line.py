@@ -6,14 +6,9 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
-from boards.link.connection import (
-    Connection,
-    LinkSettings,
-    MessageReceived,
-    client_connection,
-    server_connection,
-)
+from boards.link.connection import Connection, MessageReceived, client_connection, server_connection
 from boards.link.frames import FrameSplitter, encode_frame
+from boards.link.handshake import LinkSettings
 
 BITS_PER_BYTE = 10  # 8N1
 

@@ -22,8 +22,8 @@ from boards.errors import (
     LinkRefusedError,
 )
 from boards.link.client import LinkOptions, connect
-from boards.link.connection import LinkSettings
 from boards.link.file_transfer import BoardLink, fetch_file, send_to_cache
+from boards.link.handshake import LinkSettings
 from boards.link.key_file import read_link_key, write_link_key
 from boards.link.transports.tcp import listen_tcp
 from boards.store.pieces import MAX_PIECE_BYTES, cut, encode_table

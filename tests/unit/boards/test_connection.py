@@ -8,8 +8,9 @@ import pytest
 from support.faulty_line import BITS_PER_BYTE, Faults, FaultySession
 
 from boards.errors import LinkProtocolError, LinkRefusedError
-from boards.link.connection import BULK, COMMANDS, LOGS, Closed, Established, LinkSettings
+from boards.link.connection import BULK, COMMANDS, LOGS, Closed, Established
 from boards.link.frames import Frame, FrameType
+from boards.link.handshake import LinkSettings
 
 KEY = b"k" * 32
 PERCENT = Faults(dropped=0.01, duplicated=0.01, reordered=0.01, corrupted=0.01)

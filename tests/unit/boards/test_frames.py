@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boards.link.cobs import cobs_decode, cobs_encode
-from boards.link.connection import LinkSettings, client_connection, server_connection
+from boards.link.connection import client_connection, server_connection
 from boards.link.frames import (
     MAX_ENCODED_BYTES,
     MAX_NOISE_BYTES,
@@ -20,6 +20,7 @@ from boards.link.frames import (
     decode_frame,
     encode_frame,
 )
+from boards.link.handshake import LinkSettings
 
 
 @pytest.mark.parametrize(
