@@ -2,9 +2,10 @@
 
 All sides run in this process with the same number of threads, in alternating blocks, batch 1. The
 peer is made by onnxruntime.quantization (QDQ, per channel, UINT8 activations, INT8 weights) from
-the same random calibration images that give edgeplan its dynamic ranges. The networks end before
-their soft-max. Weights are random: the errors against float32 say only that nothing is broken. Run
-on an otherwise idle machine:
+the same random calibration images that give edgeplan its dynamic ranges. `QDQ` is that very model
+built by edgeplan; its outputs are compared with the peer's. The networks end before their soft-max.
+Weights are random: errors against float32 say only that nothing is broken. Run on an otherwise idle
+machine:
 
     python -m benchmarks.bench_int8 --threads 1 --timing-cache bench.cache squeezenet_v1.1 resnet50
 """
@@ -131,37 +132,43 @@ def bench_one(name: str, args: argparse.Namespace) -> dict[str, object]:
         integers = plan_of(
             model, args, folder / "int8.plan", precision="int8", dynamic_ranges=ranges
         )
-        peer = ort_session(quantised_by_ort(model, folder), args.threads)
+        explicit = quantised_by_ort(model, folder)
+        same = plan_of(onnx.load_from_string(explicit), args, folder / "qdq.plan")
+        peer = ort_session(explicit, args.threads)
         wanted = floats.execute({"data": values})["logits"].copy()
         ours = relative_error(integers.execute({"data": values})["logits"], wanted)
-        theirs = relative_error(peer.run(None, {"data": values})[0], wanted)
+        result = peer.run(None, {"data": values})[0]
+        theirs = relative_error(result, wanted)
+        apart = relative_error(same.execute({"data": values})["logits"], result)
         times = interleaved(
             [
                 lambda: integers.execute({"data": values}),
                 lambda: floats.execute({"data": values}),
+                lambda: same.execute({"data": values}),
                 lambda: peer.run(None, {"data": values}),
             ],
             seconds=args.seconds,
         )
-    return row_of(name, times, ours, theirs)
+    return row_of(name, times) | {"error": ours, "ort_error": theirs, "qdq_apart": apart}
 
 
-def row_of(name: str, times: list[Latency], ours: float, theirs: float) -> dict[str, object]:
+def row_of(name: str, times: list[Latency]) -> dict[str, object]:
     """Medians, minima and ratios."""
-    int8, fp32, ort = times
+    int8, fp32, qdq, ort = times
     return {
         "network": name,
         "int8_ms": int8.median_us / 1e3,
         "int8_p20_p80_ms": [int8.p20_us / 1e3, int8.p80_us / 1e3],
         "fp32_ms": fp32.median_us / 1e3,
+        "qdq_ms": qdq.median_us / 1e3,
         "ort_int8_ms": ort.median_us / 1e3,
         "against_fp32": fp32.median_us / int8.median_us,
         "against_ort": ort.median_us / int8.median_us,
         "against_fp32_minima": fp32.min_us / int8.min_us,
         "against_ort_minima": ort.min_us / int8.min_us,
+        "qdq_against_ort": ort.median_us / qdq.median_us,
+        "qdq_against_ort_minima": ort.min_us / qdq.min_us,
         "num_calls": int8.num_calls,
-        "error": ours,
-        "ort_error": theirs,
     }
 
 
@@ -181,18 +188,22 @@ def main() -> int:
     logging.getLogger().setLevel(logging.ERROR)  # the quantiser's advice
     rows = []
     print(
-        f"{'network':16} {'int8 ms':>8} {'fp32 ms':>8} {'ORT ms':>8} {'vs fp32':>8} {'vs ORT':>7} "
-        f"{'of minima':>12} {'error':>8} {'ORT err':>8}",
+        f"{'network':16} {'int8 ms':>8} {'fp32 ms':>8} {'QDQ ms':>8} {'ORT ms':>8} {'/fp32':>6} "
+        f"{'/ORT':>6} {'QDQ/ORT':>7} {'of minima':>16} {'error':>8} {'ORT err':>8} {'QDQ-ORT':>8}",
         file=sys.stderr,
     )
     for name in args.networks or NETWORKS:
         row = bench_one(name, args)
         rows.append(row)
-        minima = f"{row['against_fp32_minima']:.2f}/{row['against_ort_minima']:.2f}"
+        minima = "/".join(
+            f"{row[key + '_minima']:.2f}"
+            for key in ("against_fp32", "against_ort", "qdq_against_ort")
+        )
         print(
-            f"{name:16} {row['int8_ms']:8.2f} {row['fp32_ms']:8.2f} {row['ort_int8_ms']:8.2f} "
-            f"{row['against_fp32']:8.2f} {row['against_ort']:7.2f} {minima:>12} "
-            f"{row['error']:8.1e} {row['ort_error']:8.1e}",
+            f"{name:16} {row['int8_ms']:8.2f} {row['fp32_ms']:8.2f} {row['qdq_ms']:8.2f} "
+            f"{row['ort_int8_ms']:8.2f} {row['against_fp32']:6.2f} {row['against_ort']:6.2f} "
+            f"{row['qdq_against_ort']:7.2f} {minima:>16} {row['error']:8.1e} "
+            f"{row['ort_error']:8.1e} {row['qdq_apart']:8.1e}",
             file=sys.stderr,
         )
     if args.json:
