@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from boards.agent.agent import Agent, AgentConfig
 from boards.errors import LinkAddressError, LinkError
-from boards.link.client import BASE_BAUD, READY_LINE
+from boards.link.connecting import BASE_BAUD, READY_LINE
 from boards.link.key_file import read_link_key
 from boards.link.transports.base import DescriptorTransport
 from boards.store.plan_store import DEFAULT_ROOT

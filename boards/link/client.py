@@ -19,12 +19,10 @@ from typing import Any
 
 from boards.errors import (
     CommandFailedError,
-    LinkAddressError,
     LinkError,
     LinkLostError,
     LinkProtocolError,
 )
-from boards.link.address import DEFAULT_TCP_PORT, LinkAddress, parse_address
 from boards.link.connection import (
     BULK,
     COMMANDS,
@@ -43,7 +41,6 @@ from boards.link.transports.base import Transport
 
 log = logging.getLogger(__name__)
 
-BASE_BAUD = 115200
 CONNECT_TIMEOUT_S = 12.0
 CALL_TIMEOUT_S = 60.0
 _SETTLE_S = 0.1
@@ -51,8 +48,6 @@ _TEST_BYTES = 1024
 _NUM_TESTS = 4
 _TEST_TIMEOUT_S = 1.0
 _FALLBACK_S = 3.0
-_START_WAIT_S = 20.0
-READY_LINE = b"EDGEPLAN-AGENT"
 Notice = Callable[[Message], None]
 
 
@@ -398,104 +393,6 @@ class BoardClient:
                 call.future.set_exception(error)
 
 
-def connect(address: str, options: LinkOptions | None = None) -> BoardClient:
-    """Open a link to a board.
-
-    Args:
-        address: see `boards.link.address`.
-        options: key, patience and where log lines go.
-
-    Raises:
-        LinkAddressError: no such form of address.
-        LinkError: a subclass says why the board is not reached.
-    """
-    options = options or LinkOptions()
-    parsed = parse_address(address)
-    transport = open_transport(parsed, options.connect_timeout_s)
-    if parsed.scheme == "serial" and parsed.options.get("start"):
-        try:
-            _start_agent(transport, parsed.options["start"])
-        except BaseException:
-            transport.close()
-            raise
-    client = BoardClient(transport, options, name=address)
-    try:
-        client.wait_open()
-        if parsed.scheme == "serial":
-            _raise_rate(client, parsed)
-    except BaseException:
-        client.close()
-        raise
-    return client
-
-
-def open_transport(address: LinkAddress, timeout_s: float) -> Transport:
-    """The line that an address names. Raises LinkError."""
-    if address.scheme == "tcp":
-        from boards.link.transports.tcp import connect_tcp
-
-        return connect_tcp(address.host, address.port or DEFAULT_TCP_PORT, timeout_s)
-    if address.scheme == "serial":
-        from boards.link.transports.serial import SerialTransport
-
-        return SerialTransport(address.path, address.number("base", BASE_BAUD))
-    from boards.link.transports.process import (
-        ProcessTransport,
-        local_agent_command,
-        ssh_command,
-    )
-
-    if address.scheme == "store":
-        return ProcessTransport(local_agent_command(address.path), name=address.text)
-    if address.scheme == "ssh":
-        remote = address.options.get("command", "edgeplan agent --stdio")
-        if "store" in address.options:
-            import shlex
-
-            remote += " --store " + shlex.quote(address.options["store"])
-        command = ssh_command(address.host, address.port, address.user, remote)
-        return ProcessTransport(command, name=address.text)
-    raise LinkAddressError(f"{address.text}: no transport for '{address.scheme}'")
-
-
-def _raise_rate(client: BoardClient, address: LinkAddress) -> None:
-    base = address.number("base", BASE_BAUD)
-    wanted = address.number("baud", base)
-    stop_bits = address.number("stop", 1)
-    ladder = [rate for rate in (460800, 230400) if base < rate < wanted]
-    for rate in (wanted, *ladder) if wanted > base else ():
-        if client.raise_rate(rate, stop_bits, base, 1):
-            return
-
-
-def _start_agent(transport: Transport, command: str) -> None:
-    """Type a command into a login console, unless an agent answers already."""
-    from boards.link.frames import Frame, FrameType, encode_frame
-
-    def wait_for(mark: bytes, seconds: float) -> bool:
-        seen = b""
-        end = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(transport.read_fd, select.POLLIN)
-        while (left := end - time.monotonic()) > 0:
-            if poll.poll(math.ceil(left * 1000)):
-                seen = (seen + transport.read())[-65536:]
-                if mark in seen:
-                    return True
-        return False
-
-    # an agent answers a frame of a session that it does not know with a frame, which holds zeros
-    transport.write(encode_frame(Frame(FrameType.PING, secrets.randbits(32))))
-    if wait_for(b"\0", 1.0):
-        return
-    transport.write(b"\x03\x15\r" + command.encode() + b"\r")
-    if not wait_for(READY_LINE, _START_WAIT_S):
-        raise LinkLostError(
-            f"{transport.name}: '{command}' was typed but no agent reported within "
-            f"{_START_WAIT_S:.0f} s; log in on that console first and try the command by hand"
-        )
-
-
 def _failure(name: str, error: object) -> CommandFailedError:
     if isinstance(error, dict):
         return CommandFailedError(
@@ -521,6 +418,3 @@ def _software() -> str:
         return f"edgeplan {version('edgeplan')}"
     except PackageNotFoundError:
         return "edgeplan"
-
-
-__all__ = ["BoardClient", "LinkOptions", "LinkProtocolError", "connect", "open_transport"]

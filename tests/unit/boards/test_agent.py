@@ -21,7 +21,8 @@ from boards.errors import (
     LinkLostError,
     LinkRefusedError,
 )
-from boards.link.client import LinkOptions, connect
+from boards.link.client import LinkOptions
+from boards.link.connecting import connect
 from boards.link.file_transfer import BoardLink, fetch_file, send_to_cache
 from boards.link.handshake import LinkSettings
 from boards.link.key_file import read_link_key, write_link_key

@@ -15,7 +15,8 @@ from support.uart import Cable
 
 from boards.errors import LinkAddressError, LinkLostError
 from boards.link.address import parse_address
-from boards.link.client import LinkOptions, connect
+from boards.link.client import LinkOptions
+from boards.link.connecting import connect
 from boards.link.file_transfer import BoardLink, fetch_file, send_to_cache
 
 pytest.importorskip("serial", reason="pyserial is not installed")
