@@ -57,7 +57,7 @@ ONNX = [
     "onnx/tract/averagepool_count_include_pad",
 ]
 UFF = ["uff/allcnn/digits", "uff/ppo/random8"]
-TENSORFLOW = ["uff/tf/kws/CNN_S"]
+TENSORFLOW = ["uff/tf/kws/CNN_S", "uff/tf/kws/GRU_S"]
 RECURRENT = [
     "onnx/tract/byte_sb_bidi_lstm",
     "rnn/silero/three_words",

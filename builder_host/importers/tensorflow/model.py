@@ -13,7 +13,9 @@ from google.protobuf.message import DecodeError
 
 from builder_host.errors import ImportModelError
 from builder_host.importers.tensorflow import schema
-from builder_host.importers.tensorflow.operations import CONVERTERS, COPIES, NodeSource
+from builder_host.importers.tensorflow.folding import input_names, known_values
+from builder_host.importers.tensorflow.loops import unrolled
+from builder_host.importers.tensorflow.operations import CONVERTERS, NodeSource
 from builder_host.importers.tensorflow.tensors import tensor_array
 from builder_host.importers.uff.graph import GraphImporter
 from builder_host.importers.uff.inputs import AxisOrder, has_channels_last
@@ -98,17 +100,19 @@ class _Conversion:
 
     def __init__(self, path: str, message: Any, cuts: set[str], plugins: PluginRegistry) -> None:
         self._path = path
-        self._message = message
         self._cuts = cuts
         self._plugins = plugins
-        self._constants = self._known()
+        read = {name.partition(":")[0] for node in message.node for name in input_names(node)}
+        self._ends = [node.name for node in message.node if node.name not in read]
+        self._constants = known_values([node for node in message.node if node.name not in cuts])
+        self._messages, self._failed = unrolled(message.node, self._constants)
 
     def model(self) -> UffModel:
         """All nodes; outputs are those that nothing reads."""
         nodes: dict[str, UffNode] = {}
         problems: list[str] = []
-        for message in self._message.node:
-            source = NodeSource(message, _inputs(message), self._constants)
+        for message in self._messages:
+            source = NodeSource(message, input_names(message), self._constants)
             for node in self._converted(source):
                 if node.id in nodes:
                     problems.append(f"two nodes are named '{node.id}'; the file is damaged")
@@ -116,10 +120,8 @@ class _Conversion:
         if problems:
             raise ImportModelError(self._path, problems)
         self._add_further_outputs(nodes)
-        read = {name for message in self._message.node for name in _inputs(message)}
-        sources = ("Const", "Input")
-        ends = [n.id for n in nodes.values() if n.id not in read and n.operation not in sources]
-        return UffModel(self._path, nodes, tuple(name for name in ends if ":" not in name))
+        ends = [name for name in self._ends if nodes[name].operation not in ("Const", "Input")]
+        return UffModel(self._path, nodes, tuple(ends))
 
     def _add_further_outputs(self, nodes: dict[str, UffNode]) -> None:
         """Nodes for outputs `name:1` .. that something reads and no conversion makes."""
@@ -137,7 +139,13 @@ class _Conversion:
         name, op = source.name, str(source.message.op)
         if name in self._cuts and op != "Placeholder":
             return [UffNode(name, "Input", (), {}, f"TensorFlow node '{name}'")]
+        if name in self._failed:
+            text = self._failed[name]
+            return [UffNode(name, op, (), {}, f"TensorFlow node '{name}'", text)]
         convert = CONVERTERS.get(op)
+        if convert is None and name in self._constants:
+            source.add_constant(self._constants[name])
+            return source.made
         title = f"TensorFlow node '{name}'"
         if convert is None or self._plugins.find("uff", f"_{op}") is not None:
             return [UffNode(name, f"_{op}", tuple(source.inputs), _attributes(source), title)]
@@ -147,32 +155,6 @@ class _Conversion:
             # Reported only if an output needs the node.
             return [UffNode(name, op, tuple(source.inputs), {}, title, str(problem))]
         return source.made
-
-    def _known(self) -> dict[str, Array]:
-        """Values of constants by name, also behind copies."""
-        found: dict[str, Array] = {}
-        copies: dict[str, str] = {}
-        for message in self._message.node:
-            if message.op == "Const":
-                try:
-                    found[message.name] = tensor_array(message.attr["value"].tensor)
-                except NodeProblem:
-                    continue  # the node itself is reported when something needs it
-            elif message.op in COPIES and message.input:
-                copies[message.name] = _inputs(message)[0]
-        for name in copies:
-            seen, at = {name}, copies[name]
-            while at in copies and at not in seen:
-                seen.add(at)
-                at = copies[at]
-            if at in found:
-                found[name] = found[at]
-        return found
-
-
-def _inputs(message: Any) -> list[str]:
-    """Input names without control inputs; `name:0` is `name`."""
-    return [name.removesuffix(":0") for name in message.input if not name.startswith("^")]
 
 
 def _attributes(source: NodeSource) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from builder_host.importers.tensorflow.folding import COPIES
 from builder_host.importers.tensorflow.tensors import shape_of, tensor_array, uff_dtype
 from builder_host.importers.uff.orders import ANY_RANK, INCREMENT
 from builder_host.importers.uff.problem import NodeProblem
@@ -36,7 +37,6 @@ _UNARY = {
 }
 _ACTIVATIONS = ("Relu", "Relu6", "Sigmoid", "Tanh", "Elu", "Selu", "Softplus", "Softsign")
 _REDUCTIONS = {"Max": "max", "Mean": "mean", "Min": "min", "Prod": "prod", "Sum": "sum"}
-_COPIES = ("CheckNumerics", "Identity", "PlaceholderWithDefault", "PreventGradient", "StopGradient")
 
 
 @dataclass(slots=True)
@@ -353,6 +353,5 @@ CONVERTERS: dict[str, Convert] = {
     **{op: _as("Unary", func=func) for op, func in _UNARY.items()},
     **{op: _as("Activation", func=op.lower()) for op in _ACTIVATIONS},
     **dict.fromkeys(_REDUCTIONS, _reduce),
-    **dict.fromkeys(_COPIES, _copy),
+    **dict.fromkeys(COPIES, _copy),
 }
-COPIES = frozenset(_COPIES)
