@@ -85,7 +85,7 @@ class LoopNestFamily:
         codegen = Path(nest_module.__file__).parent
         files = [*sorted(here.glob("*.py")), *sorted(codegen.glob("*nest*.py"))]
         files += [codegen / name for name in ("indices.py", "loop_schedule.py", "c_expression.py")]
-        files.append(codegen / "c_integer_expression.py")
+        files += [codegen / name for name in ("c_integer_expression.py", "value_range.py")]
         self.template_hash = template_hash(*(path.read_text() for path in files))
 
     def applies(self, problem: Problem, target: Any) -> bool:
