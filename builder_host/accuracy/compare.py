@@ -13,8 +13,11 @@ import numpy.typing as npt
 from builder_host.accuracy.step_outputs import step_outputs
 from builder_host.calibration.batches import batched
 from builder_host.errors import BuilderError
+from builder_host.network.copying import copy_network
 from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import Network
+from builder_host.passes import narrow_float
+from builder_host.passes.pipeline import run_passes
 from planformat.plan import Plan
 
 Array = npt.NDArray[Any]
@@ -183,6 +186,49 @@ def compare_plan(
         for (tensor, operation), total in sums.items()
     )
     return Comparison(plan.name, layers, done, threshold_db, tuple(skipped))
+
+
+def compare_emulated(
+    network: Network,
+    samples: Iterable[Any],
+    *,
+    threshold_db: float = BAD_SQNR_DB,
+    progress: Progress | None = None,
+) -> Comparison:
+    """The same for float16 without a GPU: storage rounding emulated in the fused network.
+
+    Sums are exact here and float32 on a GPU, which is far below the rounding of what is stored.
+    Arguments as for `compare_plan`.
+    """
+    fused = copy_network(network)
+    run_passes(fused)
+    narrow_float.run(fused)
+    kept = [t for y in fused.layers for t in y.outputs if t.dtype.is_float]
+    keep = [t for t in network.tensors() if not t.is_constant and t not in network.outputs]
+    sums: dict[tuple[str, str], _Sums] = {}
+    rows: dict[tuple[str, str], tuple[str, str, str]] = {}
+    done = 0
+    for arrays, count in batched(samples, network.inputs):
+        reference = evaluate_network(network, arrays, keep=keep)
+        found = evaluate_network(fused, arrays, keep=kept, rounds_storage=True)
+        for layer in fused.layers:
+            for tensor in layer.outputs:
+                name = next((n for n in fused.names_of(tensor) if n in reference), None)
+                if name is None or tensor.name not in found:
+                    continue
+                wide = np.asarray(reference[name], dtype=np.float64)
+                sums.setdefault((name, layer.name), _Sums()).add(wide, found[tensor.name])
+                rows[name, layer.name] = (layer.kind, "emulated", tensor.dtype.text)
+        done += count
+        if progress is not None:
+            progress("compare", done, 0)
+    if not done:
+        raise BuilderError("no sample to compare with")
+    layers = tuple(
+        _layer_error(tensor, operation, rows[tensor, operation], total)
+        for (tensor, operation), total in sums.items()
+    )
+    return Comparison(f"{network.name} in emulated float16", layers, done, threshold_db)
 
 
 def _layer_error(

@@ -11,19 +11,40 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from builder_host.cli.build import shape_argument
 from builder_host.cli.precision_options import add_data_arguments, open_samples
 from builder_host.errors import BuilderError
 from builder_host.importers.model_file import import_model_file
 from builder_host.network.network import Network
 
+if TYPE_CHECKING:
+    from builder_host.accuracy.compare import Comparison
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan compare`."""
     parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff or deploy.prototxt")
-    parser.add_argument("plan", metavar="PLAN", help="plan of the model for this machine's CPU")
+    parser.add_argument(
+        "plan", metavar="PLAN", nargs="?", help="plan of the model for this machine's CPU"
+    )
+    parser.add_argument(
+        "--emulate",
+        choices=("fp16",),
+        help="instead of a plan: the model with every value rounded to float16 where it is stored, "
+        "as CUDA plans do; shows what overflows",
+    )
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        default=[],
+        type=shape_argument,
+        metavar="NAME:1x3x224x224",
+        help="with --emulate: shape of an input; may be repeated",
+    )
     parser.add_argument("--weights", metavar="F", help="caffemodel of a prototxt")
     add_data_arguments(parser, "--data", "samples")
     parser.add_argument(
@@ -35,13 +56,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare. Returns 0, or 1 when a layer is bad."""
-    from builder_host.accuracy.compare import compare_plan
-    from builder_host.accuracy.page import comparison_page
+    from builder_host.accuracy.compare import compare_emulated, compare_plan
     from builder_host.cli.progress import progress_display
     from planformat.reader import open_plan
 
-    with open_plan(args.plan) as opened, progress_display(sys.stderr) as progress:
-        plan = opened.plan
+    if (args.plan is None) == (args.emulate is None):
+        raise BuilderError("name a plan, or --emulate fp16")
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_display(sys.stderr))
+        if args.plan is None:
+            network = import_model_file(args.model, args.weights, shapes=dict(args.shapes))
+            comparison = compare_emulated(
+                network,
+                _samples(args, network),
+                threshold_db=args.threshold,
+                progress=progress,
+            )
+            return _report(args, comparison)
+        plan = stack.enter_context(open_plan(args.plan)).plan
         shapes = {
             binding.name: shape
             for binding, shape in zip(
@@ -57,6 +89,12 @@ def run(args: argparse.Namespace) -> int:
             threshold_db=args.threshold,
             progress=progress,
         )
+    return _report(args, comparison)
+
+
+def _report(args: argparse.Namespace, comparison: Comparison) -> int:
+    from builder_host.accuracy.page import comparison_page
+
     if args.html is not None:
         Path(args.html).write_text(comparison_page(comparison), encoding="utf-8")
     print(json.dumps(comparison.to_dict()) if args.json else comparison.text())

@@ -37,7 +37,11 @@ _NARROW_INTEGERS = {
 
 
 def evaluate_network(
-    network: Network, inputs: Mapping[str, Array], *, keep: Collection[Tensor] = ()
+    network: Network,
+    inputs: Mapping[str, Array],
+    *,
+    keep: Collection[Tensor] = (),
+    rounds_storage: bool = False,
 ) -> dict[str, Array]:
     """Compute the outputs of a network.
 
@@ -45,6 +49,9 @@ def evaluate_network(
         network: in topological order.
         inputs: one array of exactly the declared shape per network input.
         keep: further tensors whose values are wanted.
+        rounds_storage: round what each layer stores to its tensor's float type: what a plan with
+            narrow tensors does, but for the rounding within a layer. Beyond the type's range is
+            infinity.
 
     Returns:
         Values by tensor name of all outputs and kept tensors: float64, int64 or bool.
@@ -62,11 +69,24 @@ def evaluate_network(
             evaluate_layer(layer, [_value(t, values) for t in layer.inputs]),
             strict=True,
         ):
-            values[tensor] = value
+            values[tensor] = _as_stored(value, tensor.dtype) if rounds_storage else value
         for tensor in set(layer.inputs):
             if last_use[tensor] == number and tensor not in kept:
                 values.pop(tensor, None)
     return {t.name: _value(t, values) for t in wanted}
+
+
+def _as_stored(values: Array, dtype: DataType) -> Array:
+    """Float64 values that a tensor of this type can hold."""
+    if not dtype.is_float or dtype is DataType.FLOAT64:
+        return values
+    with np.errstate(over="ignore"):
+        if dtype is DataType.BFLOAT16:
+            import ml_dtypes
+
+            return values.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+        narrow = np.float16 if dtype is DataType.FLOAT16 else np.float32
+        return values.astype(narrow).astype(np.float64)
 
 
 def evaluate_layer(layer: Layer, inputs: list[Array]) -> list[Array]:
