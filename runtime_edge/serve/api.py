@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -20,25 +18,19 @@ from planformat.errors import PlanError
 from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve import metadata, status
 from runtime_edge.serve.config import ServeConfig
-from runtime_edge.serve.deployment import Deployment
-from runtime_edge.serve.errors import OverloadError, Refusal, RequestError, ServeError
+from runtime_edge.serve.errors import RequestError, ServeError
 from runtime_edge.serve.http_messages import Request, Response, error_response, json_response
-from runtime_edge.serve.infer_request import InferWork, parse_infer
-from runtime_edge.serve.infer_response import infer_response, num_json_elems
-from runtime_edge.serve.inference import Answer, InferenceService
-from runtime_edge.serve.json_text import LARGE_BYTES, parse_json
+from runtime_edge.serve.infer_route import InferRoute
+from runtime_edge.serve.inference import InferenceService
+from runtime_edge.serve.json_text import parse_json
 from runtime_edge.serve.metrics import Exposition
 from runtime_edge.serve.repository import ServedPlan
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
-from runtime_edge.serve.tensor_types import has_json_form
 
 _log = logging.getLogger(__name__)
 
 MAX_CONTROL_BYTES = 64 << 10
 """Bodies of everything but inference."""
-_JSON_BYTES_PER_ELEM = 32
-_LARGE_JSON_ELEMS = 8192
-_BATCHES_PER_BODY = 4
 _LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 
 Handler = Callable[[Request, tuple[str, ...]], "Response | None"]
@@ -76,12 +68,12 @@ class Api:
         self._regions = regions if config.allow_shared_memory else None
         self._exposition = exposition
         self._token = token
-        self._parsers = ThreadPoolExecutor(1, thread_name_prefix="edgeplan-json")
+        self._inference = InferRoute(config, service, self._regions)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """End the thread for large JSON."""
-        self._parsers.shutdown(cancel_futures=True)
+        self._inference.close()
 
     def begin(self, request: Request) -> Response | None:
         """Authorise, find the route, refuse what is not worth its body."""
@@ -92,8 +84,8 @@ class Api:
             self._check_origin(request)
             request.route = route
             request.body_limit_bytes = MAX_CONTROL_BYTES
-            if route.handler == self._infer:
-                self._begin_infer(request, route.arguments)
+            if route.handler == self._inference.handle:
+                self._inference.begin(request, route.arguments)
         except RequestError as error:
             return error_response(error)
         return None
@@ -201,7 +193,7 @@ class Api:
             case ["stats"]:
                 return {"GET": _Route(self._statistics, arguments)}
             case ["infer"]:
-                return {"POST": _Route(self._infer, arguments)}
+                return {"POST": _Route(self._inference.handle, arguments)}
         return None
 
     def _plan(self, arguments: tuple[str, ...]) -> ServedPlan:
@@ -235,131 +227,6 @@ class Api:
         plans = [self._plan(arguments)] if arguments else list(self._repository.plans.values())
         stats = [p.statistics.json(p.config.name, p.config.version) for p in plans]
         return json_response({"model_stats": stats})
-
-    # -- inference
-
-    def _begin_infer(self, request: Request, arguments: tuple[str, ...]) -> None:
-        name, version = (*arguments, None)[:2]
-        assert name is not None
-        plan = self._repository.plan(name, version)
-        length = request.content_length or 0
-        if plan.deployment is not None:
-            limit = min(self._infer_limit(plan.deployment), plan.config.queue_bytes)
-            request.body_limit_bytes = limit
-            if length > limit:
-                return  # no waiting makes it fit: the connection answers 413
-        self._service.begin(name, version, length)
-
-    def _infer_limit(self, deployment: Deployment) -> int:
-        """The largest body that can make sense for a plan."""
-        binary = deployment.max_input_bytes
-        text = sum(
-            math.prod(lane.shapes[index]) * _JSON_BYTES_PER_ELEM * lane.max_rows
-            for lane in deployment.lanes
-            for index in range(deployment.num_inputs)
-            if has_json_form(deployment.bindings[index].dtype)
-        )
-        batches = _BATCHES_PER_BODY if deployment.lanes[0].is_batched else 1
-        limit = MAX_CONTROL_BYTES + max(binary, text) * batches
-        return min(limit, self._config.max_body_bytes)
-
-    def _infer(self, request: Request, arguments: tuple[str, ...]) -> Response | None:
-        plan = self._plan(arguments)
-        deployment = plan.deployment
-        if deployment is None:
-            raise OverloadError(Refusal.NOT_READY, f"model '{plan.config.name}' is not ready", 5)
-        body = request.body
-        header = request.headers.get(b"inference-header-content-length")
-        json_bytes = _json_bytes(header)
-        if body is None:
-            self._service.count_rejected(plan, request.begun_ns)
-            raise RequestError(400, "the request has no body; send the inference request as JSON")
-        size = len(body.view) if json_bytes is None else json_bytes
-        if size >= LARGE_BYTES:
-            self._infer_later(request, plan, deployment, json_bytes)
-            return None
-        try:
-            work = parse_infer(deployment, body.view, body.address, json_bytes, self._regions)
-        except RequestError:
-            self._service.count_rejected(plan, request.begun_ns)
-            raise
-        self._submit(request, plan, work)
-        return None
-
-    def _infer_later(
-        self,
-        request: Request,
-        plan: ServedPlan,
-        deployment: Deployment,
-        json_bytes: int | None,
-    ) -> None:
-        """Parse a large JSON text beside the event loop."""
-        body, request.body = request.body, None
-        assert body is not None
-        deployment.num_pending += 1  # keeps this version alive until the request is queued
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(
-            self._parsers,
-            lambda: parse_infer(deployment, body.view, body.address, json_bytes, self._regions),
-        )
-
-        def parsed(done: asyncio.Future[InferWork]) -> None:
-            try:
-                work = done.result()
-            except RequestError as error:
-                body.release()
-                self._service.count_rejected(plan, request.begun_ns)
-                request.respond(error_response(error))
-            except Exception:
-                body.release()
-                _log.exception("a request of plan %s could not be parsed", plan.config.name)
-                request.respond(error_response(RequestError(500, "internal error")))
-            else:
-                request.body = body
-                if request.connection.is_waiting_for(request):
-                    try:
-                        self._submit(request, plan, work)
-                    except RequestError as error:
-                        request.respond(error_response(error))
-                else:
-                    work.release()
-                    request.release_body()
-            finally:
-                self._repository.finished(deployment)
-
-        future.add_done_callback(parsed)
-
-    def _submit(self, request: Request, plan: ServedPlan, work: InferWork) -> None:
-        try:
-            job = self._service.submit(
-                plan, work, request.received_ns, lambda answer: self._finish(request, answer)
-            )
-        except BaseException:
-            work.release()
-            raise
-        if request.body is not None:
-            work.bodies.append(request.body)  # from now on it lives as long as the work
-            request.body = None
-        request.on_cancel = lambda: self._service.cancel(plan, job)
-
-    def _finish(self, request: Request, answer: Answer) -> None:
-        if answer.error is not None:
-            request.respond(error_response(answer.error))
-            return
-        if num_json_elems(answer) <= _LARGE_JSON_ELEMS:
-            request.respond(_response(answer))
-            return
-        # Shared memory was written, or is not concerned: only numbers are left to print.
-        outputs = answer.work.outputs
-        answer.work.outputs = []
-        later = Answer(answer.plan, _copied(answer.work, outputs), answer.outputs)
-        future = asyncio.get_running_loop().run_in_executor(self._parsers, _response, later)
-
-        def printed(done: asyncio.Future[Response]) -> None:
-            later.work.release()
-            request.respond(done.result())
-
-        future.add_done_callback(printed)
 
     # -- repository
 
@@ -505,26 +372,6 @@ def metrics_response(exposition: Exposition) -> Response:
         (exposition.text().encode(),),
         content_type="text/plain; version=0.0.4; charset=utf-8",
     )
-
-
-def _response(answer: Answer) -> Response:
-    try:
-        return infer_response(answer)
-    except RequestError as error:
-        return error_response(error)
-
-
-def _copied(work: InferWork, outputs: list[Any]) -> InferWork:
-    """What an answer needs of a request that is over."""
-    return InferWork(work.deployment, work.lane, work.rows, [], outputs, id=work.id)
-
-
-def _json_bytes(header: bytes | None) -> int | None:
-    if header is None:
-        return None
-    if not header.isdigit() or len(header) > 15:
-        raise RequestError(400, "Inference-Header-Content-Length must be a whole number")
-    return int(header)
 
 
 def _control_json(request: Request) -> dict[str, Any]:

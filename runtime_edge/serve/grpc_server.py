@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
@@ -13,15 +12,14 @@ from typing import Any
 from planformat.errors import PlanError
 from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve import metadata
-from runtime_edge.serve.bodies import Body, BodyPool
+from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, split_address
 from runtime_edge.serve.errors import ConfigError, OverloadError, RequestError, ServeError
 from runtime_edge.serve.grpc_messages import SERVICE, message_class
-from runtime_edge.serve.infer_request import InferWork, check_infer
+from runtime_edge.serve.grpc_tensors import infer_message, infer_work
 from runtime_edge.serve.inference import Answer, InferenceService
 from runtime_edge.serve.repository import ServedPlan
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
-from runtime_edge.serve.tensor_types import NAMES
 
 _log = logging.getLogger(__name__)
 
@@ -29,15 +27,6 @@ _LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 _HEAD_BYTES = 1 << 16
 _MAX_STREAMS = 64
 _STOP_S = 2.0
-_TYPED = (
-    "bool_contents",
-    "int_contents",
-    "int64_contents",
-    "uint_contents",
-    "uint64_contents",
-    "fp32_contents",
-    "fp64_contents",
-)
 _OPEN_METHODS = ("ServerLive", "ServerReady", "ModelReady")
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
@@ -225,7 +214,8 @@ class GrpcServer:
         nbytes = sum(map(len, request.raw_input_contents))
         plan = self._service.begin(request.model_name, request.model_version or None, nbytes)
         try:
-            work = self._work(plan, request, nbytes)
+            deployment = metadata.ready_deployment(plan)
+            work = infer_work(deployment, request, self._bodies, self._regions)
         except RequestError:
             self._service.count_rejected(plan, received_ns)
             raise
@@ -242,7 +232,7 @@ class GrpcServer:
                 done.set_exception(found.error)
                 return
             try:
-                done.set_result(_response(found))
+                done.set_result(infer_message(found))
             except RequestError as error:
                 done.set_exception(error)
 
@@ -271,65 +261,6 @@ class GrpcServer:
                 response = kind(error_message=str(error))
                 response.infer_response.id = request.id
                 yield response
-
-    def _work(self, plan: ServedPlan, request: Any, nbytes: int) -> InferWork:
-        deployment = metadata.ready_deployment(plan)
-        raw = list(request.raw_input_contents)
-        content: dict[str, Any] = {
-            "parameters": _parameters(request.parameters),
-            "inputs": [],
-            "outputs": [
-                {"name": o.name, "parameters": _parameters(o.parameters)} for o in request.outputs
-            ],
-        }
-        if request.id:
-            content["id"] = request.id
-        parts: list[bytes] = []
-        for tensor in request.inputs:
-            entry: dict[str, Any] = {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": list(tensor.shape),
-                "parameters": _parameters(tensor.parameters),
-            }
-            if "shared_memory_region" not in entry["parameters"]:
-                if request.raw_input_contents:
-                    if not raw:
-                        raise RequestError(400, f"input '{tensor.name}': has no raw contents")
-                    parts.append(raw.pop(0))
-                    entry["parameters"]["binary_data_size"] = len(parts[-1])
-                else:
-                    entry["data"] = _typed_contents(tensor)
-            content["inputs"].append(entry)
-        if raw:
-            raise RequestError(400, f"{len(raw)} raw_input_contents belong to no input")
-        if not content["outputs"]:
-            del content["outputs"]
-        body = self._body(parts, nbytes)
-        try:
-            view = memoryview(b"") if body is None else body.view
-            address = 0 if body is None else body.address
-            work = check_infer(deployment, content, view, address, 0, self._regions)
-        except BaseException:
-            if body is not None:
-                body.release()
-            raise
-        if body is not None:
-            work.bodies.append(body)
-        return work
-
-    def _body(self, parts: list[bytes], nbytes: int) -> Body | None:
-        """The inputs behind each other, aligned, counted against the daemon's bound."""
-        if nbytes == 0:
-            return None
-        body = self._bodies.take(nbytes)
-        if body is None:
-            raise self._bodies.refusal(nbytes)
-        at = 0
-        for part in parts:
-            body.view[at : at + len(part)] = part
-            at += len(part)
-        return body
 
     # -- repository and shared memory
 
@@ -390,52 +321,3 @@ class GrpcServer:
 
     def _plan(self, name: str, version: str) -> ServedPlan:
         return self._repository.plan(name, version or None)
-
-
-def _response(answer: Answer) -> Any:
-    work = answer.work
-    response = message_class("ModelInferResponse")(
-        model_name=answer.plan.config.name,
-        model_version=answer.plan.config.version,
-        id=work.id or "",
-    )
-    num_inputs = work.deployment.num_inputs
-    for output in work.outputs:
-        binding = work.deployment.bindings[output.index]
-        data = answer.outputs[output.index - num_inputs]
-        tensor = response.outputs.add(
-            name=binding.name,
-            datatype=NAMES[binding.dtype],
-            shape=work.lane.output_shape(output.index, work.rows),
-        )
-        if output.shared is None:
-            response.raw_output_contents.append(data)
-            continue
-        output.shared.write(data)
-        tensor.parameters["shared_memory_region"].string_param = output.shared.region.name
-        tensor.parameters["shared_memory_byte_size"].int64_param = len(data)
-    return response
-
-
-def _parameters(given: Any) -> dict[str, Any]:
-    parameters = {}
-    for name, value in given.items():
-        choice = value.WhichOneof("parameter_choice")
-        if choice is None:
-            raise RequestError(400, f"parameter '{name:.80}' has no value")
-        parameters[name] = getattr(value, choice)
-    return parameters
-
-
-def _typed_contents(tensor: Any) -> list[Any]:
-    """Elements of the one list that is filled; an empty list for a tensor without elements."""
-    filled = [name for name in _TYPED if len(getattr(tensor.contents, name))]
-    if tensor.contents.bytes_contents or len(filled) > 1:
-        raise RequestError(
-            400, f"input '{tensor.name:.80}': contents must be of its datatype alone"
-        )
-    if not filled:
-        if math.prod(tensor.shape):
-            raise RequestError(400, f"input '{tensor.name:.80}': has no contents")
-        return []
-    return list(getattr(tensor.contents, filled[0]))

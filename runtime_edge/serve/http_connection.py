@@ -10,83 +10,21 @@ import asyncio
 import socket
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
-
-import httptools
 
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
 from runtime_edge.serve.http_messages import REASONS, Request, Response, error_response
+from runtime_edge.serve.http_parser import MAX_BODY_DIGITS, TENSOR_HEADER, MessageParser
 
 if TYPE_CHECKING:
-    from runtime_edge.serve.bodies import BodyPool
     from runtime_edge.serve.http_server import HttpServer
 
 MAX_HEAD_BYTES = 16 << 10
-MAX_HEADERS = 64
-MAX_BODY_DIGITS = 15
-TENSOR_HEADER = b"inference-header-content-length"
 _END_OF_HEAD = b"\r\n\r\n"
-_ONCE = (b"host", b"authorization", b"content-type", TENSOR_HEADER)
 _DISCARD_BYTES = 256 << 10
 _LINGER_S = 2.0
 
 # What the connection is waiting for.
 _HEAD, _BODY, _CHUNKED, _DISCARD, _ANSWER, _CLOSED = range(6)
-
-
-class _Head:
-    """Callbacks of httptools while it parses one head (and a chunked body)."""
-
-    __slots__ = (
-        "body",
-        "headers",
-        "is_complete",
-        "is_message_complete",
-        "limit",
-        "num",
-        "pool",
-        "url",
-    )
-
-    def __init__(self, pool: BodyPool) -> None:
-        self.pool = pool
-        self.url = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.num = 0
-        self.is_complete = False
-        self.is_message_complete = False
-        self.body = bytearray()
-        self.limit = 0
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.num += 1
-        name = name.lower()
-        if self.num > MAX_HEADERS:
-            raise RequestError(431, f"more than {MAX_HEADERS} header lines")
-        if name in self.headers and name in _ONCE:
-            raise RequestError(400, f"header {name.decode('latin-1')} is sent twice")
-        self.headers[name] = value
-
-    def on_headers_complete(self) -> None:
-        self.is_complete = True
-
-    def on_body(self, body: bytes) -> None:
-        if len(self.body) + len(body) > self.limit:
-            raise RequestError(413, f"the body has more than {self.limit:,} bytes")
-        if not self.pool.reserve(len(body)):
-            raise self.pool.refusal(len(body))
-        self.body += body
-
-    def release(self) -> None:
-        """Let the chunks go."""
-        self.pool.unreserve(len(self.body))
-        self.body = bytearray()
-
-    def on_message_complete(self) -> None:
-        self.is_message_complete = True
 
 
 class HttpConnection(asyncio.BufferedProtocol):
@@ -110,8 +48,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._refused: Response | None = None
         self._remaining = 0
         self._received = 0
-        self._parser: Any = None
-        self._head = _Head(server.bodies)
+        self._message: MessageParser | None = None
         self._is_keep_alive = True
         self._is_writing = False
         self._is_reading_paused = False
@@ -140,7 +77,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         del exc
         self._state = _CLOSED
         self._server.remove(self)
-        self._head.release()
+        self._drop_message()
         request, self._request = self._request, None
         if request is not None:
             cancel, request.on_cancel = request.on_cancel, None
@@ -189,7 +126,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self._state == _CLOSED:
             return
         elif self._state == _CHUNKED:
-            self._feed_chunks(nbytes)
+            self._read_chunks(nbytes)
         else:
             self._used += nbytes
             if self._state == _HEAD and not self._is_writing:
@@ -264,54 +201,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refuse(error)
 
     def _parse(self, num_bytes: int) -> Request:
-        self._head = head = _Head(self._server.bodies)
-        self._parser = parser = httptools.HttpRequestParser(head)
-        try:
-            # In two pieces: the parser must see the end of the head where we see it.
-            parser.feed_data(self._buffer_view[: num_bytes - 1])
-            if not head.is_complete:
-                parser.feed_data(self._buffer_view[num_bytes - 1 : num_bytes])
-                is_agreed = head.is_complete
-            else:
-                is_agreed = False
-        except httptools.HttpParserUpgrade:
-            raise RequestError(400, "this server does not change protocols") from None
-        except httptools.HttpParserCallbackError as error:
-            if isinstance(error.__context__, RequestError):
-                raise error.__context__ from None
-            raise
-        except httptools.HttpParserError as error:
-            raise RequestError(400, f"not an HTTP request: {error}") from error
-        if not is_agreed:
-            raise RequestError(400, "not an HTTP request: line ends are not CR LF")
-        if parser.get_http_version() not in ("1.1", "1.0"):
-            raise RequestError(505, f"HTTP/{parser.get_http_version()} is not spoken here")
-        try:
-            url = httptools.parse_url(head.url)
-            path = unquote((url.path or b"/").decode("ascii"), errors="strict")
-            query = (url.query or b"").decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-            raise RequestError(400, f"not a URL: {error}") from error
-        method = parser.get_method().decode("ascii")
-        request = Request(self, method, path, query, head.headers)
+        self._message = message = MessageParser(self._server.bodies)
+        message.read_head(self._buffer_view[:num_bytes])
+        request = Request(self, message.method, message.path, message.query, message.headers)
         request.is_trusted_peer = self._is_unix
-        self._is_keep_alive = bool(parser.should_keep_alive())
-        self._read_framing(request, head.headers)
+        request.content_length = message.content_length
+        self._is_keep_alive = message.is_keep_alive
         return request
-
-    def _read_framing(self, request: Request, headers: dict[bytes, bytes]) -> None:
-        coding = headers.get(b"transfer-encoding")
-        length = headers.get(b"content-length")
-        if coding is not None:
-            if length is not None or coding.strip().lower() != b"chunked":
-                raise RequestError(400, "Transfer-Encoding must be chunked, alone")
-            request.content_length = None
-        elif length is not None:
-            if not length.isdigit() or len(length) > MAX_BODY_DIGITS:
-                raise RequestError(400, "Content-Length is no reasonable number")
-            request.content_length = int(length)
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise RequestError(415, "compressed requests are not taken; send them as they are")
 
     def _begin(self, request: Request) -> None:
         """The head is sound: ask the application, then wait for the body."""
@@ -375,41 +271,38 @@ class HttpConnection(asyncio.BufferedProtocol):
     def _begin_chunks(self, request: Request) -> None:
         # The parser cannot tell where the message ended, so nothing may follow it here.
         self._is_keep_alive = False
-        self._head.limit = request.body_limit_bytes
+        assert self._message is not None
+        self._message.body_limit_bytes = request.body_limit_bytes
         self._state = _CHUNKED
         early, self._used = self._used, 0
         if early:
-            self._feed_chunks(early)
+            self._read_chunks(early)
 
-    def _feed_chunks(self, nbytes: int) -> None:
-        head = self._head
-        try:
-            self._parser.feed_data(self._buffer_view[:nbytes])
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, RequestError):
-                raise
-            self._refuse(error.__context__)
-            return
-        except httptools.HttpParserError as error:
-            if not head.is_message_complete:
-                self._refuse(RequestError(400, f"the chunked body is broken: {error}"))
-                return
-        if not head.is_message_complete:
-            return
-        request = self._request
+    def _read_chunks(self, nbytes: int) -> None:
+        request, message = self._request, self._message
         assert request is not None
-        if head.body:
-            chunks = bytes(head.body)
-            head.release()
+        assert message is not None
+        try:
+            if not message.read_chunks(self._buffer_view[:nbytes]):
+                return
+        except RequestError as error:
+            self._refuse(error)
+            return
+        chunks = message.take_chunks()
+        if chunks:
             refused = self._take_body(request, len(chunks))
             if refused is not None:
-                refused.is_last = True
                 self.respond(request, refused)
                 return
             assert request.body is not None
             request.body.view[:] = chunks
             request.content_length = len(chunks)
         self._dispatch()
+
+    def _drop_message(self) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            message.release()
 
     def _dispatch(self) -> None:
         """The request is complete: have it answered."""
@@ -438,7 +331,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         request, self._request = self._request, None
         if request is not None:
             request.release_body()
-        self._head.release()
+        self._drop_message()
         self._write(error_response(error), is_keep_alive=False)
 
     def _write(self, response: Response, *, is_keep_alive: bool, is_head: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.config import PlanConfig
 from runtime_edge.serve.deployment import Deployment, StreamMemory
 from runtime_edge.serve.errors import MemoryBudgetError, RequestError, ServeError
+from runtime_edge.serve.last_good import LastGood
 from runtime_edge.serve.memory_report import (
     DeviceTotals,
     MemoryNeeds,
@@ -36,7 +36,6 @@ from runtime_edge.serve.stream_worker import StreamWorker
 _log = logging.getLogger(__name__)
 
 _LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
-_LAST_GOOD = "last_good.json"
 Signature = tuple[str, int, int, int, int]
 
 
@@ -118,7 +117,7 @@ class Repository:
         self.on_change: Callable[[], None] = lambda: None
         self._make_worker = make_worker
         self._budget_bytes = budget_bytes
-        self._state_dir = state_dir
+        self._last_good = LastGood(state_dir)
         self._loading: dict[str, asyncio.Lock] = {}
         self._live: dict[Deployment, StreamWorker] = {}  # those whose memory is taken
         # One thread: two loads at once could each think that the memory left is theirs.
@@ -207,8 +206,9 @@ class Repository:
                 raise
             plan.statistics.reloads["loaded"] += 1
             self._swap(plan, deployment, worker)
-            if self._state_dir:
-                await loop.run_in_executor(self._loader, self._remember, name, deployment.path)
+            await loop.run_in_executor(
+                self._loader, self._last_good.remember, name, deployment.path
+            )
 
     async def unload(self, name: str) -> None:
         """Stop serving a plan; what was accepted is still answered."""
@@ -320,7 +320,7 @@ class Repository:
 
     async def _load_last_good(self, name: str) -> None:
         """At start, when the configured plan cannot be used: the one that worked before."""
-        path = self._last_good().get(name)
+        path = self._last_good.read().get(name)
         configured = os.path.realpath(self.plans[name].config.path)
         if not path or path == configured or not os.path.exists(path):
             return
@@ -331,32 +331,6 @@ class Repository:
             _log.error("plan %s: %s", name, error)
         else:
             self.plans[name].reason = f"the configured plan failed; serving {path}"
-
-    def _last_good(self) -> dict[str, str]:
-        if not self._state_dir:
-            return {}
-        try:
-            with open(os.path.join(self._state_dir, _LAST_GOOD), encoding="utf-8") as file:
-                content = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return {k: v for k, v in content.items() if isinstance(v, str)} if content else {}
-
-    def _remember(self, name: str, path: str) -> None:
-        known = self._last_good()
-        if known.get(name) == path:
-            return
-        known[name] = path
-        target = os.path.join(self._state_dir, _LAST_GOOD)
-        try:
-            os.makedirs(self._state_dir, exist_ok=True)
-            with open(target + ".new", "w", encoding="utf-8") as file:
-                json.dump(known, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(target + ".new", target)
-        except OSError as error:
-            _log.warning("%s: cannot remember which plan worked: %s", target, error)
 
     def _make_deployment(
         self, config: PlanConfig, generation: int

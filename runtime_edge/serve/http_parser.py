@@ -1,0 +1,161 @@
+"""One HTTP/1.1 message from bytes: httptools (llhttp) under rules stricter than its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+
+from runtime_edge.serve.bodies import BodyPool
+from runtime_edge.serve.errors import RequestError
+
+MAX_HEADERS = 64
+MAX_BODY_DIGITS = 15
+TENSOR_HEADER = b"inference-header-content-length"
+_ONCE = (b"host", b"authorization", b"content-type", TENSOR_HEADER)
+
+
+class MessageParser:
+    """Head, and chunked body, of one request.
+
+    Attributes:
+        method, path, query: of the request line; the path is percent-decoded.
+        headers: lower-case names.
+        content_length: announced bytes of body, None when it comes in chunks.
+        is_keep_alive: the client wants to go on with the connection.
+        body_limit_bytes: of a chunked body.
+    """
+
+    def __init__(self, pool: BodyPool) -> None:
+        """A parser that has seen nothing; chunks count against the pool."""
+        self.method = ""
+        self.path = ""
+        self.query = ""
+        self.headers: dict[bytes, bytes] = {}
+        self.content_length: int | None = 0
+        self.is_keep_alive = False
+        self.body_limit_bytes = 0
+        self._pool = pool
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._num_headers = 0
+        self._is_head_complete = False
+        self._is_complete = False
+        self._chunks = bytearray()
+
+    def read_head(self, head: memoryview) -> None:
+        """Parse a whole head.
+
+        It goes in in two pieces: were the end of the head anywhere but at its last byte, this
+        parser and the connection would take different bytes for the next request.
+
+        Args:
+            head: ends with an empty line.
+
+        Raises:
+            RequestError: 4xx or 505: why it is not taken.
+        """
+        self._guarded(lambda: self._parser.feed_data(head[:-1]), "not an HTTP request")
+        if not self._is_head_complete:
+            self._guarded(lambda: self._parser.feed_data(head[-1:]), "not an HTTP request")
+            is_agreed = self._is_head_complete
+        else:
+            is_agreed = False
+        if not is_agreed:
+            raise RequestError(400, "not an HTTP request: line ends are not CR LF")
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise RequestError(505, f"HTTP/{version} is not spoken here")
+        try:
+            url = httptools.parse_url(self._url)
+            self.path = unquote((url.path or b"/").decode("ascii"), errors="strict")
+            self.query = (url.query or b"").decode("ascii")
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"not a URL: {error}") from error
+        self.method = self._parser.get_method().decode("ascii")
+        self.is_keep_alive = bool(self._parser.should_keep_alive())
+        self._read_framing()
+
+    def read_chunks(self, data: memoryview) -> bool:
+        """Take in more of a chunked body; true when it is complete.
+
+        Raises:
+            RequestError: 400: broken; 413: too large; 503: no memory for it now.
+        """
+        try:
+            self._guarded(lambda: self._parser.feed_data(data), "the chunked body is broken")
+        except RequestError:
+            if not self._is_complete:  # what follows the message is nobody's concern
+                raise
+        return self._is_complete
+
+    def take_chunks(self) -> bytes:
+        """The body; its memory counts no more."""
+        body = bytes(self._chunks)
+        self.release()
+        return body
+
+    def release(self) -> None:
+        """Let the chunks go."""
+        self._pool.unreserve(len(self._chunks))
+        self._chunks = bytearray()
+
+    # -- called by httptools
+
+    def on_url(self, url: bytes) -> None:
+        """Part of the URL."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header line."""
+        self._num_headers += 1
+        name = name.lower()
+        if self._num_headers > MAX_HEADERS:
+            raise RequestError(431, f"more than {MAX_HEADERS} header lines")
+        if name in self.headers and name in _ONCE:
+            raise RequestError(400, f"header {name.decode('latin-1')} is sent twice")
+        self.headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        """The head ends here."""
+        self._is_head_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a chunked body."""
+        if len(self._chunks) + len(body) > self.body_limit_bytes:
+            raise RequestError(413, f"the body has more than {self.body_limit_bytes:,} bytes")
+        if not self._pool.reserve(len(body)):
+            raise self._pool.refusal(len(body))
+        self._chunks += body
+
+    def on_message_complete(self) -> None:
+        """The message ends here."""
+        self._is_complete = True
+
+    def _guarded(self, feed: Callable[[], None], what: str) -> None:
+        try:
+            feed()
+        except httptools.HttpParserUpgrade:
+            raise RequestError(400, "this server does not change protocols") from None
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, RequestError):
+                raise error.__context__ from None
+            raise
+        except httptools.HttpParserError as error:
+            raise RequestError(400, f"{what}: {error}") from error
+
+    def _read_framing(self) -> None:
+        coding = self.headers.get(b"transfer-encoding")
+        length = self.headers.get(b"content-length")
+        if coding is not None:
+            if length is not None or coding.strip().lower() != b"chunked":
+                raise RequestError(400, "Transfer-Encoding must be chunked, alone")
+            self.content_length = None
+        elif length is not None:
+            if not length.isdigit() or len(length) > MAX_BODY_DIGITS:
+                raise RequestError(400, "Content-Length is no reasonable number")
+            self.content_length = int(length)
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise RequestError(415, "compressed requests are not taken; send them as they are")
