@@ -25,6 +25,7 @@ from builder_host.kernels.cuda_recurrent.tiling import (
     Tiling,
     packed_recurrent,
     plan_tiling,
+    splits,
     step_clocks,
 )
 from builder_host.kernels.family import (
@@ -49,6 +50,9 @@ _TYPES = {DataType.FLOAT32: "float", DataType.FLOAT16: "half"}
 _DTYPES = frozenset(_TYPES)
 
 _CLUSTERS = (16, 8, 4, 2, 1)
+_HAS_LARGE_CLUSTERS = ("90", "100", "103")  # 16 blocks; 8 is what every GPU with clusters runs
+_MAX_OF_CLUSTER = 6  # tactics of one cluster size
+_MAX_TACTICS = 12
 _WARPS = (16, 8, 4)
 _MAX_ROWS = 8  # batch items of one cluster: columns of one mma
 _MAX_CODE_PIECES = 512  # of one warp; its products are unrolled
@@ -90,7 +94,12 @@ class CudaRecurrentFamily:
             (_step_form_us(cell, target), len(ranked), Tactic(self.name, (("form", "step"),)))
         )
         ranked.sort(key=lambda item: item[:2])
-        kept = [tactic for _, _, tactic in ranked[:10]]
+        kept: list[Tactic] = []
+        for _, _, tactic in ranked:
+            size = tactic.values.get("cluster")
+            alike = sum(other.values.get("cluster") == size for other in kept)
+            if alike < _MAX_OF_CLUSTER and len(kept) < _MAX_TACTICS - 1:
+                kept.append(tactic)
         step = Tactic(self.name, (("form", "step"),))
         return kept if step in kept else [*kept, step]
 
@@ -155,12 +164,25 @@ def _persistent(
     uses_mma = is_half and target.has_mma_f16
     found = []
     # What blocks send each other came with the toolkit that brought TMA.
-    clusters = _CLUSTERS if target.has_tma else (1,)
-    for cluster, warps, rows in itertools.product(clusters, _WARPS, _row_choices(cell.batch)):
+    largest = 16 if target.architecture.name in _HAS_LARGE_CLUSTERS else 8
+    clusters = [c for c in _CLUSTERS if c <= (largest if target.has_tma else 1)]
+    shapes = [
+        (cluster, warps, split, rows)
+        for cluster, warps in itertools.product(clusters, _WARPS)
+        for split in splits(cell, cluster=cluster, warps=warps, uses_mma=uses_mma)
+        for rows in _row_choices(cell.batch)
+    ]
+    for cluster, warps, split, rows in shapes:
         if cluster > target.num_sms or (cluster > 1 and cell.hidden < 8 * cluster):
             continue
         tiling = plan_tiling(
-            cell, target, cluster=cluster, warps=warps, uses_mma=uses_mma, rows=rows
+            cell,
+            target,
+            cluster=cluster,
+            warps=warps,
+            warps_k=split,
+            uses_mma=uses_mma,
+            rows=rows,
         )
         if tiling is None or _code_pieces(tiling) > _MAX_CODE_PIECES:
             continue
@@ -171,6 +193,7 @@ def _persistent(
             ("cluster", cluster),
             ("mma", int(uses_mma)),
             ("rows", rows),
+            ("split", split),
             ("warps", warps),
         )
         found.append((LAUNCH_US + waves * clocks / clock_hz(target) * 1e6, params))
@@ -206,6 +229,7 @@ def _tiling(cell: Cell, tactic: Tactic, target: CudaTarget) -> Tiling:
         target,
         cluster=int(values["cluster"]),
         warps=int(values["warps"]),
+        warps_k=int(values["split"]),
         uses_mma=bool(values["mma"]),
         rows=int(values["rows"]),
     )

@@ -69,16 +69,23 @@ class Tiling:
     @property
     def tile_rows(self) -> int:
         """Rows of R in one tile."""
-        return 16 if self.uses_mma else WARP_THREADS
+        return _tile(self.element_bytes, uses_mma=self.uses_mma)[0]
 
     @property
     def block_k(self) -> int:
         """Elements of k in one block."""
-        return 32 if self.uses_mma else 16 // self.element_bytes
+        return _tile(self.element_bytes, uses_mma=self.uses_mma)[1]
 
 
 def plan_tiling(
-    cell: Cell, target: CudaTarget, *, cluster: int, warps: int, uses_mma: bool, rows: int
+    cell: Cell,
+    target: CudaTarget,
+    *,
+    cluster: int,
+    warps: int,
+    warps_k: int,
+    uses_mma: bool,
+    rows: int,
 ) -> Tiling | None:
     """Share R between `cluster` blocks of `warps` warps; None where the state does not fit.
 
@@ -87,25 +94,14 @@ def plan_tiling(
         target: GPU.
         cluster: blocks that work together.
         warps: of a block; a power of two.
+        warps_k: of these, how many share rows; divides `warps`.
         uses_mma: tensor cores; R is float16 then.
         rows: batch items of a cluster.
     """
     element = cell.layouts["recurrent"].dtype.size_bytes
-    tile_rows = 16 if uses_mma else WARP_THREADS
-    block_k = 32 if uses_mma else 16 // element
+    tile_rows, block_k = _tile(element, uses_mma=uses_mma)
     state_bytes = 2 if uses_mma else 4
-    together = (4 if cluster == 1 else 16) // state_bytes  # units that are stored at once
-    units = -(-cell.hidden // (cluster * together)) * together
-    warps_k, _ = min(
-        (
-            (wk, (_tiles_m(cell, units, tile_rows, warps // wk), wk))
-            for wk in (2**i for i in range(warps.bit_length()))
-        ),
-        key=lambda item: (
-            sum(item[1][0]) * -(-cluster * units // (block_k * item[0])),
-            item[0],
-        ),
-    )
+    units = units_of_block(cell, cluster, uses_mma=uses_mma)
     padded_k = -(-cluster * units // (block_k * warps_k)) * block_k * warps_k
     per_tile = padded_k // block_k // warps_k * (2 if uses_mma else 1)
     tiles_m = _tiles_m(cell, units, tile_rows, warps // warps_k)
@@ -157,6 +153,8 @@ def step_clocks(tiling: Tiling, num_phases: int) -> float:
             per_piece = 16 / tiling.element_bytes / 4 * tiling.rows
             clocks += pieces * per_piece * (1.0 if tiling.element_bytes == 4 else 2.0)
         clocks += phase.shared * tiling.warps * 4 + phase.streamed * tiling.warps * 13
+        reads = tiling.warps // tiling.warps_k * tiling.padded_k // tiling.block_k
+        clocks += reads * (2.0 if tiling.uses_mma else 1.0 * tiling.rows) + 10.0 * tiling.warps_k
     exchange = 150.0
     if tiling.cluster > 1:  # each send of 16 bytes is counted by its receiver
         state_bytes = 2 if tiling.uses_mma else 4
@@ -207,6 +205,32 @@ def _pieces(rows: Array, tiling: Tiling, phase: Phase, warps_m: int) -> Array:
     shape = (warps_m, phase.tiles_m, 2, 8, blocks, tiling.warps_k, 4, 2, 2, 2)
     order = (0, 5, 1, 4, 7, 3, 6, 8, 2, 9)  # warps, tile, block, piece j, g, t, p, row half, k
     return rows.reshape(shape).transpose(order).ravel()
+
+
+def splits(cell: Cell, *, cluster: int, warps: int, uses_mma: bool) -> list[int]:
+    """Values of `warps_k` that give no warp more pieces than the best one does; large ones first.
+
+    Fewer warps along the rows read the state less often.
+    """
+    tile_rows, block_k = _tile(cell.layouts["recurrent"].dtype.size_bytes, uses_mma=uses_mma)
+    units = units_of_block(cell, cluster, uses_mma=uses_mma)
+    pieces = {}
+    for warps_k in (2**i for i in range(warps.bit_length())):
+        tiles = sum(_tiles_m(cell, units, tile_rows, warps // warps_k))
+        pieces[warps_k] = tiles * -(-cluster * units // (block_k * warps_k))
+    least = min(pieces.values())
+    return [warps_k for warps_k in reversed(pieces) if pieces[warps_k] == least]
+
+
+def units_of_block(cell: Cell, cluster: int, *, uses_mma: bool) -> int:
+    """Hidden units of a block, padded to what is stored at once."""
+    together = (4 if cluster == 1 else 16) // (2 if uses_mma else 4)
+    return -(-cell.hidden // (cluster * together)) * together
+
+
+def _tile(element_bytes: int, *, uses_mma: bool) -> tuple[int, int]:
+    """Rows of R in a tile, and elements of k in a block."""
+    return (16, 32) if uses_mma else (WARP_THREADS, 16 // element_bytes)
 
 
 def _tiles_m(cell: Cell, units: int, tile_rows: int, warps_m: int) -> tuple[int, ...]:

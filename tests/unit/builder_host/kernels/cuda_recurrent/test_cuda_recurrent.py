@@ -46,9 +46,9 @@ def limit(problem) -> float:
     return steps * (one_step + 2.0**-12 * np.sqrt(hidden)) + 2.0**-11 * (1 + steps)
 
 
-def persistent(cluster, warps, rows, *, mma):
-    values = (("cluster", cluster), ("mma", mma), ("rows", rows), ("warps", warps))
-    return Tactic("cuda_recurrent", (("form", "persistent"), *values))
+def persistent(cluster, warps, rows, *, mma, split=2):
+    values = {"cluster": cluster, "mma": mma, "rows": rows, "split": split, "warps": warps}
+    return Tactic("cuda_recurrent", (("form", "persistent"), *values.items()))
 
 
 def check(problem, inputs, target, tactic):
@@ -93,6 +93,12 @@ def test_one_kernel_per_step(params, dtype):
     check(problem, inputs, target, tactics[0])
 
 
+@pytest.mark.parametrize("split", [1, 4])
+def test_warps_share_rows_or_not(split):
+    problem, inputs = recurrent_problem(RecurrentParams("lstm", 48), 2, 1, dtype=HALF)
+    check(problem, inputs, make_target("90"), persistent(2, 4, 1, mma=1, split=split))
+
+
 def test_sixteen_blocks_as_on_an_h200():
     problem, inputs = recurrent_problem(RecurrentParams("lstm", 128), 2, 1, dtype=HALF)
     check(problem, inputs, make_target("90"), persistent(16, 4, 1, mma=1))
@@ -106,14 +112,14 @@ def test_pieces_beyond_registers_lie_in_shared_memory_and_the_rest_streams(mma):
     target = make_target("75" if mma else "53")
     cell = cell_of(problem, frozenset({HALF, FLOAT}))
     assert cell is not None
-    tiling = plan_tiling(cell, target, cluster=1, warps=4, uses_mma=bool(mma), rows=1)
+    tiling = plan_tiling(cell, target, cluster=1, warps=4, warps_k=1, uses_mma=bool(mma), rows=1)
     assert tiling is not None
     (phase,) = tiling.phases
     assert phase.held > 0
     assert phase.shared > 0
     assert phase.streamed > 0
     assert tiling.shared_bytes <= target.shared_per_block_bytes
-    check(problem, inputs, target, persistent(1, 4, 1, mma=mma))
+    check(problem, inputs, target, persistent(1, 4, 1, mma=mma, split=1))
 
 
 def test_tactics_fit_the_gpu_and_end_with_the_form_for_all():
@@ -121,6 +127,10 @@ def test_tactics_fit_the_gpu_and_end_with_the_form_for_all():
     hopper = FAMILY.tactics(problem, make_target("90", 132))
     assert hopper[0].values["cluster"] == 16
     assert "step" in {t.values["form"] for t in hopper}
+    assert len(set(hopper)) == len(hopper) <= 12
+    assert len({t.values.get("cluster") for t in hopper}) >= 3  # should 16 blocks not fit
+    small_blackwell = FAMILY.tactics(problem, make_target("120", 48))
+    assert max(t.values.get("cluster", 1) for t in small_blackwell) <= 8
     orin = FAMILY.tactics(problem, make_target("87", 16))
     assert {t.values.get("cluster", 1) for t in orin} == {1}
     assert FAMILY.estimate_us(problem, make_target("90", 132)) < 300
