@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import builder_host.codegen as codegen
 from builder_host.kernels.family import Launch, Problem, Program, Tactic
 from builder_host.layouts import Layout
 from builder_host.target import CpuTarget
+from support.aarch64_emulator import emulator, run_emulated
 
 Array = np.ndarray[Any, Any]
 
@@ -49,7 +51,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def runs_here(isa: str) -> bool:
-    """Whether this machine can execute code for an instruction set."""
+    """Whether this machine, or its emulator of aarch64, can execute code for an instruction set."""
+    if isa == "neon" and emulator() is not None:
+        return True
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except FileNotFoundError:
@@ -135,7 +139,10 @@ class Kernel:
         self.program: Program = family.generate(problem, tactic, target)
         again: Program = family.generate(problem, tactic, target)
         assert again == self.program
-        self.library = ctypes.CDLL(str(compile_source(self.program.source, target)))
+        self.is_emulated = target.isa == "neon" and platform.machine() != "aarch64"
+        self.features = target.features
+        if not self.is_emulated:
+            self.library = ctypes.CDLL(str(compile_source(self.program.source, target)))
         constants = [
             values if constant else None
             for values, constant in zip(inputs, problem.is_constant, strict=True)
@@ -167,18 +174,37 @@ class Kernel:
         function(self.arguments, begin, end, scratch.ctypes.data)
         assert (scratch[count:] == _SENTINEL).all(), "the kernel wrote past its scratch"
 
+    def _emulate(self, spans: Sequence[tuple[Launch, int, int]]) -> None:
+        """Run ranges of units under the emulator."""
+        arrays = [*self.buffers, *self.outputs]
+        if self.program.workspace_bytes:
+            arrays.append(self.workspace)
+        found = run_emulated(
+            self.program.source,
+            arrays,
+            [(launch.symbol, begin, end) for launch, begin, end in spans],
+            {x.symbol: x.scratch_bytes_per_worker for x in self.program.launches},
+            features=self.features,
+        )
+        for array, content in zip(arrays, found, strict=True):
+            array[:] = content
+
     def run(self) -> list[Array]:
         """All outputs as logical arrays, after the checks named in the module's docstring."""
         results = []
         for split in (False, True):
             for output in self.outputs:
                 output[:] = _SENTINEL
-            for launch in self.program.launches:
-                if split:
-                    for unit in reversed(range(launch.num_units)):
-                        self.call(launch, unit, unit + 1)
-                else:
-                    self.call(launch, 0, launch.num_units)
+            spans = [
+                (launch, begin, end)
+                for launch in self.program.launches
+                for begin, end in _spans(launch.num_units, is_split=split)
+            ]
+            if self.is_emulated:
+                self._emulate(spans)
+            else:
+                for launch, begin, end in spans:
+                    self.call(launch, begin, end)
             pairs = list(zip(self.outputs, self.problem.outputs, strict=True))
             for output, layout in pairs:
                 owned = np.zeros(output.shape, bool)
@@ -188,6 +214,10 @@ class Kernel:
         for one, other in zip(*results, strict=True):
             assert one.tobytes() == other.tobytes(), "the result depends on the split of units"
         return results[0]
+
+
+def _spans(num_units: int, *, is_split: bool) -> list[tuple[int, int]]:
+    return [(u, u + 1) for u in reversed(range(num_units))] if is_split else [(0, num_units)]
 
 
 def run(

@@ -16,7 +16,10 @@ from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
 
 EPS = float(np.finfo(np.float32).eps)
-TARGETS = [pytest.param(t, id=t.isa) for t in (AVX512, AVX2)]
+TARGETS = [
+    *(pytest.param(t, id=t.isa) for t in (AVX512, AVX2)),
+    pytest.param(NEON, id="neon", marks=pytest.mark.slow),
+]
 
 # mode, channels, outputs, input, kernel, strides, begin, end, dilations, extra, groups
 CASES = {

@@ -16,7 +16,10 @@ from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import TensorFormat
 
 EPS = float(np.finfo(np.float32).eps)
-TARGETS = [AVX512, AVX2]
+TARGETS = [
+    *(pytest.param(t, id=t.isa) for t in (AVX512, AVX2)),
+    pytest.param(NEON, id="neon", marks=pytest.mark.slow),
+]
 
 # channels, input, window, strides, pads begin, pads end, dilations, rounding
 CASES = {
@@ -64,7 +67,7 @@ def tolerance(params: PoolingParams, values: np.ndarray) -> float:
     return (params.window[0] * params.window[1] + 2) * EPS * float(np.abs(values).max())
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.isa)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mode", ["max", "average", "average_pad"])
 @pytest.mark.parametrize("name", CASES)
 def test_matches_the_reference(name, mode, target):

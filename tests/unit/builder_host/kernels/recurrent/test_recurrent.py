@@ -14,7 +14,10 @@ from builder_host.network.layers.recurrent import RecurrentParams
 from planformat.datatypes import DataType
 
 EPS = float(np.finfo(np.float32).eps)
-TARGETS = [pytest.param(t, id=t.isa) for t in (AVX512, AVX2)]
+TARGETS = [
+    *(pytest.param(t, id=t.isa) for t in (AVX512, AVX2)),
+    pytest.param(NEON, id="neon", marks=pytest.mark.slow),
+]
 CELLS = [
     RecurrentParams("lstm", 37),
     RecurrentParams("lstm", 16, "bidirectional", has_hidden=True, has_cell=True),

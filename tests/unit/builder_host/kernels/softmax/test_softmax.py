@@ -16,7 +16,10 @@ from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType, TensorFormat
 
 EPS = float(np.finfo(np.float32).eps)
-TARGETS = [pytest.param(t, id=t.isa) for t in (AVX512, AVX2)]
+TARGETS = [
+    *(pytest.param(t, id=t.isa) for t in (AVX512, AVX2)),
+    pytest.param(NEON, id="neon", marks=pytest.mark.slow),
+]
 
 
 def linear_problem(shape, axis, log, **more):
