@@ -13,6 +13,7 @@ import numpy as np
 from builder_host.errors import NetworkError
 from builder_host.network.layers.cast import CastParams
 from builder_host.network.network import Layer, Network, Tensor
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType
 
@@ -45,6 +46,7 @@ def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
     for tensor in list(network.inputs):
         if tensor.dtype is _WIDE:
             readers = [y for y in network.layers if tensor in y.inputs and y not in wide]
+            readers = [y for y in readers if not _quantises(y)]
             changed += _cast_before(network, tensor, _NARROW, readers)
     computed = [t for y in layers for t in y.outputs if t.dtype is _WIDE and y not in keeps]
     for tensor in computed:
@@ -60,6 +62,11 @@ def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
         if tensor in computed:
             _cast_output(network, number, tensor)
     return changed + len(computed)
+
+
+def _quantises(layer: Layer) -> bool:
+    """Whether a layer turns real numbers into 8-bit ones, from floats of any width."""
+    return layer.kind == "pointwise" and layer.output.dtype in EIGHT_BITS
 
 
 def _needs_float32(layer: Layer) -> bool:

@@ -128,3 +128,15 @@ def test_layer_rules(chain):
     ):
         with pytest.raises(BuilderError, match=message):
             apply(chain, "fp16", None, layers=text)
+
+
+def test_a_quantised_network_reads_its_input_without_a_detour(chain):
+    ranges = {name: 4.0 for t in chain.tensors() for name in chain.names_of(t)}
+    applied = apply_precision(chain, "int8", device_kind="cuda", ranges=ranges)
+    assert (applied.num_int8_layers, applied.storage) == (3, "int8")
+    first = chain.layers[0]
+    assert (first.kind, first.inputs[0], first.output.dtype) == (
+        "pointwise", chain.inputs[0], DataType.INT8,
+    )  # fmt: skip
+    stored = {t.dtype for y in chain.layers for t in y.outputs}
+    assert stored == {DataType.INT8, F16, F32}  # signed on GPUs; the output is cast

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import cuda_kernels, typed_kernels
 from support.cpu_kernels import AVX512, runs_here
-from support.typed_kernels import NUMPY_TYPES, layout, problem, run
+from support.typed_kernels import NUMPY_TYPES, layout, problem
 
 from builder_host.expressions import Binary, Const, Input, Unary, clip, relu
+from builder_host.kernels.cuda_loop_nest.family import FAMILY as CUDA_FAMILY
 from builder_host.kernels.loop_nest.family import FAMILY
 from builder_host.network.layers import definition
 from builder_host.network.layers.convolution import ConvolutionParams
@@ -24,7 +26,21 @@ I8, U8, F32 = DataType.INT8, DataType.UINT8, DataType.FLOAT32
 LINEAR, NHWC, B16 = TensorFormat.LINEAR, TensorFormat.NHWC, TensorFormat.NCHW16C
 CONV = ConvolutionParams((2, 1), (1, 1), (0, 2), (1, 1), 2)
 
-pytestmark = pytest.mark.skipif(not runs_here("avx512"), reason="this machine has no AVX-512")
+
+@pytest.fixture(params=["cpu", "cuda"])
+def run(request):
+    """Runs a problem on this CPU, or on emulated GPU threads, where no blocked format is known."""
+    if request.param == "cuda":
+
+        def on_gpu(item, inputs):
+            if any(layout.format.channel_block > 1 for layout in item.inputs):
+                pytest.skip("CUDA tensors are LINEAR or NHWC")
+            return cuda_kernels.run(CUDA_FAMILY, item, cuda_kernels.make_target("87", 2), inputs)
+
+        return on_gpu
+    if not runs_here("avx512"):
+        pytest.skip("this machine has no AVX-512")
+    return lambda item, inputs: typed_kernels.run(FAMILY, item, AVX512, inputs)
 
 
 def integers(dtype: DataType, *shape: int, seed: int = 0) -> Any:
@@ -38,7 +54,7 @@ def integers(dtype: DataType, *shape: int, seed: int = 0) -> Any:
 
 @pytest.mark.parametrize("x_type", [I8, U8])
 @pytest.mark.parametrize("fmt", [LINEAR, NHWC, B16])
-def test_convolution_sums_are_exact(x_type: DataType, fmt: TensorFormat) -> None:
+def test_convolution_sums_are_exact(run, x_type: DataType, fmt: TensorFormat) -> None:
     x, w = integers(x_type, 2, 6, 9, 8), integers(I8, 10, 3, 3, 3, seed=1)
     (expected,) = definition("convolution").reference(CONV, [x.astype(np.int64), w])
     item = problem(
@@ -48,13 +64,13 @@ def test_convolution_sums_are_exact(x_type: DataType, fmt: TensorFormat) -> None
         [layout(expected.shape, fmt, F32)],
         constant=(1,),
     )
-    (actual,) = run(FAMILY, item, AVX512, [x, w])
+    (actual,) = run(item, [x, w])
     np.testing.assert_array_equal(actual.astype(np.int64), expected.astype(np.int64))
 
 
 @pytest.mark.parametrize(("y_type", "low", "high"), [(I8, -127.0, 127.0), (U8, 0.0, 255.0)])
 def test_requantised_convolution_with_residual_repeats_float32(
-    y_type: DataType, low: float, high: float
+    run, y_type: DataType, low: float, high: float
 ) -> None:
     x, w = integers(I8, 1, 6, 9, 8), integers(I8, 10, 3, 3, 3, seed=1)
     (sums,) = definition("convolution").reference(CONV, [x.astype(np.int64), w])
@@ -78,7 +94,7 @@ def test_requantised_convolution_with_residual_repeats_float32(
         constant=(1, 2, 3),
         epilogue=Epilogue(expr, 3),
     )
-    (actual,) = run(FAMILY, item, AVX512, [x, w, scales, bias, residual])
+    (actual,) = run(item, [x, w, scales, bias, residual])
     real = (
         sums.astype(np.float32) * scales + bias + residual.astype(np.float32) * np.float32(0.03125)
     )
@@ -86,7 +102,7 @@ def test_requantised_convolution_with_residual_repeats_float32(
     np.testing.assert_array_equal(actual, wanted.astype(NUMPY_TYPES[y_type]))
 
 
-def test_products_are_exact() -> None:
+def test_products_are_exact(run) -> None:
     x, w = integers(U8, 3, 4, 50), integers(I8, 7, 200, seed=1)
     wanted = x.reshape(3, 200).astype(np.int64) @ w.astype(np.int64).T
     item = problem(
@@ -96,7 +112,7 @@ def test_products_are_exact() -> None:
         [layout((3, 7))],
         constant=(1,),
     )
-    (actual,) = run(FAMILY, item, AVX512, [x, w])
+    (actual,) = run(item, [x, w])
     np.testing.assert_array_equal(actual.astype(np.int64), wanted)
     a, b = integers(I8, 2, 5, 65), integers(I8, 2, 65, 33, seed=1)
     item = problem(
@@ -105,13 +121,15 @@ def test_products_are_exact() -> None:
         [layout(a.shape, dtype=I8), layout(b.shape, dtype=I8)],
         [layout((2, 5, 33))],
     )
-    (actual,) = run(FAMILY, item, AVX512, [a, b])
+    (actual,) = run(item, [a, b])
     np.testing.assert_array_equal(actual.astype(np.int64), a.astype(np.int64) @ b.astype(np.int64))
 
 
 @pytest.mark.parametrize("dtype", [I8, U8])
 @pytest.mark.parametrize("fmt", [LINEAR, NHWC, B16])
-def test_pooling_keeps_integers_and_averages_exact_sums(dtype: DataType, fmt: TensorFormat) -> None:
+def test_pooling_keeps_integers_and_averages_exact_sums(
+    run, dtype: DataType, fmt: TensorFormat
+) -> None:
     x = integers(dtype, 1, 5, 7, 7)
     for mode, stored in (("max", dtype), ("average", F32)):
         params = PoolingParams(mode, (3, 3), (2, 2), (1, 1), (1, 1), (4, 4), (1, 1), False)  # type: ignore[arg-type]
@@ -119,11 +137,11 @@ def test_pooling_keeps_integers_and_averages_exact_sums(dtype: DataType, fmt: Te
         item = problem(
             "pooling", params, [layout(x.shape, fmt, dtype)], [layout(wanted.shape, fmt, stored)]
         )
-        (actual,) = run(FAMILY, item, AVX512, [x])
+        (actual,) = run(item, [x])
         np.testing.assert_array_equal(actual, wanted.astype(NUMPY_TYPES[stored]))
 
 
-def test_pointwise_reads_integers_as_numbers() -> None:
+def test_pointwise_reads_integers_as_numbers(run) -> None:
     a, b = integers(I8, 3, 40), integers(U8, 3, 40, seed=1)
     total = Binary("add", Binary("mul", Input(0), Const(0.5)), Binary("mul", Input(1), Const(0.25)))
     real = a.astype(np.float32) * np.float32(0.5) + b.astype(np.float32) * np.float32(0.25)
@@ -138,5 +156,5 @@ def test_pointwise_reads_integers_as_numbers() -> None:
             [layout(a.shape, dtype=I8), layout(b.shape, dtype=U8)],
             [layout(a.shape, dtype=stored)],
         )
-        (actual,) = run(FAMILY, item, AVX512, [a, b])
+        (actual,) = run(item, [a, b])
         np.testing.assert_array_equal(actual, wanted)
