@@ -198,10 +198,10 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def daemon(plan: Path, *arguments: str) -> Iterator[tuple[int, tuple[str, int], dict[str, Any]]]:
+def daemon(plan: Path, allow: str) -> Iterator[tuple[int, tuple[str, int], dict[str, Any]]]:
     """A daemon: process id, address, what it printed."""
     command = [sys.executable, "-m", "runtime_edge.cli", "serve", "--json"]
-    command += ["--http", "127.0.0.1:0", "--plan", f"m={plan}", *arguments]
+    command += ["--http", "127.0.0.1:0", "--plan", f"m={plan}", "--allow", allow]
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stdout is not None
@@ -241,6 +241,10 @@ def peer(model: Path) -> Iterator[tuple[str, int]]:
         process.wait(30)
 
 
+def allowed(text: str) -> list[str]:
+    return [field for field in text.split(",") if field]
+
+
 def resident_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -257,17 +261,17 @@ def get_json(address: tuple[str, int], path: str) -> Any:
     return json.loads(data.partition(b"\r\n\r\n")[2])
 
 
-def measure_overhead(plan: Path, model: Path, rounds: int) -> dict[str, Any]:
+def measure_overhead(plan: Path, model: Path, rounds: int, allow: str) -> dict[str, Any]:
     """One request at a time, in turn: in process, daemon, peer."""
     import runtime_edge as rt
 
-    engine = rt.load(plan)
+    engine = rt.load(plan, allow=allowed(allow))
     name = engine.bindings[0].name
     shape = engine.binding_shape(name)
     x = np.random.default_rng(1).random(shape, np.float32)
     with (
         engine.create_context() as context,
-        daemon(plan) as (_, address, _),
+        daemon(plan, allow) as (_, address, _),
         peer(model) as other,
     ):
         served = Connection(address, infer_request(name, x))
@@ -305,16 +309,16 @@ def measure_overhead(plan: Path, model: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def measure_load(plan: Path, duration_s: float) -> dict[str, Any]:
+def measure_load(plan: Path, duration_s: float, allow: str) -> dict[str, Any]:
     """Capacity, 80 % of it, three times it; memory before and after."""
     import runtime_edge as rt
 
-    with rt.load(plan) as engine:
+    with rt.load(plan, allow=allowed(allow)) as engine:
         name = engine.bindings[0].name
         x = np.random.default_rng(1).random(engine.binding_shape(name), np.float32)
         taken = len(plan.read_bytes()) + engine.context_bytes()
     request = infer_request(name, x)
-    with daemon(plan) as (pid, address, info):
+    with daemon(plan, allow) as (pid, address, info):
         memory = {"ready": resident_bytes(pid)}
         capacity = in_process(closed_loop, address, request, duration_s)
         memory["after_capacity"] = resident_bytes(pid)
@@ -339,17 +343,17 @@ def measure_load(plan: Path, duration_s: float) -> dict[str, Any]:
     }
 
 
-def measure_reloads(plan: Path, num: int) -> dict[str, Any]:
+def measure_reloads(plan: Path, num: int, allow: str) -> dict[str, Any]:
     """Reload again and again while clients keep asking."""
     import runtime_edge as rt
 
-    with rt.load(plan) as engine:
+    with rt.load(plan, allow=allowed(allow)) as engine:
         name = engine.bindings[0].name
         x = np.random.default_rng(1).random(engine.binding_shape(name), np.float32)
     request = infer_request(name, x)
     statuses: Counter[int] = Counter()
     stop = threading.Event()
-    with daemon(plan) as (pid, address, _):
+    with daemon(plan, allow) as (pid, address, _):
 
         def user() -> None:
             connection = Connection(address, request)
@@ -392,6 +396,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--plan", type=Path, help="of the model, instead of building one")
+    parser.add_argument(
+        "--allow", default="", help="fingerprint fields in which the plan may differ"
+    )
     parser.add_argument("--duration", type=float, default=10.0, help="seconds of each load")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--reloads", type=int, default=200)
@@ -407,9 +414,9 @@ def main() -> None:
             bh.build(network, bh.BuilderConfig(target="host-cpu", num_threads=1)).save(plan)
         result = {
             "load_average": os.getloadavg(),
-            "overhead": measure_overhead(plan, args.model, args.rounds),
-            "load": measure_load(plan, args.duration),
-            "reloads": measure_reloads(plan, args.reloads),
+            "overhead": measure_overhead(plan, args.model, args.rounds, args.allow),
+            "load": measure_load(plan, args.duration, args.allow),
+            "reloads": measure_reloads(plan, args.reloads, args.allow),
         }
     print(json.dumps(result, indent=1))
     if args.json:

@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="of --plan plans on the CPU")
     parser.add_argument("--device", metavar="D", help="of --plan plans: cpu, cuda, cuda:1 ...")
     parser.add_argument(
+        "--allow", metavar="FIELDS", default="", help="of --plan plans: fields that may differ"
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="only report the device memory that the plans will take; status 1 if it does not fit",
@@ -89,7 +92,10 @@ def _config(args: argparse.Namespace) -> ServeConfig:
         name, separator, path = text.partition("=")
         if not separator or not name or not path:
             raise CommandError(f"--plan {text}: expected NAME=PATH")
-        plans.append(PlanConfig(name, path, device=args.device or "", threads=args.threads or 0))
+        allow = tuple(field for field in args.allow.split(",") if field)
+        plans.append(
+            PlanConfig(name, path, device=args.device or "", threads=args.threads or 0, allow=allow)
+        )
     given: dict[str, Any] = {
         name: getattr(args, name)
         for name in ("unix", "metrics", "grpc", "token_file")
