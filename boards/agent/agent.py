@@ -125,7 +125,7 @@ class Request:
 
         def ended(end: Any) -> None:
             self.agent.forget_child(self.host, self.number)
-            on_end(end)
+            self.agent.attempt(self, lambda: on_end(end))
 
         child = Child(
             task,
@@ -250,7 +250,7 @@ class Agent:
 
         def ended(future: Future[_T]) -> None:
             def take() -> None:
-                self._attempt(request, lambda: finish(future.result()))
+                self.attempt(request, lambda: finish(future.result()))
 
             self._aside.append(take)
             with contextlib.suppress(BlockingIOError):
@@ -376,9 +376,9 @@ class Agent:
         if handler is None:
             request.fail(f"unknown command '{op[:40]}'; this is {self.config.software}", "unknown")
             return
-        self._attempt(request, lambda: handler(request))
+        self.attempt(request, lambda: handler(request))
 
-    def _attempt(self, request: Request, action: Callable[[], None]) -> None:
+    def attempt(self, request: Request, action: Callable[[], None]) -> None:
         """Do something for a request; what goes wrong becomes its answer."""
         op = request.fields["op"]
         try:

@@ -301,6 +301,24 @@ def test_a_candidate_that_allocates_without_end_is_stopped(agent, tmp_path, devi
     assert agent.process.poll() is None
 
 
+def test_measuring_can_be_cancelled(agent, client, tmp_path):
+    boards = RemoteBoards([agent.address], BoardOptions(), lambda *_: None, device="cpu")
+    boards.prepare(flush_bytes=0, support=tiny_plans.code())
+    data, edges = boards.bundle(candidates(tmp_path, ["loops", "good"]), 1)
+    boards.close()
+    with BoardLink(agent.address) as link:
+        sha256 = send_to_cache(link, data, edges).sha256
+    running = client.start("measure", {"sha256": sha256, "device": "cpu", "candidate_s": 600})
+    with pytest.raises(CommandFailedError) as caught:
+        client.call("measure", {"sha256": sha256, "device": "cpu"})
+    assert caught.value.code == "busy"
+    assert client.call("cancel", {"call": 1}).fields["cancelled"]
+    with pytest.raises(CommandFailedError) as caught:
+        running.result(30)
+    assert caught.value.code == "cancelled"
+    client.call("ping")
+
+
 def test_an_idle_agent_sleeps(agent, client):
     client.call("ping")
     before, start = cpu_seconds(agent.process.pid), time.monotonic()
