@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from builder_host.importers.uff.problem import NodeProblem
 Array = npt.NDArray[Any]
 
 COPIES = ("CheckNumerics", "Identity", "PlaceholderWithDefault", "PreventGradient", "StopGradient")
-MAX_FOLDED_ELEMS = 1 << 24
+MAX_FOLDED_ELEMS = 1 << 22  # of one computed value: shapes, permutations, initial states
+MAX_MADE_ELEMS = 1 << 26
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "Add": np.add,
     "AddV2": np.add,
@@ -31,29 +33,44 @@ def input_names(message: Any) -> list[str]:
     return [name.removesuffix(":0") for name in message.input if not name.startswith("^")]
 
 
-def known_values(messages: Sequence[Any]) -> dict[str, Array]:
-    """Values by node name, as far as constants decide them; a loop's nodes are left out."""
+@dataclass(frozen=True, slots=True)
+class KnownValues:
+    """Values by node name, and why other Const nodes have none."""
+
+    values: Mapping[str, Array]
+    refused: Mapping[str, str]
+
+
+def known_values(messages: Sequence[Any]) -> KnownValues:
+    """What constants decide, in a bounded amount of memory; the nodes of loops are left out."""
     found: dict[str, Array] = {}
+    refused: dict[str, str] = {}
     readers: dict[str, list[Any]] = {}
     for message in messages:
         for name in input_names(message):
             readers.setdefault(name, []).append(message)
     ready = [message for message in messages if message.op == "Const"]
+    num_made = 0  # elements that are not stored in the file
     while ready:
         message = ready.pop()
-        if message.name in found:
-            continue
         inputs = input_names(message)
-        if any(name not in found for name in inputs):
+        if message.name in found or any(name not in found for name in inputs):
             continue
         try:
             value = folded(message, [found[name] for name in inputs])
-        except NodeProblem:
-            continue  # the node itself is reported when something needs it
-        if value is not None:
-            found[message.name] = value
-            ready += readers.get(message.name, ())
-    return found
+        except (NodeProblem, ValueError, IndexError, TypeError) as error:
+            refused[message.name] = str(error)
+            continue
+        if value is None:
+            continue
+        if not message.attr["value"].tensor.tensor_content and message.op not in COPIES:
+            num_made += value.size
+        if num_made > MAX_MADE_ELEMS:
+            text = f"constants make more than {MAX_MADE_ELEMS:,} elements; the file is damaged"
+            return KnownValues(found, {**refused, message.name: text})
+        found[message.name] = value
+        ready += readers.get(message.name, ())
+    return KnownValues(found, refused)
 
 
 def folded(message: Any, inputs: Sequence[Array]) -> Array | None:
@@ -68,6 +85,7 @@ def folded(message: Any, inputs: Sequence[Array]) -> Array | None:
     if op in COPIES:
         return inputs[0] if inputs else None
     if op in _BINARY and len(inputs) == 2:
+        _check_size(message, math.prod(max(pair) for pair in _aligned(*inputs)))
         return np.asarray(_BINARY[op](inputs[0], inputs[1]))
     if op == "Fill" and len(inputs) == 2:
         shape = tuple(int(d) for d in inputs[0])
@@ -79,6 +97,8 @@ def folded(message: Any, inputs: Sequence[Array]) -> Array | None:
             raise NodeProblem("its step is 0")
         _check_size(message, max(0, math.ceil((limit - start) / step)))
         return np.asarray(np.arange(start, limit, step), inputs[0].dtype)
+    if op in ("ConcatV2", "Pack"):
+        _check_size(message, sum(x.size for x in inputs))
     if op == "Pack" and inputs:
         return np.stack(inputs, axis=int(message.attr["axis"].i))
     if op == "ConcatV2" and len(inputs) > 1:
@@ -86,6 +106,13 @@ def folded(message: Any, inputs: Sequence[Array]) -> Array | None:
     if op == "StridedSlice" and len(inputs) == 4:
         return _strided_slice(message.attr, inputs)
     return None
+
+
+def _aligned(a: Array, b: Array) -> list[tuple[int, int]]:
+    """Extents of two shapes, the shorter one with leading ones."""
+    rank = max(a.ndim, b.ndim)
+    one, other = ((1,) * (rank - x.ndim) + x.shape for x in (a, b))
+    return list(zip(one, other, strict=True))
 
 
 def _check_size(message: Any, count: int) -> None:

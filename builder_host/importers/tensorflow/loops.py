@@ -145,7 +145,10 @@ class _Loop:
             value = self.number(input_names(message)[0], iteration, depth + 1)
         else:
             inputs = [self.number(n, iteration, depth + 1) for n in input_names(message)]
-            result = folded(message, inputs) if inputs else None
+            try:
+                result = folded(message, inputs) if inputs else None
+            except (ValueError, IndexError, TypeError) as error:
+                raise NodeProblem(f"'{message.name}' is malformed: {error}") from error
             if result is None:
                 raise NodeProblem(
                     f"its end depends on '{message.name}' ({message.op}), which is not known when "

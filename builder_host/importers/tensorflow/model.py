@@ -104,15 +104,20 @@ class _Conversion:
         self._plugins = plugins
         read = {name.partition(":")[0] for node in message.node for name in input_names(node)}
         self._ends = [node.name for node in message.node if node.name not in read]
-        self._constants = known_values([node for node in message.node if node.name not in cuts])
-        self._messages, self._failed = unrolled(message.node, self._constants)
+        self._known = known_values([node for node in message.node if node.name not in cuts])
+        self._messages, self._failed = unrolled(message.node, self._known.values)
+        # What unrolling made has constants, too.
+        made = [node for node in self._messages if node.name not in self._known.values]
+        own = known_values([node for node in made if node.op == "Const"])
+        self._constants = {**self._known.values, **own.values}
+        self._refused = {**own.refused, **self._known.refused}
 
     def model(self) -> UffModel:
         """All nodes; outputs are those that nothing reads."""
         nodes: dict[str, UffNode] = {}
         problems: list[str] = []
         for message in self._messages:
-            source = NodeSource(message, input_names(message), self._constants)
+            source = NodeSource(message, input_names(message), self._constants, self._refused)
             for node in self._converted(source):
                 if node.id in nodes:
                     problems.append(f"two nodes are named '{node.id}'; the file is damaged")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from builder_host.importers.tensorflow.folding import COPIES
-from builder_host.importers.tensorflow.tensors import shape_of, tensor_array, uff_dtype
+from builder_host.importers.tensorflow.tensors import shape_of, uff_dtype
 from builder_host.importers.uff.orders import ANY_RANK, INCREMENT
 from builder_host.importers.uff.problem import NodeProblem
 from builder_host.importers.uff.reader import ORDERS, UffNode
@@ -46,13 +46,15 @@ class NodeSource:
     Attributes:
         message: NodeDef.
         inputs: names of its inputs, control inputs left out, `name:0` as `name`.
-        constants: values of Const nodes by name, copies seen through.
+        constants: values that constants decide, by name.
+        refused: why other constants have none.
         made: UFF nodes.
     """
 
     message: Any
     inputs: list[str]
     constants: Mapping[str, Array]
+    refused: Mapping[str, str] = field(default_factory=dict)
     made: list[UffNode] = field(default_factory=list)
 
     @property
@@ -282,7 +284,9 @@ def _placeholder(node: NodeSource) -> None:
 
 
 def _const(node: NodeSource) -> None:
-    node.add_constant(tensor_array(node.message.attr["value"].tensor))
+    if node.name not in node.constants:
+        raise NodeProblem(node.refused.get(node.name, "its values were not read"))
+    node.add_constant(node.constants[node.name])
 
 
 def _log_softmax(node: NodeSource) -> None:

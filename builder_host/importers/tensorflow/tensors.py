@@ -28,6 +28,7 @@ _TYPES = {
 _UFF_TYPES = {"<f8": "<f4", "|u1": "<i4", "|b1": "<i4", "|i1": "<i1"}
 _MAX_RANK = 8
 _MAX_ELEMS = 1 << 29
+MAX_REPEATED_ELEMS = 1 << 26
 
 
 def uff_dtype(number: int) -> str:
@@ -74,6 +75,10 @@ def _single_values(message: Any, dtype: str, field: str, count: int) -> Array:
         values: Array = np.asarray(stored, np.uint16).view(np.float16)
     else:
         values = np.asarray(stored, dtype)
+    if count - len(stored) > MAX_REPEATED_ELEMS:
+        raise NodeProblem(
+            f"one value stands for {count:,} elements, the limit is {MAX_REPEATED_ELEMS:,}"
+        )
     if not stored:
         return np.zeros(count, dtype)
     return np.concatenate([values, np.full(count - len(stored), values[-1])])

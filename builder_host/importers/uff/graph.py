@@ -20,6 +20,7 @@ from builder_host.importers.uff.inputs import (
     input_shape,
 )
 from builder_host.importers.uff.node import NodeView, Value, plain_value
+from builder_host.importers.uff.orders import Order
 from builder_host.importers.uff.problem import NodeProblem, nearest
 from builder_host.importers.uff.reader import UffModel, UffNode, constant_values
 from builder_host.importers.uff.registry import converters
@@ -28,6 +29,7 @@ from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import NUMPY_OF_DTYPE, Network, Tensor
 from builder_host.plugins.registry import Creator, PluginNode, PluginRegistry, created
 
+MAX_FOLDED_ELEMS = 1 << 26  # a file of a few bytes can ask for any product of its constants
 _SOURCES = ("Const", "Input", "MarkOutput")
 _CHANNELS_LAST = (0, 2, 3, 1)
 # Attributes that say nothing about what a node computes.
@@ -51,6 +53,8 @@ class GraphImporter:
         self._model = model
         self._shapes = shapes
         self._order: AxisOrder = order
+        self._turned: dict[tuple[Tensor, Order], Tensor] = {}
+        self._num_folded = 0  # elements that constants were computed to
         self._values: dict[str, Value | None] = {}  # None: could not be converted
 
     def run(self, outputs: Sequence[str] | None) -> None:
@@ -171,6 +175,8 @@ class GraphImporter:
         is_known = bool(values) and all(value.tensor.is_constant for value in values)
         network = Network("scratch") if is_known else self.network
         view = NodeView(node, values, network)
+        if not is_known:  # names in the scratch network are not those of this one
+            view.turned = self._turned
         result = convert(view)
         unread = sorted(set(node.fields) - view.read - _IGNORED)
         if unread:
@@ -203,6 +209,12 @@ class GraphImporter:
         """The result of known inputs, computed now."""
         tensor = result.tensor
         if tensor.values is None:
+            self._num_folded += tensor.type.num_elems
+            if self._num_folded > MAX_FOLDED_ELEMS:
+                raise NodeProblem(
+                    f"its constant inputs make {tensor.type.num_elems:,} elements, in all "
+                    f"{self._num_folded:,}, the limit is {MAX_FOLDED_ELEMS:,}; the file is damaged"
+                )
             values = evaluate_network(network, {}, keep=[tensor])[tensor.name]
             tensor = self.network.add_constant(
                 np.asarray(values).astype(NUMPY_OF_DTYPE[tensor.dtype]), node.id

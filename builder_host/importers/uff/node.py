@@ -59,12 +59,15 @@ class NodeView:
         values: its inputs.
         network: to add to.
         read: names of the fields that were looked at; the rest is reported.
+        turned: constants in another axis order, by tensor and order; shared by the nodes of a
+            network, so that a kernel which many nodes read is stored once.
     """
 
     node: UffNode
     values: list[Value]
     network: Network
     read: set[str] = field(default_factory=set)
+    turned: dict[tuple[Tensor, Order], Tensor] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -179,7 +182,11 @@ class NodeView:
         if permutation == tuple(range(value.rank)):
             return tensor
         if tensor.values is not None:
-            return self.constant(tensor.values.transpose(permutation), tensor.name)
+            key = (tensor, permutation)
+            if key not in self.turned:
+                turned = tensor.values.transpose(permutation)
+                self.turned[key] = self.constant(turned, tensor.name)
+            return self.turned[key]
         wide = [dim for dim in permutation if tensor.shape[dim] != 1]
         if wide == sorted(wide):  # only dimensions of extent one move
             shape = tuple(tensor.shape[dim] for dim in permutation)

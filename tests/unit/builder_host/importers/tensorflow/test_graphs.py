@@ -27,6 +27,9 @@ def test_keyword_spotter_cut_behind_its_audio_front_end(name):
     network = import_tensorflow(TF / "kws" / f"{name}.pb", shapes={"Mfcc": (1, *clips.shape[1:])})
     assert [t.name for t in network.inputs] == ["Mfcc"]
     assert [t.name for t in network.outputs] == ["labels_softmax"]
+    constants = [t for t in network.tensors() if t.values is not None]
+    stored = sum(t.values.size for t in constants if t.values.ndim == 2)
+    assert stored * 4 < 1.01 * (TF / "kws" / f"{name}.pb").stat().st_size  # not once per iteration
     for clip, row in zip(clips, expected, strict=True):
         (prob,) = evaluate_network(network, {"Mfcc": clip[None]}).values()
         np.testing.assert_allclose(prob[0], row, rtol=0, atol=one.atol)
@@ -353,6 +356,31 @@ def test_nodes_that_cannot_be_converted(tmp_path, op, attributes, words):
     (problem,) = problems_of(file.save(tmp_path))
     assert problem.startswith(f"TensorFlow node 'y' ({op}): ")
     assert words in problem
+
+
+@pytest.mark.parametrize("op", ["Fill", "Range", "ConcatV2", "Add"])
+def test_constants_that_grow_without_end_are_refused(tmp_path, op):
+    file = GraphFile()
+    file.placeholder("x", (4,))
+    file.constant("zero", np.int32(0))
+    file.constant("one", np.int32(1))
+    file.constant("huge", np.int32([1 << 20, 1 << 20]))
+    file.constant("many", np.int32(1 << 30))
+    file.constant("column", np.zeros((1 << 14, 1), np.float32))
+    file.constant("row", np.zeros((1, 1 << 14), np.float32))
+    if op == "Fill":
+        file.node("c", "Fill", "huge", "zero")
+    elif op == "Range":
+        file.node("c", "Range", "zero", "many", "one")
+    elif op == "Add":
+        file.node("c", "Add", "column", "row")
+    else:
+        file.node("c0", "Pack", *["row"] * 2)
+        for number in range(30):
+            file.node(f"c{number + 1}", "ConcatV2", *[f"c{number}"] * 2, "zero")
+        file.node("c", "Identity", "c30")
+    file.node("y", "Add", "x", "c")
+    assert problems_of(file.save(tmp_path))
 
 
 def test_damaged_constants_and_other_files(tmp_path):

@@ -185,6 +185,18 @@ def test_damaged_files(tmp_path, damage, words):
     assert any(words in problem for problem in problems), problems
 
 
+def test_constants_that_grow_without_end_are_refused(tmp_path):
+    file = UffFile()
+    file.input("x", (1, 8))
+    before = file.constant("c0", np.zeros(1024, np.float32))
+    for number in range(1, 40):
+        before = file.node(f"c{number}", "Concat", before, before, axis=0)
+    file.node("y", "Binary", "x", before, func="add")
+    file.output("y")
+    problems = problems_of(file.save(tmp_path))
+    assert any("the limit is 67,108,864" in problem for problem in problems), problems
+
+
 def test_other_files_are_told_apart(tmp_path):
     path = tmp_path / "m.uff"
     path.write_bytes(b"")
