@@ -326,5 +326,7 @@ def _without_filling(have: Array, shape: tuple[int, ...]) -> tuple[Array, str]:
 def grouped(cases: Iterable[SuiteCase], size: int = GROUP_SIZE) -> list[list[SuiteCase]]:
     """Cases in groups of one plan each, neighbours apart so that slow ones spread."""
     items = list(cases)
-    count = max(1, -(-len(items) // size))
-    return [items[start::count] for start in range(count)]
+    small = [c for c in items if c.suite != "light"]  # whole networks get plans of their own
+    count = max(1, -(-len(small) // size))
+    groups = [[c] for c in items if c.suite == "light"]
+    return groups + [small[start::count] for start in range(count) if small]

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 Array = np.ndarray[Any, Any]
 Value = Any  # an array, a list of arrays (a sequence), or None (an empty optional)
 
-SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted")
+SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 SCOPE_FILE = Path(__file__).parents[1] / "conformance" / "onnx_node_scope.md"
 
 
@@ -88,6 +88,9 @@ def suite_cases(suite: str) -> tuple[SuiteCase, ...]:
     """All cases of one suite, one per data set."""
     from onnx.backend.test.loader import load_model_tests
 
+    if suite == "light":
+        return tuple(_light_cases())
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the suite's own generators overflow on purpose
         loaded = load_model_tests(kind=suite)
@@ -112,6 +115,26 @@ def suite_cases(suite: str) -> tuple[SuiteCase, ...]:
                 )
             )
     return tuple(found)
+
+
+def _light_cases() -> Iterator[SuiteCase]:
+    """Whole networks with made-up weights; their input is a ramp from 0 to 1."""
+    import onnx.backend.test
+
+    folder = Path(str(onnx.backend.test.__file__)).parent / "data" / "light"
+    for path in sorted(folder.glob("light_*.onnx")):
+        model = onnx.load(path)
+        known = {t.name for t in model.graph.initializer}
+        (data,) = (i for i in model.graph.input if i.name not in known)
+        kept = onnx.ValueInfoProto.FromString(data.SerializeToString())
+        del model.graph.input[:]  # some list their initialisers, too
+        model.graph.input.append(kept)
+        shape = tuple(d.dim_value for d in kept.type.tensor_type.shape.dim)
+        count = int(np.prod(shape))
+        ramp = (np.arange(count).reshape(shape) / count).astype(np.float32)
+        stored = onnx.load_tensor(path.with_name(f"{path.stem}_output_0.pb"))
+        expected = numpy_helper.to_array(stored)
+        yield SuiteCase("light", path.stem, model, (ramp,), (expected,), 1e-3, 1e-7)
 
 
 def _stored_sets(folder: Path, model: onnx.ModelProto) -> Iterator[tuple[list[Any], list[Any]]]:
