@@ -15,7 +15,7 @@ from boards.store.plan_store import check_name
 from boards.store.records import ReleaseRecord
 
 if TYPE_CHECKING:
-    from boards.agent.agent import Request
+    from boards.agent.request import Request
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from boards.conditions import available_memory_bytes, read_conditions
 from boards.store.plan_store import boot_id
 
 if TYPE_CHECKING:
-    from boards.agent.agent import Request
+    from boards.agent.request import Request
 
 
 def _identify(request: Request) -> None:

@@ -12,8 +12,8 @@ from boards.conditions import conditions_text, read_conditions
 from boards.errors import CommandFailedError
 
 if TYPE_CHECKING:
-    from boards.agent.agent import Request
     from boards.agent.child import ChildEnd
+    from boards.agent.request import Request
 
 log = logging.getLogger(__name__)
 

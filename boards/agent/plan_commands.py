@@ -21,8 +21,8 @@ from boards.store.plan_store import check_name
 from boards.store.records import ReleaseState
 
 if TYPE_CHECKING:
-    from boards.agent.agent import Request
     from boards.agent.child import ChildEnd
+    from boards.agent.request import Request
 
 log = logging.getLogger(__name__)
 

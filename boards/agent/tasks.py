@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from boards.agent.arguments import memory_limit
 
 if TYPE_CHECKING:
-    from boards.agent.agent import Request
     from boards.agent.child import ChildEnd
+    from boards.agent.request import Request
 
 START_SILENCE_S = 60.0  # a board may take long to import CUDA the first time
 CHECK_SILENCE_S = 300.0

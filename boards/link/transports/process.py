@@ -51,7 +51,14 @@ class ProcessTransport(DescriptorTransport):
         try:
             return super().read()
         except LinkLostError as error:
-            raise LinkLostError(f"{error}{self._last_words()}") from error
+            raise self._obituary(error) from error
+
+    def write(self, data: bytes | memoryview) -> int:
+        """See `Transport.write`; the program's last words go into the error."""
+        try:
+            return super().write(data)
+        except LinkLostError as error:
+            raise self._obituary(error) from error
 
     def close(self) -> None:
         """Close its input and let it end."""
@@ -65,11 +72,18 @@ class ProcessTransport(DescriptorTransport):
             self._process.wait()
         self._stderr.close()
 
-    def _last_words(self) -> str:
+    def _obituary(self, error: LinkLostError) -> LinkLostError:
+        try:
+            status = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return error  # it closed the line and goes on
         end = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, end - _STDERR_BYTES))
         text = self._stderr.read().decode("utf-8", "replace").strip()
-        return f": {text}" if text else ""
+        return LinkLostError(
+            f"{self.name}: the program behind the line ended with status {status}"
+            + (f": {text}" if text else "")
+        )
 
 
 def ssh_command(host: str, port: int | None, user: str, remote: str) -> list[str]:
