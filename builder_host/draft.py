@@ -98,6 +98,7 @@ def make_draft(
     if config.precision == "best" and table is not None:
         rules = unprofitable_layers(network, apply, cost_us)
     applied = apply(network, rules)
+    choice.tf32_layers = applied.tf32_layers
     if reference is not None and applied.num_int8_layers:
         reference = reference_outputs(network)
     formats = layout_assignment.run(network, choice, num_workers)

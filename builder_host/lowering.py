@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from builder_host.expressions import Input
 from builder_host.kernels.family import Problem
@@ -14,7 +15,12 @@ from planformat.datatypes import TensorFormat
 Formats = Mapping[Tensor, TensorFormat]
 
 
-def layer_problem(layer: Layer, layout_of: Callable[[Tensor], Layout], num_workers: int) -> Problem:
+def layer_problem(
+    layer: Layer,
+    layout_of: Callable[[Tensor], Layout],
+    num_workers: int,
+    math: Literal["", "tf32"] = "",
+) -> Problem:
     """The problem of one layer; constants are dense and LINEAR until a family packs them."""
     return Problem(
         kind=layer.kind,
@@ -24,6 +30,7 @@ def layer_problem(layer: Layer, layout_of: Callable[[Tensor], Layout], num_worke
         outputs=tuple(layout_of(t) for t in layer.outputs),
         epilogue=layer.epilogue,
         num_workers=num_workers,
+        math=math,
     )
 
 

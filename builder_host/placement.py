@@ -121,11 +121,15 @@ class Placement:
         link = self._links.get(layer.outputs[0])
         return layer.kind == "slice" and link is not None and link.parent is layer.inputs[0]
 
+    def _problem(self, layer: Layer) -> Problem:
+        math = self.choice.math_of(layer.name)
+        return layer_problem(layer, self.layout, self.num_workers, math)
+
     def _operation(self, layer: Layer) -> Operation:
         return Operation(
             layer.name,
             layer,
-            layer_problem(layer, self.layout, self.num_workers),
+            self._problem(layer),
             tuple(None if t.is_constant else self.view(t) for t in layer.inputs),
             tuple(t if t.is_constant else None for t in layer.inputs),
             tuple(self.view(t) for t in layer.outputs),
@@ -306,7 +310,7 @@ class Placement:
         for layer in touched:
             if layer.kind in ("concatenation", "reshape", "slice"):
                 continue  # these become copies, which any layout allows
-            if not self.choice.can_compute(layer_problem(layer, self.layout, self.num_workers)):
+            if not self.choice.can_compute(self._problem(layer)):
                 if before is None:
                     del self._links[tensor]
                 else:

@@ -40,7 +40,9 @@ class AppliedPrecision:
     Attributes:
         quantisation: of the pass over dynamic ranges, None where it did not run.
         num_int8_layers: layers that multiply integers, those of the model's own Q/DQ among them.
-        storage: narrowest type of the network's computed values: `fp32`, `fp16`, `bf16` or `int8`.
+        storage: narrowest type of the network's computed values: `fp32`, `tf32`,
+            `fp16`, `bf16` or `int8`; `tf32` is stored in float32.
+        tf32_layers: names of layers whose products may be rounded to 10 bits.
         overflows: what float16 could not have held; these tensors are kept in float32.
     """
 
@@ -48,6 +50,7 @@ class AppliedPrecision:
     num_int8_layers: int
     storage: str
     overflows: tuple[Overflow, ...] = ()
+    tf32_layers: frozenset[str] = frozenset()
 
 
 def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
@@ -140,7 +143,12 @@ def apply_precision(
     count = sum(_is_int8(layer) for layer in network.layers)
     floats = "fp16" if is_narrow else ("bf16" if precision == "bf16" else "fp32")
     storage = "int8" if count else floats
-    return AppliedPrecision(quantisation, count, storage, overflows)
+    tf32 = frozenset(
+        layer.name
+        for layer, own in chosen.items()
+        if own == "tf32" and layer.kind in quantise.PRODUCTS and not layer.inputs[0].is_constant
+    )
+    return AppliedPrecision(quantisation, count, "tf32" if tf32 else storage, overflows, tf32)
 
 
 def find_overflows(

@@ -24,13 +24,14 @@ _CANARY_ELEMS = 4096  # per output; longer outputs are sampled
 TOLERANCE_OF_SAME_CODE = (1e-5, 1e-4)
 TOLERANCE_OF_PRECISION = {
     "fp32": (1e-3, 1e-3),
+    "tf32": (1e-2, 1e-2),
     "fp16": (2e-2, 2e-2),
     "bf16": (1e-1, 1e-1),
     "int8": (5e-2, 5e-2),
 }
 # Relative L2 errors above which a plan must be wrong. Sums of integers are exact; what float32
 # rounds to another integer than float64, about one value in 10^5, moves by one step of 127.
-ERROR_LIMITS = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-2}
+ERROR_LIMITS = {"fp32": 1e-3, "tf32": 1e-2, "fp16": 1e-2, "bf16": 5e-2, "int8": 2e-2}
 
 
 def stored_type(dtype: DataType) -> np.dtype[Any]:

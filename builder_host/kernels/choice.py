@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from builder_host.kernels.family import KernelFamily, Problem
 
 
 class FamilyChoice:
-    """The kernel families of one build, asked many times about equal problems."""
+    """The kernel families of one build, asked many times about equal problems.
+
+    `tf32_layers`: names of layers whose float32 products may be rounded to 10 bits.
+    """
 
     def __init__(self, families: Sequence[KernelFamily], target: Any) -> None:
         """Families in their registry order, which breaks ties."""
         self.families = tuple(families)
         self.target = target
+        self.tf32_layers: frozenset[str] = frozenset()
         self._ranked: dict[str, tuple[tuple[float, KernelFamily], ...]] = {}
+
+    def math_of(self, layer_name: str) -> Literal["", "tf32"]:
+        """`Problem.math` of a layer."""
+        return "tf32" if layer_name in self.tf32_layers else ""
 
     def ranked(self, problem: Problem) -> tuple[tuple[float, KernelFamily], ...]:
         """Estimated time in microseconds and family, for each family that applies."""

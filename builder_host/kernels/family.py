@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy.typing as npt
 
@@ -31,6 +31,7 @@ class Problem:
         outputs: layouts of the outputs.
         epilogue: applied to each element of outputs[0].
         num_workers: threads that will share the work (CPU).
+        math: `tf32` where products of float32 values may be rounded to 10 bits, else empty.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Problem:
     outputs: tuple[Layout, ...]
     epilogue: Epilogue | None = None
     num_workers: int = 1
+    math: Literal["", "tf32"] = ""
 
     @property
     def num_own_inputs(self) -> int:
@@ -58,7 +60,9 @@ class Problem:
             if self.epilogue
             else "-"
         )
-        return f"{self.kind}|{self.params!r}|{inputs}|{outputs}|{epilogue}|t{self.num_workers}"
+        return f"{self.kind}|{self.params!r}|{inputs}|{outputs}|{epilogue}|t{self.num_workers}" + (
+            f"|{self.math}" if self.math else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)

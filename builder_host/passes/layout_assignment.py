@@ -67,7 +67,8 @@ class _Assignment:
             fmt = config.reads if tensor in own else config.writes
             return dense_layout(tensor.type, fmt if tensor.type.rank == 4 else _LINEAR)
 
-        problem = layer_problem(layer, layout_of, self.num_workers)
+        math = self.choice.math_of(layer.name)
+        problem = layer_problem(layer, layout_of, self.num_workers, math)
         return self.choice.cost_us(problem) + _STEP_US
 
     def _preferred(self, layer: Layer) -> _Config:
