@@ -43,6 +43,7 @@ import builder_host as bh  # noqa: E402
 from builder_host.builder import resolve_target  # noqa: E402
 
 FLOOR = 0.95
+MODEL_FIELDS = ("cpu.model", "cuda.name")
 
 
 def run_group(group: list[SuiteCase], config: bh.BuilderConfig) -> list[CaseResult]:
@@ -89,7 +90,9 @@ def main() -> int:
     print(f"{len(cases)} cases in {time.monotonic() - start:.0f} s")
     if options.save is not None:
         fingerprint, _ = resolve_target(options.target)
-        save_results(options.save, fingerprint.device_kind, cases, results)
+        kind = fingerprint.device_kind
+        model = next((v for k, v in fingerprint.fields.items() if k in MODEL_FIELDS), "")
+        save_results(options.save, kind, model, cases, results)
     expected = known_differences()
     new = [r.name for r in results if r.outcome == "failed" and r.name not in expected]
     low = [s for s in suites if _below(FLOOR, [r for r in results if r.suite == s])]

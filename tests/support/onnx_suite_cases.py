@@ -49,7 +49,10 @@ class SuiteCase:
 
 @dataclass(frozen=True)
 class Signature:
-    """An operator in one schema version with the element type of its first tensor."""
+    """An operator in one schema version with the element type of its main tensor.
+
+    That is the schema's type `T`, or the type of the first tensor where there is no `T`.
+    """
 
     operator: str
     version: int
@@ -73,7 +76,10 @@ def signatures(model: onnx.ModelProto) -> set[Signature]:
             schema: Any = onnx.defs.get_schema(node.op_type, opsets.get(domain, 0), domain)
         except onnx.defs.SchemaError:
             continue
-        known = [codes[n] for n in [*node.input, *node.output] if codes.get(n)]
+        typed = list(zip(node.input, schema.inputs, strict=False))
+        typed += zip(node.output, schema.outputs, strict=False)
+        typed.sort(key=lambda pair: pair[1].type_str != "T")  # Where's values, not its condition
+        known = [codes[name] for name, _ in typed if codes.get(name)]
         if known:
             name = onnx.TensorProto.DataType.Name(known[0]).lower()
             found.add(Signature(_shown(node), int(schema.since_version), name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.defs
 
 from builder_host.importers.onnx.registry import rules
 from support.onnx_suite import CaseResult
@@ -64,15 +66,23 @@ def summary(results: Sequence[CaseResult]) -> str:
 
 
 def save_results(
-    path: Path, device: str, cases: Sequence[SuiteCase], results: Sequence[CaseResult]
+    path: Path, device: str, model: str, cases: Sequence[SuiteCase], results: Sequence[CaseResult]
 ) -> None:
-    """Write results with the operators that each case exercises, for the support matrix."""
+    """Write results with the operators that each case exercises, for the support matrix.
+
+    Args:
+        path: file to write.
+        device: device kind, the heading of a column.
+        model: the very device, e.g. `NVIDIA H200`.
+        cases: as run.
+        results: of the cases, in their order.
+    """
     rows = [
         {**asdict(result), "signatures": [list(astuple(s)) for s in _listed(case)]}
         for case, result in zip(cases, results, strict=True)
         if result.outcome != "out of scope"
     ]
-    data = {"device": device, "onnx": onnx.__version__, "results": rows}
+    data = {"device": device, "model": model, "onnx": onnx.__version__, "results": rows}
     path.write_text(json.dumps(data, indent=0) + "\n")
 
 
@@ -95,7 +105,8 @@ def support_matrix(sources: Sequence[Mapping[str, Any]]) -> str:
                     passed[operator, version][source["device"]].add(dtype)
     known = defaultdict(set)
     for domain, operator, version in rules():
-        known[f"{domain}.{operator}" if domain else operator].add(version)
+        if domain or version in _schema_versions()[operator]:  # families of rules list a few more
+            known[f"{domain}.{operator}" if domain else operator].add(version)
     lines = [
         f"| operator | version | {' | '.join(devices)} | other versions with a rule |",
         "|---|---|" + "---|" * (len(devices) + 1),
@@ -113,6 +124,16 @@ def support_matrix(sources: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {operator} | {version} | {cells} | {listed} |")
             listed = ""
     return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def _schema_versions() -> dict[str, set[int]]:
+    found: dict[str, set[int]] = defaultdict(set)
+    schemas: Any = onnx.defs.get_all_schemas_with_history()
+    for schema in schemas:
+        if not schema.domain:
+            found[schema.name].add(int(schema.since_version))
+    return found
 
 
 _SHORT = {"float": "f32", "double": "f64", "float16": "f16", "bfloat16": "bf16", "bool": "bool"}
