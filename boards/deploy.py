@@ -113,7 +113,8 @@ def _confirm(
         fields = {"name": name, "inputs": {}, "canary_seed": 0, "allow": list(allow)}
         link.call("run", fields, timeout_s=_CHECK_TIMEOUT_S)
     except CommandFailedError as error:
-        back = link.call("roll_back", {"name": name, "reason": str(error)[:1000]})
+        fields = {"name": name, "release": release, "reason": str(error)[:1000]}
+        back = link.call("roll_back", fields)
         active = back.fields.get("active") or "nothing"
         raise CommandFailedError(
             f"{error}; release {release} was taken back, active is {active}", error.code

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from boards.agent.arguments import memory_limit, release_id_of, seconds, texts, whole
 from boards.agent.tasks import CHECK_SILENCE_S, forward
 from boards.conditions import read_conditions
-from boards.errors import CommandFailedError
+from boards.errors import CommandFailedError, StoreError
 from boards.store.plan_store import check_name
 from boards.store.records import ReleaseState
 
@@ -60,7 +60,7 @@ def check(request: Request) -> None:
         if "network" in found:
             try:
                 agent.store.check_release(name, found["number"], found["expires"], today=_today())
-            except Exception as error:
+            except StoreError as error:
                 found.clear()
                 found.update(error=str(error), code="release")
         if "network" not in found:
@@ -68,8 +68,9 @@ def check(request: Request) -> None:
                 f"the plan brought its process down: {end.reason or f'status {end.status}'}"
                 + (f": {end.last_words[-500:]}" if end.last_words else "")
             )
-            agent.store.mark_bad(name, release_id, str(text)[:2000])
-            log.warning("'%s': release %s is bad: %s", name, release_id, text)
+            if agent.store.generation(name) != release_id:  # what runs is not judged by a deploy
+                agent.store.mark_bad(name, release_id, str(text)[:2000])
+            log.warning("'%s': release %s failed its check: %s", name, release_id, text)
             request.fail(str(text), str(found.get("code", "crash")))
             return
         state = record.state
@@ -123,7 +124,12 @@ def roll_back(request: Request) -> None:
     """Go back to the release before."""
     name = check_name(str(request.fields["name"]))
     reason = str(request.fields.get("reason", "asked for by a host"))[:2000]
-    active = request.agent.store.roll_back(name, reason)
+    store = request.agent.store
+    release = request.fields.get("release")
+    if release is not None and store.generation(name) != release_id_of(release):
+        request.reply({"active": store.generation(name)})  # done already: the answer was lost
+        return
+    active = store.roll_back(name, reason)
     log.warning("'%s': rolled back to %s: %s", name, active or "nothing", reason)
     request.reply({"active": active})
 

@@ -129,7 +129,7 @@ class PlanStore:
         return int(text)
 
     def add(self, name: str, source: Path, record: ReleaseRecord, table: bytes = b"") -> None:
-        """Take over a complete file. A release that is there already keeps its file and state.
+        """Take over a complete file. A release that is there already keeps its record.
 
         Args:
             name: to deploy under.
@@ -143,7 +143,9 @@ class PlanStore:
         folder = self.release_folder(name, record.release_id)
         with self.lock():
             if folder.exists():
-                source.unlink()
+                # the same bytes: this heals a file that was damaged on the disk
+                os.replace(source, folder / PLAN_FILE)
+                sync_folder(folder)
                 return
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging = folder.parent / f".{record.release_id}.new"

@@ -16,7 +16,7 @@ import pytest
 from support import tiny_plans
 from support.agents import AgentProcess, edgeplan
 
-from boards.deploy import deploy
+from boards.deploy import _confirm, deploy
 from boards.errors import CommandFailedError, LinkLostError, StoreError
 from boards.link.file_transfer import BoardLink
 from boards.store import PlanStore, ReleaseState
@@ -151,6 +151,41 @@ def test_plans_that_fail_a_check_change_nothing(tmp_path, board, store):
         assert row["active"] == good.release
         assert {r["state"] for r in row["releases"]} == {"good", "bad"}
         assert store.active("net").read_bytes() == (tmp_path / "m.plan").read_bytes()
+
+
+def test_a_plan_that_fails_after_the_switch_is_taken_back(tmp_path, board, store):
+    """It passes its check, then its file changes before it is run by its active name."""
+    with BoardLink(board.address) as link:
+        first = deploy(link, saved(tmp_path, number(1)), "net", is_activated=True)
+        second = deploy(link, saved(tmp_path, number(2), "b.plan"), "net")
+        path = store.plan_path("net", second.release)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        link.call("activate", {"name": "net", "release": second.release, "trial_s": 0})
+        with pytest.raises(CommandFailedError, match=f"active is {first.release}"):
+            _confirm(link, "net", second.release, (), is_good=True)
+        assert store.generation("net") == first.release
+        assert store.record("net", second.release).state is ReleaseState.BAD
+        # a second order to go back from the same release does nothing
+        answer = link.call("roll_back", {"name": "net", "release": second.release})
+        assert answer.fields["active"] == first.release == store.generation("net")
+
+
+def test_a_failing_check_of_what_runs_is_told_and_leaves_it_running(tmp_path, board, store):
+    path = saved(tmp_path, number(1))
+    with BoardLink(board.address) as link:
+        first = deploy(link, path, "net", is_activated=True)
+        stored = store.active("net")
+        stored.write_bytes(stored.read_bytes()[:-1])
+        with pytest.raises(CommandFailedError, match="cut short"):
+            link.call("check", {"name": "net", "release": first.release})
+        assert store.generation("net") == first.release
+        assert store.record("net", first.release).state is ReleaseState.GOOD
+        # deploying the same file again heals it, and only what is damaged travels
+        again = deploy(link, path, "net", is_activated=True)
+        assert again.sending.num_sent < again.sending.num_pieces
+    assert store.active("net").read_bytes() == path.read_bytes()
 
 
 def huge_plan() -> Plan:
