@@ -211,8 +211,11 @@ def _tiles(cell: Cell, target: CpuTarget) -> list[tuple[int, int, int]]:
         found.append((vectors, rows, chains))
         if chains == 1 and gates * vectors * rows <= 8 and registers == 32:
             found.append((vectors, rows, 2))
-    # About eight sums under way hide the latency of multiply-adds.
-    found.sort(key=lambda t: abs(t[0] * t[1] * t[2] * gates - (8 if cell.batch == 1 else 16)))
+    # R passes by once per tile of rows; eight sums or so hide the latency of multiply-adds.
+    wanted = 8 if cell.batch == 1 else 16
+    fewest = min(-(-cell.batch // rows) for _, rows, _ in found)
+    found = [tile for tile in found if -(-cell.batch // tile[1]) <= 2 * fewest]
+    found.sort(key=lambda t: (-(-cell.batch // t[1]), abs(t[0] * t[1] * t[2] * gates - wanted)))
     return found
 
 
