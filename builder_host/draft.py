@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -97,7 +97,7 @@ def make_draft(
     rules: Rules = ()
     if config.precision == "best" and table is not None:
         rules = unprofitable_layers(network, apply, cost_us)
-    applied = apply(network, rules)
+    applied = replace(apply(network, rules), unprofitable=tuple(pattern for pattern, _ in rules))
     choice.tf32_layers = applied.tf32_layers
     if reference is not None and applied.num_int8_layers:
         reference = reference_outputs(network)

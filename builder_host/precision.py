@@ -43,6 +43,8 @@ class AppliedPrecision:
         storage: narrowest type of the network's computed values: `fp32`, `tf32`,
             `fp16`, `bf16` or `int8`; `tf32` is stored in float32.
         tf32_layers: names of layers whose products may be rounded to 10 bits.
+        unprofitable: layers that `best` left in float, where conversions would cost more than
+            INT8 saves.
         overflows: what float16 could not have held; these tensors are kept in float32.
     """
 
@@ -51,6 +53,26 @@ class AppliedPrecision:
     storage: str
     overflows: tuple[Overflow, ...] = ()
     tf32_layers: frozenset[str] = frozenset()
+    unprofitable: tuple[str, ...] = ()
+
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: counts, layers left in float and why; a sentence each."""
+        found = []
+        if self.num_int8_layers:
+            is_one = self.num_int8_layers == 1
+            found.append(
+                f"{self.num_int8_layers} layer{'' if is_one else 's'} "
+                f"multipl{'ies' if is_one else 'y'} 8-bit integers"
+            )
+        if self.quantisation is not None and self.quantisation.without_range:
+            found.append(
+                "stayed in float for want of a dynamic range: "
+                + ", ".join(f"'{name}'" for name in self.quantisation.without_range)
+            )
+        if self.unprofitable:
+            found.append("faster in float by the cost model: " + ", ".join(self.unprofitable))
+        found += [f"kept in float32: {one.text()}" for one in self.overflows]
+        return tuple(found)
 
 
 def parse_rules(text: str) -> tuple[tuple[str, str], ...]:

@@ -30,8 +30,9 @@ class OperationRow:
 class BuildReport:
     """Figures of one build; sizes in bytes, times in microseconds.
 
-    `accuracy` holds the relative L2 error of each output against the float64 reference. Arena and
-    latency are those of the first profile.
+    `accuracy` holds the relative L2 error of each output against the float64 reference: that of the
+    network as imported, or as quantised where it computes with 8-bit integers. `precision` holds
+    what to know about that. Arena and latency are those of the first profile.
     """
 
     name: str
@@ -44,6 +45,7 @@ class BuildReport:
     sum_of_tensors_bytes: int
     latency_us: float | None
     accuracy: Mapping[str, float]
+    precision: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The whole report as JSON text."""
@@ -76,6 +78,7 @@ class BuildReport:
         ]
         if self.latency_us is not None:
             lines.append(f"latency {self.latency_us:,.1f} us (median, warm)")
+        lines += [f"precision: {note}" for note in self.precision]
         for name, error in self.accuracy.items():
             lines.append(f"output '{name}': relative L2 error {error:.2e} against float64")
         return "\n".join(lines)
@@ -123,4 +126,5 @@ def make_report(
         sum(roots.values()),
         profile.canary.latency_us if profile.canary else None,
         dict(accuracy),
+        precision=first.draft.precision.notes(),
     )

@@ -107,6 +107,18 @@ def test_ranges_of_users_count_before_the_table(tmp_path):
     assert bh.BuilderConfig(dynamic_ranges={"b": 127.0}).table().scales == {"b": 1.0}
 
 
+def test_report_says_what_stayed_in_float(network, tmp_path):
+    config = bh.BuilderConfig(
+        precision="int8", dynamic_ranges={"x": 3.0}, measure="none", artifact_dir=tmp_path
+    )
+    report = bh.build(network, config).report
+    assert report.precision == (
+        "1 layer multiplies 8-bit integers",
+        "stayed in float for want of a dynamic range: 'conv1'",
+    )
+    assert "precision: stayed in float for want of a dynamic range: 'conv1'" in report.text()
+
+
 def test_profiles_of_two_batch_sizes_share_scales_and_weights(tmp_path):
     """One table, two batch sizes, one result."""
 
