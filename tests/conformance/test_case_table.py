@@ -70,6 +70,7 @@ LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet",
 DEVICES = [
     "cpu",
     pytest.param("cuda-fp32", marks=pytest.mark.gpu),
+    pytest.param("cuda-tf32", marks=pytest.mark.gpu),
     pytest.param("cuda-fp16", marks=pytest.mark.gpu),
 ]
 
@@ -104,7 +105,7 @@ def check(
 ) -> None:
     """Compare one output within the tolerance of the precision."""
     wide, expected = actual.reshape(expected.shape).astype(np.float64), expected.astype(np.float64)
-    if config.precision == "fp16":
+    if config.precision in ("fp16", "tf32"):  # both round to 11 significant bits
         error = np.linalg.norm(wide - expected) / np.linalg.norm(expected)
         assert error <= max(1e-2, atol)
         atol = max(atol, 5e-2 * float(np.abs(expected).max()))
