@@ -106,15 +106,24 @@ def compile_job(job: CompileJob) -> CompileOutcome:
     with tempfile.TemporaryDirectory(prefix="edgeplan-cc-") as name:
         folder = Path(name)
         (folder / "kernel.c").write_text(job.source)
-        command = [part.replace("{include}", str(INCLUDE_FOLDER)) for part in job.command]
+        command = [part.replace("{include}", str(INCLUDE_FOLDER)) for part in _here(job.command)]
         code, log = _run([*command, "-c", "kernel.c", "-o", "kernel.o"], folder)
         if code != 0:
             return CompileOutcome(log or f"the compiler ended with status {code}, no message")
-        code, more = _run([*job.link_command, "kernel.o", "-o", "kernel.so"], folder)
+        link_command = _here(job.link_command)
+        code, more = _run([*link_command, "kernel.o", "-o", "kernel.so"], folder)
         if code != 0:
             return CompileOutcome(log + more or f"the linker ended with status {code}")
         shared = (folder / "kernel.so").read_bytes()
         return CompileOutcome(log + more, (folder / "kernel.o").read_bytes(), shared)
+
+
+def _here(command: Sequence[str]) -> Sequence[str]:
+    """The command with this machine's zig: on a worker elsewhere it lies in another place."""
+    program = Path(command[0])
+    if program.name == "zig" and not program.exists():
+        return (_zig_binary(), *command[1:])
+    return command
 
 
 class CToolchain:

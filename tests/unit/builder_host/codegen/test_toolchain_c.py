@@ -12,7 +12,12 @@ import pytest
 from support.cpu_kernels import AVX2, AVX512, NEON, runs_here
 
 from builder_host.codegen.artifacts import ArtifactStore
-from builder_host.codegen.toolchain_c import CompiledObject, CompileFailure, CToolchain
+from builder_host.codegen.toolchain_c import (
+    CompiledObject,
+    CompileFailure,
+    CToolchain,
+    compile_job,
+)
 from builder_host.errors import CompileError
 
 SOURCE = """#include "ep_vector.h"
@@ -73,6 +78,17 @@ def test_any_executor_may_compile(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as executor:
         found = tools.compile_objects([kernel("far")], executor)
     assert isinstance(found[0], CompiledObject)
+
+
+def test_a_worker_elsewhere_uses_its_own_compiler(tmp_path: Path) -> None:
+    tools = CToolchain(AVX2, store=ArtifactStore(tmp_path), jobs=1)
+    job = tools._job(kernel("far"))
+    moved = replace(
+        job,
+        command=("/elsewhere/site-packages/ziglang/zig", *job.command[1:]),
+        link_command=("/elsewhere/site-packages/ziglang/zig", *job.link_command[1:]),
+    )
+    assert compile_job(moved) == compile_job(job)
 
 
 @pytest.mark.parametrize("target", [AVX512, NEON], ids=["avx512", "neon"])
