@@ -60,7 +60,7 @@ def check(problem, inputs, target):
     expected = reference(problem, inputs)
     tactics = FAMILY.tactics(problem, target)
     assert len(set(tactics)) == len(tactics) <= 12
-    for tactic in tactics if target is AVX512 else (tactics[0], tactics[-1]):
+    for tactic in dict.fromkeys((tactics[0], tactics[-1])):  # shared steps, whole layer
         got = Kernel(FAMILY, problem, tactic, target, inputs).run()
         for one, other in zip(got, expected, strict=True):
             assert np.abs(one - other).max() <= limit(problem)
@@ -69,9 +69,25 @@ def check(problem, inputs, target):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("params", CELLS, ids=lambda p: f"{p.cell}{p.hidden_size}")
-def test_every_tactic_of_a_cell(params, target):
+def test_every_cell_in_both_forms(params, target):
     problem, inputs = recurrent_problem(params, 7, 3, num_workers=2, gap=5)
-    check(problem, inputs, target)
+    tactics = check(problem, inputs, target)
+    forms = {tactics[0].values["shares"], tactics[-1].values["shares"]}
+    assert forms == ({0} if params.cell == "gru" and not params.linear_before_reset else {0, 1})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_every_tactic(cell, batch):
+    if not runs_here("avx512"):
+        pytest.skip("this machine has no avx512")
+    problem, inputs = recurrent_problem(RecurrentParams(cell, 70), 5, batch, num_workers=2)
+    expected = reference(problem, inputs)
+    for tactic in FAMILY.tactics(problem, AVX512):
+        got = Kernel(FAMILY, problem, tactic, AVX512, inputs).run()
+        for one, other in zip(got, expected, strict=True):
+            assert np.abs(one - other).max() <= limit(problem)
 
 
 def test_a_worker_more_offers_launches_per_step():
@@ -99,6 +115,7 @@ def test_live_recurrent_weights_are_packed_on_the_way(params):
 def test_large_batch_uses_register_tiles_and_leaves_a_rest():
     problem, inputs = recurrent_problem(RecurrentParams("lstm", 32), 3, 11)
     tactics = check(problem, inputs, AVX512)
+    assert tactics[0].values["row_tile"] == max(t.values["row_tile"] for t in tactics)
     assert max(t.values["row_tile"] for t in tactics) > 1
 
 
