@@ -154,7 +154,9 @@ def step_clocks(tiling: Tiling, num_phases: int) -> float:
             clocks += pieces * per_piece * (1.0 if tiling.element_bytes == 4 else 2.0)
         clocks += phase.shared * tiling.warps * 4 + phase.streamed * tiling.warps * 13
         reads = tiling.warps // tiling.warps_k * tiling.padded_k // tiling.block_k
-        clocks += reads * (2.0 if tiling.uses_mma else 1.0 * tiling.rows) + 10.0 * tiling.warps_k
+        clocks += reads * (2.0 if tiling.uses_mma else 1.0 * tiling.rows)
+        # On tensor cores short sums cost more than the reads that they save (2 was best).
+        clocks += (60.0 if tiling.uses_mma else 10.0) * tiling.warps_k
     exchange = 150.0
     if tiling.cluster > 1:  # each send of 16 bytes is counted by its receiver
         state_bytes = 2 if tiling.uses_mma else 4
