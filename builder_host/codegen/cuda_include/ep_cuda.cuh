@@ -346,6 +346,25 @@ EP_DEVICE float4 ep_cluster_load4(const float *local, unsigned rank) {
                : "memory");
   return v;
 }
+/* Write to the place of `local` in the shared memory of block `rank`, which must have started: some
+ * cluster barrier lies behind. The next one makes it visible there. */
+EP_DEVICE void ep_cluster_store2(float *local, unsigned rank, float2 v) {
+  unsigned address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(ep_shared_address(local)), "r"(rank));
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1,%2};" ::"r"(address), "f"(v.x), "f"(v.y)
+               : "memory");
+}
+EP_DEVICE void ep_cluster_store4(float *local, unsigned rank, float4 v) {
+  unsigned address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(address)
+               : "r"(ep_shared_address(local)), "r"(rank));
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(address), "f"(v.x), "f"(v.y),
+               "f"(v.z), "f"(v.w)
+               : "memory");
+}
 /* Address of the place of `local` in the shared memory of block `rank`, for the stores below. */
 EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
   unsigned address;

@@ -110,6 +110,7 @@ class CudaConvIgemm:
             "USES_CLUSTER": int(tile.uses_cluster),
             "OPERAND_STAGES": stages,
             "OPERANDS_AT": tile.shared_bytes(conv),
+            "INBOX_AT": tile.shared_bytes(conv) + operand_bytes,
         }
         if tile.is_patch:
             parameters |= {"TILE_H": tile.rows, "TILE_W": tile.columns}
@@ -120,7 +121,7 @@ class CudaConvIgemm:
                 tile.grid(conv),
                 (tile.threads, 1, 1),
                 (tile.splits if tile.uses_cluster else 1, 1, 1),
-                tile.shared_bytes(conv) + operand_bytes,
+                tile.shared_bytes(conv) + operand_bytes + tile.inbox_bytes,
                 target.has_dependent_launch,
             )
         ]

@@ -48,6 +48,7 @@
 #define OPERAND_SCALARS
 #define OPERAND_STAGES
 #define OPERANDS_AT 0
+#define INBOX_AT 0
 #define EPILOGUE x0
 #define TILE_PIXELS 32
 #define TILE_FILTERS 64
@@ -132,6 +133,9 @@ EP_DEVICE void load_weights(unsigned char *stage, const half *w) {
 EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPERAND_PARAMETERS,
                                              Y_TYPE *y SUMS_PARAMETER) {
   extern __shared__ __align__(128) unsigned char shared[];
+#if USES_CLUSTER
+  ep_cluster_arrive();  // waited for before the first write to another block
+#endif
   const int split = SPLITS > 1 ? blockIdx.x : 0;
   const int group = GROUPS > 1 ? blockIdx.y / kFilterTiles : 0;
   const int filter_tile = GROUPS > 1 ? blockIdx.y % kFilterTiles : blockIdx.y;

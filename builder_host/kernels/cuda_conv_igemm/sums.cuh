@@ -1,8 +1,8 @@
 // Shared by the tensor-core templates: fragments of a tile, and what becomes of their sums.
 //
 // Put in place of the include line. Partial sums of the warps that share the k range meet in the
-// block's shared memory, those of a cluster's blocks through distributed shared memory, and those
-// of other splits in a workspace that a second kernel adds up.
+// block's shared memory, the blocks of a cluster send them to each other's, and those of other splits
+// meet in a workspace that a second kernel adds up.
 
 constexpr int kPixels = BATCH * OUT_H * OUT_W;
 constexpr int kThreads = 32 * WARPS_M * WARPS_N * WARPS_K;
@@ -86,83 +86,83 @@ EP_DEVICE void add(float (&v)[4], const float4 part) {
   v[3] += part.w;
 }
 
-// Add up the tiles that the warps of a block (and the blocks of a cluster) have put into shared
-// memory, one after another by warp_k, and finish or keep the sums.
-// pixel_of_row(row, at) says which pixel a row is, false for none.
+constexpr int kColumnRuns = TILE_FILTERS / 4;              // of four neighbouring filters
+constexpr int kRuns = TILE_PIXELS * kColumnRuns;
+
+#if USES_CLUSTER
+// Each block of the cluster finishes a share of the tile: it has an inbox, behind all else in shared
+// memory, into which every block writes its part of that share.
+constexpr int kShares = (kRuns + SPLITS * kThreads - 1) / (SPLITS * kThreads);  // of a thread
+
+// Place of a value in the inbox of block `rank`; values of a run stay together.
+EP_DEVICE float *place_of(unsigned char *shared, int split, int row, int column, int &rank) {
+  const int run = row * kColumnRuns + column / 4;
+  rank = run / kThreads % SPLITS;
+  const int own = run / (kThreads * SPLITS) * kThreads + run % kThreads;
+  return reinterpret_cast<float *>(shared + INBOX_AT) +
+         (split * (kShares * kThreads) + own) * 4 + column % 4;
+}
+
+// Behind the last write to an inbox: add up and finish the block's share.
+template <typename PixelOfRow>
+EP_DEVICE void finish_share(unsigned char *shared, const PixelOfRow pixel_of_row,
+                            Y_TYPE *y OPERAND_PARAMETERS, int split, int group, int filter_tile) {
+  ep_cp_async_wait<0>();  // channel vectors, where a split had nothing to multiply
+  __syncwarp();
+  ep_cluster_arrive();
+  ep_cluster_wait();
+  const float4 *inbox = reinterpret_cast<const float4 *>(shared + INBOX_AT) + threadIdx.x;
+  ep_grid_wait_to_store();
+  EP_UNROLL
+  for (int i = 0; i < kShares; ++i) {
+    const int run = (i * SPLITS + split) * kThreads + threadIdx.x;
+    const int row = run / kColumnRuns, column = run % kColumnRuns * 4;
+    Pixel at;
+    if (run < kRuns && pixel_of_row(row, at)) {
+      float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      EP_UNROLL
+      for (int b = 0; b < SPLITS; ++b) add(v, inbox[(b * kShares + i) * kThreads]);
+      emit<4>(v, y OPERAND_NAMES, nullptr, split, at, group, filter_tile * TILE_FILTERS + column);
+    }
+  }
+}
+#endif
+
+// Add up the tiles that the warps of a block have put into shared memory, one after another by
+// warp_k, and finish, keep or send the sums. pixel_of_row(row, at) says which pixel a row is, false
+// for none.
 template <typename PixelOfRow>
 EP_DEVICE void join_tiles(unsigned char *shared, const PixelOfRow pixel_of_row,
                           Y_TYPE *y OPERAND_PARAMETERS, float *sums, int split, int group,
                           int filter_tile) {
-  float *own = reinterpret_cast<float *>(shared);
-  constexpr int runs = TILE_PIXELS * TILE_FILTERS / 4;
-  constexpr int columns = TILE_FILTERS / 4;
-#if USES_CLUSTER
-  constexpr int blocks = SPLITS;
-  const int rank = split;
-  if (WARPS_K > 1) {
-    // Remote reads are slow: the block's own warps are added up first.
-    __syncthreads();
-    for (int run = threadIdx.x; run < runs; run += kThreads) {
-      float *at = own + run / columns * kSumPitch + run % columns * 4;
-      float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      EP_UNROLL
-      for (int k = 0; k < WARPS_K; ++k) {
-        add(v, *reinterpret_cast<const float4 *>(at + k * (TILE_PIXELS * kSumPitch)));
-      }
-      *reinterpret_cast<float4 *>(at) = make_float4(v[0], v[1], v[2], v[3]);
-    }
-  }
-  ep_cluster_sync();
-#else
+  const float *own = reinterpret_cast<const float *>(shared);
   __syncthreads();
-#endif
 #if USES_CLUSTER
-  // Every thread first reads all of its shares; then blocks may end, while results are finished.
-  constexpr int shares = (runs + blocks * kThreads - 1) / (blocks * kThreads);
-  float v[shares][4];
-  EP_UNROLL
-  for (int i = 0; i < shares; ++i) {
-    const int run = (i * blocks + rank) * kThreads + threadIdx.x;
-    const float *from = own + run / columns * kSumPitch + run % columns * 4;
-    float4 parts[blocks];
-    EP_UNROLL
-    for (int b = 0; b < blocks; ++b) {
-      parts[b] = run < runs ? ep_cluster_load4(from, b) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-    EP_UNROLL
-    for (int e = 0; e < 4; ++e) v[i][e] = 0.0f;
-    EP_UNROLL
-    for (int b = 0; b < blocks; ++b) add(v[i], parts[b]);
-  }
-  __syncwarp();
-  ep_cluster_arrive();
-  ep_grid_wait_to_store();
-  EP_UNROLL
-  for (int i = 0; i < shares; ++i) {
-    const int run = (i * blocks + rank) * kThreads + threadIdx.x;
-    const int row = run / columns, column = run % columns * 4;
-    Pixel at;
-    if (run < runs && pixel_of_row(row, at)) {
-      emit<4>(v[i], y OPERAND_NAMES, sums, split, at, group, filter_tile * TILE_FILTERS + column);
-    }
-  }
-  __syncwarp();
   ep_cluster_wait();
 #else
   ep_grid_wait_to_store();
-  for (int run = threadIdx.x; run < runs; run += kThreads) {
-    const int row = run / columns, column = run % columns * 4;
+#endif
+  for (int run = threadIdx.x; run < kRuns; run += kThreads) {
+    const int row = run / kColumnRuns, column = run % kColumnRuns * 4;
     const float *from = own + row * kSumPitch + column;
     float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     EP_UNROLL
     for (int k = 0; k < WARPS_K; ++k) {
       add(v, *reinterpret_cast<const float4 *>(from + k * (TILE_PIXELS * kSumPitch)));
     }
+#if USES_CLUSTER
+    int rank;
+    float *to = place_of(shared, split, row, column, rank);
+    ep_cluster_store4(to, rank, make_float4(v[0], v[1], v[2], v[3]));
+#else
     Pixel at;
     if (pixel_of_row(row, at)) {
       emit<4>(v, y OPERAND_NAMES, sums, split, at, group, filter_tile * TILE_FILTERS + column);
     }
+#endif
   }
+#if USES_CLUSTER
+  finish_share(shared, pixel_of_row, y OPERAND_NAMES, split, group, filter_tile);
 #endif
 }
 
@@ -171,17 +171,20 @@ template <typename PixelOfRow>
 EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfRow pixel_of_row,
                           Y_TYPE *y OPERAND_PARAMETERS, float *sums, int split, int group,
                           int filter_tile) {
-  constexpr bool is_direct = WARPS_K == 1 && !(SPLITS > 1 && USES_CLUSTER);
+  constexpr bool is_sent = WARPS_K == 1 && USES_CLUSTER, is_direct = WARPS_K == 1 && !is_sent;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_m = warp % WARPS_M, warp_n = warp / WARPS_M % WARPS_N;
   const int warp_k = warp / (WARPS_M * WARPS_N);
-  float *own = reinterpret_cast<float *>(shared);
-  float *tile = own + warp_k * (TILE_PIXELS * kSumPitch);
-  if (!is_direct) {
+  float *tile = reinterpret_cast<float *>(shared) + warp_k * (TILE_PIXELS * kSumPitch);
+  if (is_direct) {
+    ep_grid_wait_to_store();
+#if USES_CLUSTER
+  } else if (is_sent) {
+    ep_cluster_wait();
+#endif
+  } else {
     ep_cp_async_wait<0>();
     __syncthreads();  // the tile takes the place of the stages
-  } else {
-    ep_grid_wait_to_store();
   }
   EP_UNROLL
   for (int i = 0; i < kTilesM; ++i) {
@@ -196,19 +199,35 @@ EP_DEVICE void store_sums(const Sums &acc, unsigned char *shared, const PixelOfR
         EP_UNROLL
         for (int e = 0; e < 2 * kRun; ++e) v[e] = acc[i][j + e / 2][2 * h + e % 2];
         const int column = warp_n * (kTilesN * 8) + j * 8 + lane % 4 * (2 * kRun);
-        if (!is_direct) {
-          EP_UNROLL
-          for (int e = 0; e < 2 * kRun; e += 4) {
-            *reinterpret_cast<float4 *>(tile + row * kSumPitch + column + e) =
-                make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+        if (is_direct) {
+          if (is_inside) {
+            emit<2 * kRun>(v, y OPERAND_NAMES, sums, split, at, group,
+                           filter_tile * TILE_FILTERS + column);
           }
-        } else if (is_inside) {
-          emit<2 * kRun>(v, y OPERAND_NAMES, sums, split, at, group,
-                         filter_tile * TILE_FILTERS + column);
+          continue;
+        }
+        EP_UNROLL
+        for (int e = 0; e < 2 * kRun; e += 4) {
+          const float4 part = make_float4(v[e], v[e + 1], v[e + 2], v[e + 3]);
+#if USES_CLUSTER
+          if (is_sent) {
+            int rank;
+            float *to = place_of(shared, split, row, column + e, rank);
+            ep_cluster_store4(to, rank, part);
+            continue;
+          }
+#endif
+          *reinterpret_cast<float4 *>(tile + row * kSumPitch + column + e) = part;
         }
       }
     }
   }
+#if USES_CLUSTER
+  if (is_sent) {
+    finish_share(shared, pixel_of_row, y OPERAND_NAMES, split, group, filter_tile);
+    return;
+  }
+#endif
   if (!is_direct) {
     join_tiles(shared, pixel_of_row, y OPERAND_NAMES, sums, split, group, filter_tile);
   }

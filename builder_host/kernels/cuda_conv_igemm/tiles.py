@@ -102,9 +102,17 @@ class Tile:
 
     @property
     def _sum_bytes(self) -> int:
-        if self.warps_k == 1 and not (self.splits > 1 and self.uses_cluster):
+        if self.warps_k == 1:
             return 0
         return self.warps_k * self.pixels * (self.filters + 4) * 4
+
+    @property
+    def inbox_bytes(self) -> int:
+        """Shared memory into which the blocks of a cluster send the sums that this one finishes."""
+        if not self.uses_cluster:
+            return 0
+        runs = self.pixels * self.filters // 4
+        return 16 * self.threads * self.splits * -(-runs // (self.threads * self.splits))
 
     def steps(self, conv: Convolution) -> int:
         """Passes through the k loop when one block takes all of them."""
@@ -230,12 +238,13 @@ def _fitted(tile: Tile, conv: Convolution, target: CudaTarget) -> Tile | None:
         return None
     # Half of an SM: blocks of the next kernel can come while this one ends.
     room = min(target.shared_per_block_bytes, target.shared_per_sm_bytes // 2 - 1024)
-    room -= _OPERAND_BYTES * tile.filters
+    room -= _OPERAND_BYTES * tile.filters + tile.inbox_bytes
     ring = min(wanted, 8, room // tile.stage_bytes(conv))
     if ring < min(wanted, 2):
         return None
     best = replace(tile, stages=ring)
     _, y, z = best.grid(conv)
-    if best.shared_bytes(conv) > target.shared_per_block_bytes or max(y, z) > MAX_GRID:
+    others = _OPERAND_BYTES * tile.filters + tile.inbox_bytes
+    if best.shared_bytes(conv) + others > target.shared_per_block_bytes or max(y, z) > MAX_GRID:
         return None
     return None if best.workspace_bytes(conv) > _MAX_WORKSPACE_BYTES else best

@@ -65,7 +65,8 @@ def staged_operands(conv: Convolution, filters: int) -> tuple[str, int]:
     """
     channels = [n for n, operand in enumerate(conv.operands, start=1) if operand.is_channel]
     text = " ".join(
-        f"p{number} = stage_channels<{filters}>(p{number}, operands + {place * filters}, first_slot);"
+        f"p{number} = stage_channels<{filters}>(p{number}, operands + {place * filters}, "
+        "first_slot);"
         for place, number in enumerate(channels)
     )
     return text, 4 * filters * len(channels)

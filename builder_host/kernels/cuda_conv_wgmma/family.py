@@ -126,6 +126,7 @@ class CudaConvWgmma:
             "USES_CLUSTER": int(tile.splits > 1),
             "OPERAND_STAGES": stages,
             "OPERANDS_AT": tile.shared_bytes(conv),
+            "INBOX_AT": tile.shared_bytes(conv) + operand_bytes,
         }
         if tile.is_patch:
             parameters |= {"TILE_H": tile.rows, "TILE_W": tile.columns, "PATCHES": tile.patches}
@@ -136,7 +137,7 @@ class CudaConvWgmma:
             tile.grid(conv),
             (tile.threads, 1, 1),
             (tile.splits, 1, 1),
-            tile.shared_bytes(conv) + operand_bytes,
+            tile.shared_bytes(conv) + operand_bytes + tile.inbox_bytes,
             target.has_dependent_launch,
         )
         return Program(source, (launch,))
@@ -176,7 +177,7 @@ def packed_rows(weights: Array, tile_filters: int, steps: int) -> Array:
     tiles = -(-filters // tile_filters)
     flat = np.zeros((tiles * tile_filters, steps * STEP), np.float16)
     flat[:filters, : taps * channels] = weights.reshape(filters, -1)
-    # filter = tile, sixteen, g, h; k = step, chunk, element
+    # A filter is (tile, sixteen, g, h), a k value (step, chunk, element).
     split = flat.reshape(tiles, tile_filters // 16, 8, 2, steps, 8, 8)
     rows = split.transpose(0, 4, 1, 3, 2, 5, 6)  # tile, step, sixteen, h, g, chunk, element
     g, chunk = np.ogrid[:8, :8]

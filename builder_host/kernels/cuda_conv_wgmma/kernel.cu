@@ -44,6 +44,7 @@
 #define OPERAND_SCALARS
 #define OPERAND_STAGES
 #define OPERANDS_AT 0
+#define INBOX_AT 0
 #define EPILOGUE x0
 #define TILE_PIXELS 128
 #define TILE_FILTERS 64
@@ -111,6 +112,9 @@ EP_DEVICE void load_weights(unsigned char *stage, const half *w) {
 EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPERAND_PARAMETERS,
                                              Y_TYPE *y SUMS_PARAMETER) {
   extern __shared__ __align__(1024) unsigned char shared[];
+#if USES_CLUSTER
+  ep_cluster_arrive();  // waited for before the first write to another block
+#endif
   const int split = SPLITS > 1 ? blockIdx.x : 0;
   const int filter_tile = blockIdx.y, first_pixel = blockIdx.z * TILE_PIXELS;
   const int first_step = split * kStepsOfSplit, rest = kSteps - first_step;

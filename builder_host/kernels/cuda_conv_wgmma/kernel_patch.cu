@@ -43,6 +43,7 @@
 #define OPERAND_SCALARS
 #define OPERAND_STAGES
 #define OPERANDS_AT 0
+#define INBOX_AT 0
 #define EPILOGUE x0
 #define TILE_PIXELS 64
 #define TILE_H 4
@@ -113,6 +114,9 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
                                              Y_TYPE *y SUMS_PARAMETER) {
   extern __shared__ __align__(1024) unsigned char shared[];
   unsigned char *patches = shared + STAGES * kWeightBytes;
+#if USES_CLUSTER
+  ep_cluster_arrive();  // waited for before the first write to another block
+#endif
   const int split = SPLITS > 1 ? blockIdx.x : 0, filter_tile = blockIdx.y;
   const int n = blockIdx.z / (kTilesH * kTilesW), place = blockIdx.z - n * (kTilesH * kTilesW);
   const int first_oh = place / kTilesW * TILE_H, first_ow = place % kTilesW * TILE_W;

@@ -84,9 +84,17 @@ class Tile:
     def shared_bytes(self, conv: Convolution) -> int:
         """Ring of stages and patches, or the partial sums that take their place."""
         sums = 0
-        if self.groups_k > 1 or self.splits > 1:
+        if self.groups_k > 1:
             sums = self.groups_k * self.pixels * (self.filters + 4) * 4
         return max(self.stages * self.stage_bytes + self.patches * self.patch_bytes(conv), sums)
+
+    @property
+    def inbox_bytes(self) -> int:
+        """Shared memory into which the blocks of a cluster send the sums that this one finishes."""
+        if self.splits == 1:
+            return 0
+        runs = self.pixels * self.filters // 4
+        return 16 * self.threads * self.splits * -(-runs // (self.threads * self.splits))
 
     def moved_bytes(self, conv: Convolution, steps: int) -> float:
         """What a block fetches for a number of steps."""
@@ -220,7 +228,8 @@ def fitted(tile: Tile, conv: Convolution, target: CudaTarget) -> Tile | None:
         return None
     # Half of an SM: blocks of the next kernel can come while this one ends.
     room = min(target.shared_per_block_bytes, target.shared_per_sm_bytes // 2 - 1024)
-    room -= _OPERAND_BYTES * tile.filters
+    others = _OPERAND_BYTES * tile.filters + tile.inbox_bytes
+    room -= others
     most = _MAX_STAGES
     if tile.is_patch:
         chunks = wanted // conv.num_taps
@@ -235,6 +244,6 @@ def fitted(tile: Tile, conv: Convolution, target: CudaTarget) -> Tile | None:
         return None
     best = replace(tile, stages=stages)
     _, y, z = best.grid(conv)
-    if best.shared_bytes(conv) > target.shared_per_block_bytes or max(y, z) > MAX_GRID:
+    if best.shared_bytes(conv) + others > target.shared_per_block_bytes or max(y, z) > MAX_GRID:
         return None
     return best

@@ -211,6 +211,16 @@ EP_DEVICE float4 ep_cluster_load4(const float *local, unsigned rank) {
     const unsigned char *base = emu::cluster_blocks[rank].shared;
     return *(const float4 *)(base + ep_shared_address(local));
 }
+EP_DEVICE void ep_cluster_store2(float *local, unsigned rank, float2 v) {
+    emu_require_aligned(local, 8);
+    if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
+    *(float2 *)(emu::cluster_blocks[rank].shared + ep_shared_address(local)) = v;
+}
+EP_DEVICE void ep_cluster_store4(float *local, unsigned rank, float4 v) {
+    emu_require_aligned(local, 16);
+    if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
+    *(float4 *)(emu::cluster_blocks[rank].shared + ep_shared_address(local)) = v;
+}
 // Rank above 20 bits of offset: shared memory is smaller than that.
 EP_DEVICE unsigned ep_cluster_address(const void *local, unsigned rank) {
     if ((int)rank >= emu::cluster_size) emu::fail("no block of that rank in the cluster");
