@@ -20,7 +20,9 @@ def convert(view: NodeView) -> Value:
     elif operation == "Flatten":
         wanted = (shape[0] if shape else 1, math.prod(shape[1:]))
     elif operation == "Squeeze":
-        stated = view.integers("axes", None, tuple(i for i, d in enumerate(shape) if d == 1))
+        # Without axes every extent of 1 goes but the batch, which UFF leaves out of shapes.
+        ones = tuple(i for i, d in enumerate(shape) if d == 1 and i > 0)
+        stated = view.integers("axes", None, ones)
         axes = {view.axis(axis, len(shape)) for axis in stated}
         wide = [axis for axis in sorted(axes) if shape[axis] != 1]
         if wide:

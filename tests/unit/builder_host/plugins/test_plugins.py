@@ -120,6 +120,28 @@ def test_a_plan_runs_a_plugin_and_says_so(tmp_path):
     np.testing.assert_allclose(results["sum"], value.sum(1), rtol=1e-5, atol=1e-6)
 
 
+def test_profiles_of_several_batches_share_a_plugins_weights(tmp_path):
+    def network(batch):
+        made = bh.Network("profiles")
+        x = made.add_input("x", (batch, 5))
+        weights = np.arange(1, 6, dtype=np.float32)
+        layer = made.add_plugin(Powers(), [x, weights], "powers")
+        made.mark_output(layer.outputs[1], "sum")
+        return made
+
+    built = bh.build({"one": network(1), "four": network(4)}, config())
+    assert [key for key in built.plan.provenance if key.startswith("plugin")] == [
+        "plugin 1 Powers/3"
+    ]
+    built.save(tmp_path / "p.plan")
+    with rt.load(tmp_path / "p.plan") as engine:
+        for name, batch in (("one", 1), ("four", 4)):
+            x = RNG.standard_normal((batch, 5)).astype(np.float32)
+            with engine.create_context(profile=name) as context:
+                found = np.array(context.execute({"x": x})["sum"])
+            np.testing.assert_allclose(found, (x * np.arange(1, 6) * 2).sum(1), rtol=1e-5)
+
+
 def test_the_fastest_kernel_is_taken_and_remembered(tmp_path):
     cache = tmp_path / "t.cache"
     network, _ = powers_network()

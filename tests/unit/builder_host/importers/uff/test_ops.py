@@ -290,6 +290,7 @@ def test_squeeze(tmp_path):
     x = random(2, 1, 1, 5)
     assert run_node(tmp_path, "Squeeze", x, axes=[1, 2]).shape == (2, 5)
     assert run_node(tmp_path, "Squeeze", x).shape == (2, 5)
+    assert run_node(tmp_path, "Squeeze", x[:1]).shape == (1, 5)  # the batch stays
 
 
 @pytest.mark.parametrize(
