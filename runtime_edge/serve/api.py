@@ -68,6 +68,7 @@ class Api:
         self._regions = regions if config.allow_shared_memory else None
         self._exposition = exposition
         self._token = token
+        self._local_names = status.local_names(config)
         self._inference = InferRoute(config, service, self._regions)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -117,8 +118,8 @@ class Api:
             raise RequestError(403, "requests from other sites' pages are refused")
         if self._token is not None or request.is_trusted_peer or not host:
             return
-        name = host.decode("latin-1").rpartition(":")[0] or host.decode("latin-1")
-        if name.strip("[]") not in status.local_names(self._config):
+        name = status.host_name(host.decode("latin-1"))
+        if name not in self._local_names:
             raise RequestError(
                 403,
                 f"host '{name:.128}' is not one of this daemon's names; without a token only those "

@@ -134,7 +134,7 @@ class ServeConfig:
     allow_unauthenticated: bool = False
     max_connections: int = 256
     max_body_bytes: int = 64 << 20
-    max_inflight_bytes: int = 256 << 20
+    max_inflight_bytes: int = 128 << 20
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0

@@ -32,6 +32,13 @@ def local_names(config: ServeConfig) -> frozenset[str]:
     return frozenset(names)
 
 
+def host_name(header: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].lower()
+
+
 def status_json(service: InferenceService, exposition: Exposition) -> dict[str, Any]:
     """Everything that the page shows, at this moment."""
     repository = service.repository

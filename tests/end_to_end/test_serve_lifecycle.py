@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,20 +245,38 @@ def test_sighup_reloads(plans, tmp_path):
     "num_reloads", [150, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 def test_reloads_do_not_grow(plans, tmp_path, num_reloads):
+    body, headers = infer_body(row_input())
+    text = request_bytes("POST", "/v2/models/m/infer", body, **headers)
+    statuses: Counter[int] = Counter()
+    stop = threading.Event()
     with serving(tmp_path, plans={"m": plans / "scale.plan"}) as served, served.connect() as sock:
+
+        def client() -> None:
+            with served.connect() as own:
+                while not stop.is_set():
+                    own.sendall(text)
+                    statuses[read_reply(own).status] += 1
 
         def reload(num: int) -> None:
             for _ in range(num):
                 sock.sendall(request_bytes("POST", "/v2/repository/models/m/load", b"{}"))
                 assert read_reply(sock).status == 200
 
-        reload(50 + num_reloads // 15)  # until the allocators have seen everything
-        before, maps = served.resident_bytes(), num_maps(served)
-        reload(num_reloads)
-        assert served.resident_bytes() - before < 1 << 20
-        assert num_maps(served) - maps <= 10
+        thread = threading.Thread(target=client)
+        thread.start()
+        try:
+            reload(50 + num_reloads // 15)  # until the allocators have seen everything
+            before, maps = served.resident_bytes(), num_maps(served)
+            reload(num_reloads)
+            assert served.resident_bytes() - before < 1 << 20
+            assert num_maps(served) - maps <= 10
+        finally:
+            stop.set()
+            thread.join()
         status = served.get("/status.json")
         assert status["plans"][0]["generation"] == num_reloads + num_reloads // 15 + 51
+    assert set(statuses) == {200}
+    assert statuses[200] > num_reloads
 
 
 def num_maps(served) -> int:
