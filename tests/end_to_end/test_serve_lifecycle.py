@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,9 @@ from support.serving import (
     serving,
     wait_until,
 )
+
+from boards.store.plan_store import PlanStore
+from boards.store.records import ReleaseRecord, ReleaseState
 
 
 @pytest.fixture(scope="module")
@@ -462,3 +466,27 @@ def command(*arguments: str, status: int = 0) -> dict[str, object]:
     )
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
+
+
+def test_a_switch_of_the_boards_plan_store_is_followed(plans, tmp_path):
+    store = PlanStore(tmp_path / "store")
+    releases = []
+    for name in ("scale.plan", "double.plan"):
+        content = (plans / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        (tmp_path / "store").mkdir(exist_ok=True)
+        (tmp_path / "store" / name).write_bytes(content)
+        record = ReleaseRecord(
+            digest[:16], digest, len(content), number=1, state=ReleaseState.CHECKED
+        )
+        store.add("m", tmp_path / "store" / name, record)
+        releases.append(digest[:16])
+    store.activate("m", releases[0])
+    path = tmp_path / "store" / "plans" / "m" / "current" / "model.plan"
+    toml = f"[server]\nwatch_interval_s = 0.02\n[plans.m]\npath = '{path}'\n"
+    with serving(tmp_path, toml=toml) as served:
+        assert output(served, row_input())[0, 0] == 0.5
+        store.activate("m", releases[1])
+        wait_until(lambda: output(served, row_input())[0, 0] == 2.0, "the new release serves")
+        store.roll_back("m", "a test")
+        wait_until(lambda: output(served, row_input())[0, 0] == 0.5, "the old release serves")
