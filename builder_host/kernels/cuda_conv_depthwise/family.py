@@ -87,11 +87,6 @@ class CudaConvDepthwise:
             "VECTOR": vector,
             "RUN": run,
             "THREADS": threads,
-            "OPERAND_TOUCHES": " ".join(
-                f"zero += touch(p{number} + slot);"
-                for number, operand in enumerate(conv.operands, start=1)
-                if operand.is_channel
-            ),
         }
         launch = GridLaunch(
             symbol,

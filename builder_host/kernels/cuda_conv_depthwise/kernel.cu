@@ -1,9 +1,7 @@
 // Depthwise convolution in NHWC: a thread computes VECTOR channels of RUN neighbouring pixels.
 //
-// Input columns that several of the run's pixels need are loaded once per kernel row. All loads of as
-// many rows as registers hold are under way together: places outside the image are read at its
-// border and count as zeros. Weights are `[tap][channel]`, in the storage type; they and the channel
-// vectors of the epilogue are fetched before the wait for earlier kernels.
+// Input columns that several of the run's pixels need are loaded once per kernel row. Weights are
+// `[tap][channel]`, in the storage type.
 #include "ep_cuda.cuh"
 
 // parameters
@@ -39,7 +37,6 @@
 #define OPERAND_NAMES
 #define OPERAND_LOADS
 #define OPERAND_SCALARS
-#define OPERAND_TOUCHES
 #define EPILOGUE x0
 #define VECTOR 8
 #define RUN 2
@@ -51,78 +48,63 @@ constexpr int kVectors = CHANNELS / VECTOR;
 constexpr int kRuns = (OUT_W + RUN - 1) / RUN;
 constexpr ep_i64 kItems = static_cast<ep_i64>(BATCH) * OUT_H * kRuns * kVectors;
 constexpr int kColumns = (RUN - 1) * STRIDE_W + (KERNEL_W - 1) * DILATION_W + 1;
-constexpr int kTaps = KERNEL_H * KERNEL_W;
-constexpr int kRegisters = VECTOR * int(sizeof(X_TYPE)) / 4 > 0 ? VECTOR * int(sizeof(X_TYPE)) / 4 : 1;
-constexpr int kRowsAtOnce = KERNEL_H * kColumns * kRegisters <= 96 ? KERNEL_H : 1;
-constexpr bool kHasWeightsAhead = kTaps * kRegisters <= 48;
-typedef EpPack<X_TYPE, VECTOR> Channels;
-
-EP_DEVICE Channels weights_of(const X_TYPE *w, int tap) {
-  return ep_load_pack<X_TYPE, VECTOR>(w + tap * CHANNELS);
-}
 
 EP_KERNEL __launch_bounds__(THREADS) SYMBOL(const X_TYPE *x, const X_TYPE *w OPERAND_PARAMETERS,
                                             Y_TYPE *y) {
   const ep_i64 item = static_cast<ep_i64>(blockIdx.x) * THREADS + threadIdx.x;
-  if (item >= kItems) return;
   const int channel = static_cast<int>(item % kVectors) * VECTOR;
   const int place = static_cast<int>(item / kVectors);
   const int ow = place % kRuns * RUN, oh = place / kRuns % OUT_H, n = place / kRuns / OUT_H;
-  const int first_h = RowRule::origin(oh), first_w = ColumnRule::origin(ow);
-  x += n * X_N + channel;
-  w += channel;
+  const bool is_inside = item < kItems;
 
-  Channels weights[kHasWeightsAhead ? kTaps : 1];
-  if (kHasWeightsAhead) {
-    EP_UNROLL
-    for (int tap = 0; tap < kTaps; ++tap) weights[tap] = weights_of(w, tap);
+  // Weights of the first kernel row are on their way while earlier kernels end.
+  float weights[KERNEL_W][VECTOR];
+  EP_UNROLL
+  for (int s = 0; s < KERNEL_W; ++s) {
+    if (is_inside) {
+      load_channels<VECTOR, VECTOR, 1, false>(weights[s], w + s * CHANNELS + channel, VECTOR);
+    }
   }
-  float zero = 0.0f;
-  const int slot = channel;
-  (void)slot;
-  OPERAND_TOUCHES
+  ep_grid_wait();
+  ep_grid_launch();
+  if (!is_inside) return;
+
   float acc[RUN][VECTOR];
   EP_UNROLL
   for (int p = 0; p < RUN; ++p) {
     EP_UNROLL
-    for (int c = 0; c < VECTOR; ++c) acc[p][c] = zero;
+    for (int c = 0; c < VECTOR; ++c) acc[p][c] = 0.0f;
   }
-  ep_grid_wait();
-  ep_grid_launch();
-
+  const int first_h = RowRule::origin(oh), first_w = ColumnRule::origin(ow);
+  x += n * X_N + channel;
   EP_UNROLL
-  for (int first = 0; first < KERNEL_H; first += kRowsAtOnce) {
-    Channels pixels[kRowsAtOnce][kColumns];
-    EP_UNROLL
-    for (int i = 0; i < kRowsAtOnce; ++i) {
-      const int ih = first_h + (first + i) * DILATION_H;
-      const X_TYPE *row = x + min(max(ih, 0), IN_H - 1) * X_H;
+  for (int r = 0; r < KERNEL_H; ++r) {
+    if (r > 0) {
       EP_UNROLL
-      for (int column = 0; column < kColumns; ++column) {
-        const X_TYPE *from = row + min(max(first_w + column, 0), IN_W - 1) * X_W;
-        pixels[i][column] = X_IS_VIEW ? ep_load_pack_any<X_TYPE, VECTOR>(from)
-                                      : ep_load_pack<X_TYPE, VECTOR>(from);
+      for (int s = 0; s < KERNEL_W; ++s) {
+        load_channels<VECTOR, VECTOR, 1, false>(
+            weights[s], w + (r * KERNEL_W + s) * CHANNELS + channel, VECTOR);
       }
     }
+    const int ih = first_h + r * DILATION_H;
+    if (static_cast<unsigned>(ih) >= static_cast<unsigned>(IN_H)) continue;
     EP_UNROLL
-    for (int i = 0; i < kRowsAtOnce; ++i) {
-      const int r = first + i, ih = first_h + r * DILATION_H;
-      const bool in_h = static_cast<unsigned>(ih) < static_cast<unsigned>(IN_H);
+    for (int column = 0; column < kColumns; ++column) {
+      const int iw = first_w + column;
+      float v[VECTOR];
+      if (static_cast<unsigned>(iw) < static_cast<unsigned>(IN_W)) {
+        load_channels<VECTOR, VECTOR, 1, X_IS_VIEW != 0>(v, x + ih * X_H + iw * X_W, VECTOR);
+      } else {
+        EP_UNROLL
+        for (int c = 0; c < VECTOR; ++c) v[c] = 0.0f;
+      }
       EP_UNROLL
-      for (int column = 0; column < kColumns; ++column) {
-        const int iw = first_w + column;
-        const bool is_inside = in_h && static_cast<unsigned>(iw) < static_cast<unsigned>(IN_W);
+      for (int p = 0; p < RUN; ++p) {
         EP_UNROLL
         for (int s = 0; s < KERNEL_W; ++s) {
-          const int distance = column - s * DILATION_W;
-          if (distance < 0 || distance % STRIDE_W != 0 || distance / STRIDE_W >= RUN) continue;
-          const int tap = r * KERNEL_W + s, p = distance / STRIDE_W;
-          const Channels factors = kHasWeightsAhead ? weights[kHasWeightsAhead ? tap : 0]
-                                                    : weights_of(w, tap);
-          EP_UNROLL
-          for (int c = 0; c < VECTOR; ++c) {
-            const float value = is_inside ? ep_to_float(pixels[i][column].at[c]) : 0.0f;
-            acc[p][c] = fmaf(value, ep_to_float(factors.at[c]), acc[p][c]);
+          if (p * STRIDE_W + s * DILATION_W == column) {
+            EP_UNROLL
+            for (int c = 0; c < VECTOR; ++c) acc[p][c] = fmaf(v[c], weights[s][c], acc[p][c]);
           }
         }
       }

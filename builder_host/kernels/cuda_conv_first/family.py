@@ -18,7 +18,6 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     epilogue_parameters,
     grouped_weights,
     pack_operands,
-    staged_operands,
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
@@ -134,7 +133,6 @@ class CudaConvFirst:
             f"_{shape.rows}x{shape.columns}x{shape.filters}_sm{target.sm}",
             self.template_hash, problem.text(), tactic.text,
         )  # fmt: skip
-        stages, operand_bytes = staged_operands(conv, shape.filters)
         parameters: dict[str, int | str] = {
             **conv.parameters_of(_TEMPLATE),
             **epilogue_parameters(conv),
@@ -144,14 +142,12 @@ class CudaConvFirst:
             "TILE_FILTERS": shape.filters,
             "WARPS_M": shape.warps_m,
             "WARPS_N": shape.warps_n,
-            "OPERAND_STAGES": stages,
-            "OPERANDS_AT": shape.shared_bytes(conv),
         }
         launch = GridLaunch(
             symbol,
             shape.grid(conv),
             (shape.threads, 1, 1),
-            shared_memory_bytes=shape.shared_bytes(conv) + operand_bytes,
+            shared_memory_bytes=shape.shared_bytes(conv),
             is_dependent=target.has_dependent_launch,
         )
         return Program(fill(with_convolution(_TEMPLATE), parameters), (launch,))

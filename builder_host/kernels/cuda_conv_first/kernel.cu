@@ -40,8 +40,6 @@
 #define OPERAND_NAMES
 #define OPERAND_LOADS
 #define OPERAND_SCALARS
-#define OPERAND_STAGES
-#define OPERANDS_AT 0
 #define EPILOGUE x0
 #define TILE_H 8
 #define TILE_W 16
@@ -101,10 +99,6 @@ EP_KERNEL __launch_bounds__(kThreads) SYMBOL(const X_TYPE *x, const half *w OPER
   for (int i = threadIdx.x; i < kWeights / 8; i += kThreads) {
     ep_cp_async16(weights + i * 8, w + i * 8);
   }
-  float *operands = reinterpret_cast<float *>(shared + OPERANDS_AT);
-  const int first_slot = blockIdx.y * TILE_FILTERS;
-  (void)operands, (void)first_slot;
-  OPERAND_STAGES
   ep_cp_async_commit();
   ep_grid_wait();
   ep_grid_launch();

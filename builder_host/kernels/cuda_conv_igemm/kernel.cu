@@ -88,7 +88,8 @@ EP_DEVICE void copy_elements(half *to, const X_TYPE *from, int first_channel, bo
   EP_UNROLL
   for (int i = 0; i < 8; ++i) {
     v[i] = is_valid && first_channel + i < GROUP_CHANNELS
-               ? ep_to_float(from[(first_channel + i) * X_C])
+               ? ep_to_float(
+                     ep_load_pack_of_step<X_TYPE, 1, true>(from + (first_channel + i) * X_C).at[0])
                : 0.0f;
   }
   ep_store16(to, ep_pack_half8(v));

@@ -62,12 +62,6 @@ EP_DEVICE void load_channels(float (&out)[count], const T *p, int limit) {
   }
 }
 
-// A zero that is known when the value has been fetched, so that it lies in L1 afterwards.
-EP_DEVICE float touch(const float *p) {
-  const float value = *p;
-  return value == value ? 0.0f : value;
-}
-
 // Begin to copy the channel vector of a block's filters to shared memory, as part of the present
 // group of copies; returns the pointer that takes the vector's place.
 template <int count>

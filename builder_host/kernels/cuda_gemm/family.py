@@ -168,11 +168,6 @@ class CudaGemmFamily:
                 "ROW_TILE": values["row_tile"],
                 "COLUMNS_PER_WARP": values["columns"],
                 "NUM_WARPS": values["warps"],
-                "OPERAND_TOUCHES": " ".join(
-                    f"own += touch({operand.name} + k);"
-                    for operand in product.operands
-                    if operand.is_channel
-                ),
             }
             source = fill(_TEMPLATE, {**common, **own})
             grid = (

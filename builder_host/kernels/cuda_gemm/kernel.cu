@@ -23,7 +23,6 @@
 #define AHEAD 4
 #define OPERAND_PARAMETERS
 #define OPERAND_LOADS
-#define OPERAND_TOUCHES
 #define EPILOGUE x0
 // end of parameters
 
@@ -33,12 +32,6 @@ constexpr int kStep = 32 * SPLIT;
 constexpr int kSums = ROW_TILE * COLUMNS_PER_WARP;
 static_assert(kSums <= 32, "one lane stores each result");
 static_assert(NUM_WARPS % SPLIT == 0, "a block holds whole groups of warps");
-
-/* A zero that is known when the value has been fetched, so that it lies in L1 afterwards. */
-EP_DEVICE float touch(const float *p) {
-  const float value = *p;
-  return value == value ? 0.0f : value;
-}
 
 template <bool is_aligned>
 EP_DEVICE void load_x(float (&values)[kPack], const X_TYPE *row, int chunk) {
@@ -109,9 +102,6 @@ extern "C" __global__ void __launch_bounds__(NUM_WARPS * 32)
       if (chunk < kChunks) ahead[c][a] = ep_load16_stream(weights + c * kChunks + chunk);
     }
   }
-  float own = 0.0f; /* the result that this lane stores */
-  const int k = column + lane % COLUMNS_PER_WARP;
-  OPERAND_TOUCHES
   ep_grid_wait();
   ep_grid_launch();
 
@@ -123,12 +113,13 @@ extern "C" __global__ void __launch_bounds__(NUM_WARPS * 32)
     accumulate<false>(sums, ahead, x, weights, row, first);
   }
 
+  float own = 0.0f; /* the result that this lane stores */
   EP_UNROLL
   for (int r = 0; r < ROW_TILE; ++r) {
     EP_UNROLL
     for (int c = 0; c < COLUMNS_PER_WARP; ++c) {
       const float total = ep_warp_sum(sums[r][c]);
-      if (lane == r * COLUMNS_PER_WARP + c) own += total;
+      if (lane == r * COLUMNS_PER_WARP + c) own = total;
     }
   }
   if (SPLIT > 1) {
@@ -138,7 +129,7 @@ extern "C" __global__ void __launch_bounds__(NUM_WARPS * 32)
     if (part != 0) return;
     for (int i = 1; i < SPLIT; ++i) own += parts[warp + i][lane];
   }
-  const int m = row + lane / COLUMNS_PER_WARP;
+  const int m = row + lane / COLUMNS_PER_WARP, k = column + lane % COLUMNS_PER_WARP;
   if (lane < kSums && m < ROWS && k < COLUMNS) {
     const float x0 = own;
     OPERAND_LOADS
