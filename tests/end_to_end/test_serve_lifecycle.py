@@ -469,24 +469,23 @@ def command(*arguments: str, status: int = 0) -> dict[str, object]:
 
 
 def test_a_switch_of_the_boards_plan_store_is_followed(plans, tmp_path):
-    store = PlanStore(tmp_path / "store")
-    releases = []
-    for name in ("scale.plan", "double.plan"):
+    store = PlanStore(tmp_path)
+
+    def deploy(name: str) -> None:
         content = (plans / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        (tmp_path / "store").mkdir(exist_ok=True)
-        (tmp_path / "store" / name).write_bytes(content)
-        record = ReleaseRecord(
-            digest[:16], digest, len(content), number=1, state=ReleaseState.CHECKED
-        )
-        store.add("m", tmp_path / "store" / name, record)
-        releases.append(digest[:16])
-    store.activate("m", releases[0])
-    path = tmp_path / "store" / "plans" / "m" / "current" / "model.plan"
+        (tmp_path / name).write_bytes(content)
+        record = ReleaseRecord(digest[:16], digest, len(content), state=ReleaseState.CHECKED)
+        store.add("m", tmp_path / name, record)
+        store.activate("m", digest[:16])
+
+    deploy("scale.plan")
+    path = tmp_path / "plans" / "m" / "current" / "model.plan"
+    assert path.resolve() == store.active("m").resolve()
     toml = f"[server]\nwatch_interval_s = 0.02\n[plans.m]\npath = '{path}'\n"
     with serving(tmp_path, toml=toml) as served:
         assert output(served, row_input())[0, 0] == 0.5
-        store.activate("m", releases[1])
+        deploy("double.plan")
         wait_until(lambda: output(served, row_input())[0, 0] == 2.0, "the new release serves")
         store.roll_back("m", "a test")
         wait_until(lambda: output(served, row_input())[0, 0] == 0.5, "the old release serves")
