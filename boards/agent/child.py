@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 _MAX_LINE_BYTES = 64 << 20
 _STDERR_BYTES = 4000
+_BUSY_SHARE = 0.5  # of its time limit: with less processor time it counts as starved, or waiting
+_PATIENCE = 5  # times the limit that such a process may take
 
 OnAnswer = Callable[[Mapping[str, Any]], None]
 OnEnd = Callable[["ChildEnd"], None]
@@ -71,7 +73,8 @@ class Child:
             on_end: called once, last.
             silence_s: longest time between two signs of life.
             memory_bytes: most resident memory.
-            candidate_s: as silence_s, while a candidate is at work.
+            candidate_s: as silence_s, while a candidate is at work. A process that gets little
+                processor time may take five times as long.
         """
         self._on_answer = on_answer
         self._on_end = on_end
@@ -105,6 +108,20 @@ class Child:
         self.fd = self._process.stdout.fileno()
         os.set_blocking(self.fd, False)
         self._is_finished = False
+        self._cpu_at = 0.0
+
+    def _hear(self, now: float) -> None:
+        self._heard_at = now
+        self._cpu_at = self._cpu_s()
+
+    def _cpu_s(self) -> float:
+        """Processor time that it has used."""
+        try:
+            text = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+        except OSError:
+            return 0.0
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def receive(self) -> None:
         """Take what it has answered."""
@@ -117,7 +134,7 @@ class Child:
         if not data:
             self._finish()
             return
-        self._heard_at = time.monotonic()
+        self._hear(time.monotonic())
         self._pending += data
         *lines, rest = bytes(self._pending).split(b"\n")
         self._pending = bytearray(rest)
@@ -147,10 +164,12 @@ class Child:
         progress = bytes(self._progress)
         if progress != self._seen:
             self._seen = progress
-            self._heard_at = now
+            self._hear(now)
         is_at_candidate = PROGRESS.unpack(progress)[0] >= 0
         limit_s = self._candidate_s if is_at_candidate else self._silence_s
-        if now - self._heard_at > limit_s:
+        # on a busy board a good candidate may wait for its turn: then it has used little time
+        is_starved = self._cpu_s() - self._cpu_at < _BUSY_SHARE * limit_s
+        if now - self._heard_at > limit_s * (_PATIENCE if is_starved else 1):
             self.kill(f"it did not finish within {limit_s:g} s")
             return
         resident = _resident_bytes(self._process.pid)

@@ -7,10 +7,12 @@ the runtime.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
 import resource
+import signal
 import statistics
 import struct
 import sys
@@ -34,6 +36,7 @@ _LATENCY_RUNS = 50
 _LATENCY_BUDGET_S = 2.0
 _LATENCY_MARGIN = 0.10  # more than this off the build's record is worth a word
 _RESTART_STATUS = 3
+_PR_SET_PDEATHSIG = 1
 
 Answer = Callable[..., None]
 
@@ -43,6 +46,7 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)
     task = json.loads(sys.stdin.readline())
+    _end_with_the_agent()
     _give_way_to_the_agent()
     if task.get("memory_bytes"):
         # address space: GPU drivers reserve far more than they use, so only CPU tasks get a limit
@@ -67,6 +71,13 @@ def main() -> int:
             raise
         return 1
     return 0
+
+
+def _end_with_the_agent() -> None:
+    """A candidate that loops shall not outlive an agent that was killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() == 1:  # it was killed before this
+        sys.exit(1)
 
 
 def _give_way_to_the_agent() -> None:

@@ -121,31 +121,50 @@ class RemoteBoards:
         share = -(-len(jobs) // (2 * len(self._links)))  # two turns for each board
         queue = collections.deque(_batches(jobs, min(BATCH_JOBS, share)))
         failures: list[str] = []
+        changed = threading.Condition(self._lock)
+        num_at_work = 0
 
         def record(index: int, timing: Timing) -> None:
             with self._lock:
                 results[index] = timing
                 self._progress("measure", len(results), len(jobs))
 
+        def take() -> list[int] | None:
+            """The next batch; waits for those at work, whose board may be lost."""
+            nonlocal num_at_work
+            with changed:
+                while not queue and num_at_work:
+                    changed.wait()
+                if not queue:
+                    return None
+                num_at_work += 1
+                return queue.popleft()
+
+        def give_back(batch: Sequence[int], failure: str) -> None:
+            """The end of a batch: what has no result is for the other boards."""
+            nonlocal num_at_work
+            with changed:
+                num_at_work -= 1
+                if failure:
+                    failures.append(failure)
+                left = [index for index in batch if index not in results]
+                if left:
+                    queue.appendleft(left)
+                changed.notify_all()
+
         def work(link: BoardLink) -> None:
-            while True:
-                with self._lock:
-                    batch = queue.popleft() if queue else None
-                if batch is None:
-                    return
-                left = _Batch(self, link, batch, jobs, num_workers, record)
+            while (batch := take()) is not None:
+                failure = ""
                 try:
-                    left.run()
+                    _Batch(self, link, batch, jobs, num_workers, record).run()
                 except BoardError as error:
                     log.warning("%s", error)
-                    with self._lock:
-                        failures.append(str(error))
-                        queue.appendleft([i for i in batch if i not in results])
-                    return
+                    failure = str(error)
                 except Exception as error:
                     log.exception("measuring on %s failed", link.address)
-                    with self._lock:
-                        failures.append(f"{link.address}: {error!r}")
+                    failure = f"{link.address}: {error!r}"
+                give_back(batch, failure)
+                if failure:
                     return
 
         threads = [

@@ -98,7 +98,7 @@ def test_a_board_that_dies_leaves_its_work_to_the_other(artifacts, tmp_path):
         def progress(phase, done, total):
             seen.append((phase, done))
             if phase == "measure" and done == 1:
-                threading.Thread(target=first.kill).start()
+                first.kill()
 
         boards = RemoteBoards(
             [first.address, second.address], BoardOptions(patience_s=0.5), progress, device="cpu"

@@ -9,6 +9,7 @@ import random
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from support import tiny_plans
@@ -166,7 +167,9 @@ class _CutAfter:
             self.agent.kill()
 
 
-@pytest.mark.parametrize("count", [1, 7, 30])
+@pytest.mark.parametrize(
+    "count", [7, *(pytest.param(count, marks=pytest.mark.slow) for count in (1, 20, 33))]
+)
 def test_a_killed_agent_costs_less_than_two_pieces(tmp_path, count):
     data = random_bytes(count, 40 * MAX_PIECE_BYTES)
     first = AgentProcess(tmp_path / "store")
@@ -317,6 +320,32 @@ def test_measuring_can_be_cancelled(agent, client, tmp_path):
         running.result(30)
     assert caught.value.code == "cancelled"
     client.call("ping")
+
+
+def test_a_looping_candidate_ends_with_a_killed_agent(tmp_path):
+    with AgentProcess(tmp_path / "store") as agent:
+        boards = RemoteBoards([agent.address], BoardOptions(), lambda *_: None, device="cpu")
+        boards.prepare(flush_bytes=0, support=tiny_plans.code())
+        data, edges = boards.bundle(candidates(tmp_path, ["loops"]), 1)
+        boards.close()
+        with BoardLink(agent.address, patience_s=0) as link:
+            sha256 = send_to_cache(link, data, edges).sha256
+            fields = {"sha256": sha256, "device": "cpu", "candidate_s": 600}
+            running = link.client.start("measure", fields)
+            children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children")
+            end = time.monotonic() + 30
+            while not (pids := children.read_text().split()):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            while cpu_seconds(int(pids[0])) < 0.5:  # it is past its start, in the loop
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            agent.kill()
+            with pytest.raises(LinkLostError):
+                running.result(30)
+        while Path(f"/proc/{pids[0]}").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def test_an_idle_agent_sleeps(agent, client):

@@ -160,7 +160,7 @@ def test_a_reader_never_meets_a_gap(store):
     code = (
         "import sys; from boards.store import PlanStore\n"
         "store = PlanStore(sys.argv[1])\n"
-        "for _ in range(150):\n"
+        "for _ in range(40):\n"
         "    for one in sys.argv[2:]: store.activate('net', one)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(store.root), second, first])
