@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.metadata import server_version
 from runtime_edge.serve.repository import Repository, ServedPlan
 from runtime_edge.serve.statistics import HISTOGRAM_MS
 from runtime_edge.serve.sysfs import Sensors, process_use
+
+_log = logging.getLogger(__name__)
 
 _FAILURES = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 Labels = Mapping[str, str]
@@ -171,10 +175,30 @@ class Exposition:
         ]
         text = "Device memory that plans may take"
         _add(lines, "edgeplan_device_memory_limit_bytes", "gauge", text, limits)
+        self._add_gpu_memory(lines)
         text = "Memory of request bodies in work"
         _add(lines, "edgeplan_body_bytes", "gauge", text, [({}, self.bodies.used_bytes)])
         text = "Bound of edgeplan_body_bytes"
         _add(lines, "edgeplan_body_limit_bytes", "gauge", text, [({}, self.bodies.limit_bytes)])
+
+    def _add_gpu_memory(self, lines: list[str]) -> None:
+        totals: list[Sample] = []
+        used: list[Sample] = []
+        for name, entry in self.repository.devices.items():
+            if entry.device.kind != "cuda":
+                continue
+            labels = {"gpu_uuid": name}  # Triton's label; the device's name says more here
+            try:
+                free, total = entry.device.free_memory()  # type: ignore[attr-defined]
+            except RuntimeEdgeError as error:  # a lost GPU has no counters
+                _log.info("%s: no memory counters: %s", name, error)
+                continue
+            totals.append((labels, total))
+            used.append((labels, total - free))
+        if totals:
+            _add(lines, "nv_gpu_memory_total_bytes", "gauge", "Memory of the GPU", totals)
+            text = "Memory of the GPU in use, by all processes"
+            _add(lines, "nv_gpu_memory_used_bytes", "gauge", text, used)
 
     def _add_machine(self, lines: list[str]) -> None:
         use = process_use()

@@ -14,6 +14,7 @@ from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
 from runtime_edge.serve.infer_request import InferWork, WantedOutput
+from runtime_edge.serve.repository import DeviceEntry
 from runtime_edge.serve.systemd import Notifier
 
 
@@ -90,6 +91,24 @@ def test_a_lost_device_ends_the_process_through_the_service_manager(path):
         assert daemon._stopped.is_set()
         assert daemon._status == 71
         assert "WATCHDOG=trigger" in recorder.sent
+
+    run(path, scenario)
+
+
+def test_gpu_memory_has_tritons_names_and_a_lost_gpu_none(path):
+    async def scenario(daemon, recorder):
+        def lost():
+            raise DeviceError("no GPU any more")
+
+        for name, counters in (("cuda:0", lambda: (30, 100)), ("cuda:1", lost)):
+            device = types.SimpleNamespace(kind="cuda", free_memory=counters)
+            entry = DeviceEntry(name, device, None, 100)
+            daemon.repository.devices[name] = entry
+        text = daemon._exposition.text()
+        assert 'nv_gpu_memory_total_bytes{gpu_uuid="cuda:0"} 100\n' in text
+        assert 'nv_gpu_memory_used_bytes{gpu_uuid="cuda:0"} 70\n' in text
+        assert 'gpu_uuid="cuda:1"' not in text
+        assert 'edgeplan_device_memory_bytes{device="cuda:1",use="weights"} 0\n' in text
 
     run(path, scenario)
 
