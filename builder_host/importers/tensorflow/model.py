@@ -125,7 +125,9 @@ class _Conversion:
         if problems:
             raise ImportModelError(self._path, problems)
         self._add_further_outputs(nodes)
-        ends = [name for name in self._ends if nodes[name].operation not in ("Const", "Input")]
+        sources = ("Const", "Input")
+        # What ends inside a loop is in no node of the unrolled graph.
+        ends = [n for n in self._ends if n in nodes and nodes[n].operation not in sources]
         return UffModel(self._path, nodes, tuple(ends))
 
     def _add_further_outputs(self, nodes: dict[str, UffNode]) -> None:
