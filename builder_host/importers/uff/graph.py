@@ -29,7 +29,7 @@ from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import NUMPY_OF_DTYPE, Network, Tensor
 from builder_host.plugins.registry import Creator, PluginNode, PluginRegistry, created
 
-MAX_FOLDED_ELEMS = 1 << 26  # a file of a few bytes can ask for any product of its constants
+MAX_FOLDED_ELEMS = 1 << 25  # a file of a few bytes can ask for any product of its constants
 _SOURCES = ("Const", "Input", "MarkOutput")
 _CHANNELS_LAST = (0, 2, 3, 1)
 # Attributes that say nothing about what a node computes.

@@ -194,7 +194,7 @@ def test_constants_that_grow_without_end_are_refused(tmp_path):
     file.node("y", "Binary", "x", before, func="add")
     file.output("y")
     problems = problems_of(file.save(tmp_path))
-    assert any("the limit is 67,108,864" in problem for problem in problems), problems
+    assert any("the limit is 33,554,432" in problem for problem in problems), problems
 
 
 def test_other_files_are_told_apart(tmp_path):
