@@ -10,6 +10,7 @@ from builder_host.network.network import Epilogue, Layer, Network, Tensor
 from builder_host.network.rules import EIGHT_BITS
 from builder_host.passes.channels import channel_axis, is_per_channel
 from builder_host.passes.expression_rewrite import ordered
+from planformat.datatypes import DataType
 
 HOT_KINDS = frozenset(
     {"convolution", "deconvolution", "fully_connected", "matrix_multiply", "pooling"}
@@ -112,17 +113,26 @@ def _fuse_consumer(network: Network, layer: Layer) -> bool:
 
 
 def _stores_what(consumer: Layer, raw: Tensor, layer: Layer) -> bool:
-    """Whether the layer can store what the consumer does: its own type, or 8 bits from 8 bits."""
-    if consumer.output.shape != raw.shape or not raw.dtype.is_float:
+    """Whether the layer can store what the consumer does: its own type, or 8 bits from 8 bits.
+
+    A product of integers that rounds already may round again: both are in the expression.
+    """
+    if consumer.output.shape != raw.shape:
         return False
+    if layer.kind != "pooling" and layer.inputs[0].dtype in EIGHT_BITS:
+        is_real = consumer.output.dtype.is_float
+        return is_real or is_rounded(consumer.params.expr)
     if layer.inputs[0].dtype in EIGHT_BITS and consumer.output.dtype in EIGHT_BITS:
-        return is_rounded(consumer.params.expr)
-    return consumer.output.dtype is raw.dtype
+        return raw.dtype.is_float and is_rounded(consumer.params.expr)
+    return raw.dtype.is_float and consumer.output.dtype is raw.dtype
 
 
 def _is_operand(tensor: Tensor, layer: Layer) -> bool:
-    is_quantised = layer.inputs[0].dtype in EIGHT_BITS and not tensor.is_constant
-    if tensor.dtype is not layer.output.dtype and not (is_quantised and tensor.dtype in EIGHT_BITS):
+    if layer.inputs[0].dtype in EIGHT_BITS:
+        is_integer = tensor.dtype in EIGHT_BITS and not tensor.is_constant
+        if tensor.dtype is not DataType.FLOAT32 and not is_integer:
+            return False
+    elif tensor.dtype is not layer.output.dtype:
         return False
     if tensor.is_constant:
         return is_per_channel(tensor.shape, layer.output.shape, channel_axis(layer))
