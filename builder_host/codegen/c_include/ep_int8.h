@@ -181,8 +181,13 @@ EP_INLINE vi ep_dot(vi sum, ep_dot_values x, ep_dot_weights w) {
   }
   return sum;
 #else
+  /* Compilers would join products of several steps before they reach the sum, and run out of
+   * registers; what passes through an empty statement is not reordered. */
   sum = (vi)((vu)sum + (vu)ep_dot_pairs(x.even, w.even));
-  return (vi)((vu)sum + (vu)ep_dot_pairs(x.odd, w.odd));
+  __asm__("" : "+v"(sum));
+  sum = (vi)((vu)sum + (vu)ep_dot_pairs(x.odd, w.odd));
+  __asm__("" : "+v"(sum));
+  return sum;
 #endif
 }
 
