@@ -28,7 +28,9 @@ EXCEPTIONS = {
     "builder_host/planexec/inference.py": {"runtime_edge"},
     "builder_host/planexec/exports.py": {"runtime_edge"},
     "builder_host/planexec/main.py": {"runtime_edge"},
-    "boards/agent/worker.py": {"runtime_edge"},  # runs plans and candidates for the agent
+    # run candidates and plans for the agent
+    "boards/agent/worker.py": {"runtime_edge"},
+    "boards/agent/plan_tasks.py": {"runtime_edge"},
 }
 
 
