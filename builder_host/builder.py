@@ -164,17 +164,18 @@ class _Build:
         if boards is None:
             _check_measuring(config, bool(here))
         self.num_workers = config.num_threads or self.backend.default_workers
-        self.drafts = [
-            make_draft(
+        self.drafts: list[Draft] = []
+        for name, one in networks.items():
+            draft = make_draft(
                 name,
                 one,
                 config,
                 self.backend,
                 num_workers=self.num_workers,
                 trace=_trace(config, name, is_only=len(networks) == 1),
+                first=self.drafts[0] if self.drafts else None,
             )
-            for name, one in networks.items()
-        ]
+            self.drafts.append(draft)
         check_same_bindings(self.drafts)
         self.flush_bytes = self.backend.target.flush_bytes(self.drafts[0].constant_bytes)
         self.device: LocalDevice | RemoteBoards | None = boards

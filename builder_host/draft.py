@@ -64,8 +64,19 @@ def make_draft(
     *,
     num_workers: int,
     trace: TraceWriter | None,
+    first: Draft | None = None,
 ) -> Draft:
     """Take a copy of a network through passes, layouts and placement.
+
+    Args:
+        name: of the profile.
+        network: as imported, in the profile's shapes; it is left as it is.
+        config: options of the build.
+        backend: of the target.
+        num_workers: threads that share the work.
+        trace: where the network is written after each pass.
+        first: the plan's first profile, whose precisions this one repeats: the result of a sample
+            must not depend on the batch that it is in.
 
     Raises:
         BuilderError: the network has no outputs or breaks a rule of a pass.
@@ -95,7 +106,9 @@ def make_draft(
         return sum(choice.cost_us(problem) for problem in problems)
 
     rules: Rules = ()
-    if config.precision == "best" and table is not None:
+    if first is not None:
+        rules = tuple((pattern, "fp32") for pattern in first.precision.unprofitable)
+    elif config.precision == "best" and table is not None:
         rules = unprofitable_layers(network, apply, cost_us)
     applied = replace(apply(network, rules), unprofitable=tuple(pattern for pattern, _ in rules))
     choice.tf32_layers = applied.tf32_layers

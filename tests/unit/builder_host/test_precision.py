@@ -119,8 +119,9 @@ def test_report_says_what_stayed_in_float(network, tmp_path):
     assert "precision: stayed in float for want of a dynamic range: 'conv1'" in report.text()
 
 
-def test_profiles_of_two_batch_sizes_share_scales_and_weights(tmp_path):
-    """One table, two batch sizes, one result."""
+@pytest.mark.parametrize("precision", ["int8", "best"])
+def test_profiles_of_two_batch_sizes_give_one_result(tmp_path, precision):
+    """One table, two batch sizes: scales and choices are those of the first."""
 
     def one(batch):
         network = Network("n")
@@ -129,7 +130,7 @@ def test_profiles_of_two_batch_sizes_share_scales_and_weights(tmp_path):
         return network
 
     config = bh.BuilderConfig(
-        precision="int8", dynamic_ranges={"x": 3.0}, measure="none", artifact_dir=tmp_path
+        precision=precision, dynamic_ranges={"x": 3.0}, measure="none", artifact_dir=tmp_path
     )
     import runtime_edge
 
