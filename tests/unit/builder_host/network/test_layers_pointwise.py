@@ -45,6 +45,7 @@ EXPECTED = {
     ("swish", 1.702, None): X / (1 + np.exp(-1.702 * X)),
     ("mish", None, None): X * np.tanh(np.log1p(np.exp(X))),
     ("celu", 2.0, None): np.maximum(X, 0) + np.minimum(0, 2 * np.expm1(X / 2)),
+    ("affine", 2.0, -0.5): 2 * X - 0.5,
 }
 
 
