@@ -1,0 +1,225 @@
+"""OnnxParser, CaffeParser and UffParser over edgeplan's importers."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Any
+
+from builder_host.errors import BuilderError, ImportModelError
+from builder_host.network.network import Network
+from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes
+from runtime_edge.tensorrt.interfaces import ILogger, LogSeverity
+
+
+class ParserError:
+    """One problem of a model."""
+
+    def __init__(self, text: str, node: int = -1) -> None:
+        """Keep the text and the number of the node."""
+        self._text, self._node = text, node
+
+    def desc(self) -> str:
+        """What is wrong, where, and what to do."""
+        return self._text
+
+    def node(self) -> int:
+        """Number of the node, -1 when it is the model as a whole."""
+        return self._node
+
+    def __str__(self) -> str:
+        """The text."""
+        return self._text
+
+
+class _Parser:
+    def __init__(self) -> None:
+        self._errors: list[ParserError] = []
+
+    @property
+    def num_errors(self) -> int:
+        """Problems of the last model."""
+        return len(self._errors)
+
+    def get_error(self, index: int) -> ParserError:
+        """One of them."""
+        return self._errors[index]
+
+    def clear_errors(self) -> None:
+        """Forget them."""
+        self._errors.clear()
+
+    def __enter__(self) -> Any:
+        """The parser itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to release."""
+
+    def _take(self, error: BuilderError) -> None:
+        problems = error.problems if isinstance(error, ImportModelError) else (str(error),)
+        self._errors = [ParserError(text) for text in problems]
+
+
+class OnnxParser(_Parser):
+    """Reads ONNX models into a network; the graph's outputs are marked."""
+
+    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
+        """Parse into this network."""
+        super().__init__()
+        self._network, self._logger = network, logger
+
+    def parse(self, model: bytes, path: str | None = None) -> bool:
+        """A model from its bytes; `path` is where its external data lies."""
+        return self._parse(path if path is not None else bytes(model))
+
+    def parse_from_file(self, path: str) -> bool:
+        """A model file."""
+        return self._parse(path)
+
+    def supports_model(self, model: bytes, path: str | None = None) -> tuple[bool, list[Any]]:
+        """Whether every node can be imported; the second item is kept for the API's sake."""
+        from builder_host.importers.onnx.model import import_onnx
+
+        try:
+            import_onnx(path if path is not None else bytes(model))
+        except BuilderError as error:
+            self._take(error)
+            return False, []
+        return True, []
+
+    def _parse(self, source: str | bytes) -> bool:
+        from builder_host.importers.onnx.model import import_onnx
+
+        def imported(batch: int | None, shapes: Shapes) -> Network:
+            if batch is not None:
+                raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
+            return import_onnx(source, shapes={**_closed_shapes(source), **shapes})
+
+        try:
+            network = self._network.take_import(imported)
+        except BuilderError as error:
+            self._take(error)
+            for problem in self._errors:
+                self._logger.log(LogSeverity.ERROR, problem.desc())
+            return False
+        for tensor in network.outputs:
+            self._network.mark_output(self._network.imported_tensor(tensor.name))
+        return True
+
+
+def _closed_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs with open dimensions, these taken as 1."""
+    import onnx
+
+    if isinstance(source, bytes):
+        model = onnx.load_model_from_string(source)
+    else:
+        model = onnx.load(source, load_external_data=False)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    shapes = {}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name not in weights and any(not dim.dim_value for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value or 1 for dim in dims)
+    return shapes
+
+
+class BlobNameToTensor:
+    """Tensors of a Caffe network by blob name."""
+
+    def __init__(self, network: INetworkDefinition, names: set[str]) -> None:
+        """See `CaffeParser.parse`."""
+        self._network, self._names = network, names
+
+    def find(self, name: str) -> ITensor | None:
+        """The tensor of a blob, None when there is none."""
+        return self._network.imported_tensor(name) if name in self._names else None
+
+
+class CaffeParser(_Parser):
+    """Reads Caffe networks; mark the outputs afterwards."""
+
+    plugin_factory_v2: Any = None
+
+    def parse(
+        self, deploy: str, model: str | None, network: INetworkDefinition, dtype: Any
+    ) -> BlobNameToTensor:
+        """Read a network.
+
+        Raises:
+            ImportModelError: every problem of the model.
+        """
+        from builder_host.importers.caffe.model import import_caffe
+
+        del dtype  # weights are floats; the build chooses what they become
+        own = import_caffe(deploy, model)
+
+        def imported(batch: int | None, shapes: Shapes) -> Network:
+            if batch is not None:
+                shapes = {t.name: (batch, *t.shape[1:]) for t in own.inputs}
+            return import_caffe(deploy, model, shapes=shapes or None)
+
+        network.take_import(imported)
+        return BlobNameToTensor(network, {tensor.name for tensor in own.tensors()})
+
+    def parse_binary_proto(self, filename: str) -> Any:
+        """A mean image as an array."""
+        from builder_host.importers.caffe.weights import read_binaryproto
+
+        return read_binaryproto(filename)
+
+
+class UffInputOrder(enum.Enum):
+    """Order of an input's dimensions."""
+
+    NCHW = "NCHW"
+    NHWC = "NHWC"
+    NC = "NC"
+
+
+class UffParser(_Parser):
+    """Reads UFF networks; inputs and outputs are registered first."""
+
+    def __init__(self) -> None:
+        """Nothing is registered yet."""
+        super().__init__()
+        self._inputs: dict[str, tuple[int, ...]] = {}
+        self._outputs: list[str] = []
+        self._order: Any = "NCHW"
+
+    def register_input(
+        self, name: str, shape: Any, order: UffInputOrder = UffInputOrder.NCHW
+    ) -> bool:
+        """Declare an input with its shape, without the batch."""
+        self._inputs[name] = tuple(shape)
+        self._order = "NHWC" if order is UffInputOrder.NHWC else "NCHW"
+        return True
+
+    def register_output(self, name: str) -> bool:
+        """Declare an output."""
+        self._outputs.append(name)
+        return True
+
+    def parse(self, file: str, network: INetworkDefinition, weights_type: Any = None) -> bool:
+        """Read a network and mark the registered outputs.
+
+        Raises:
+            ImportModelError: every problem of the model.
+        """
+        from builder_host.importers.uff.model import import_uff
+
+        del weights_type
+
+        def imported(batch: int | None, shapes: Shapes) -> Network:
+            own = {name: (batch or 1, *shape) for name, shape in self._inputs.items()}
+            return import_uff(
+                Path(file),
+                shapes={**own, **shapes},
+                order=self._order,
+                outputs=self._outputs or None,
+            )
+
+        for tensor in network.take_import(imported).outputs:
+            network.mark_output(network.imported_tensor(tensor.name))
+        return True

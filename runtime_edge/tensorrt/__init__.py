@@ -1,0 +1,75 @@
+"""The runtime half of TensorRT's Python API over plans: `from runtime_edge import tensorrt as trt`.
+
+Programs that load an engine and run it change one import line. What building needs is in
+`builder_host.tensorrt`, which holds all of this too. docs/migrating-from-tensorrt.md has the table.
+"""
+
+from __future__ import annotations
+
+from runtime_edge.tensorrt.context import IExecutionContext
+from runtime_edge.tensorrt.engine import EngineInspector, ICudaEngine, Runtime
+from runtime_edge.tensorrt.interfaces import (
+    IErrorRecorder,
+    IGpuAllocator,
+    ILogger,
+    IProfiler,
+    Logger,
+    Profiler,
+)
+from runtime_edge.tensorrt.types import (
+    DataType,
+    Dims,
+    LayerInformationFormat,
+    PythonBool,
+    TensorFormat,
+    TensorIOMode,
+    TensorLocation,
+    bfloat16,
+    bool,
+    float16,
+    float32,
+    int8,
+    int32,
+    int64,
+    nptype,
+    uint8,
+    volume,
+)
+
+__version__ = "8.6.1"  # the API that these names follow; the plans are edgeplan's
+
+__all__ = [
+    "DataType",
+    "Dims",
+    "EngineInspector",
+    "ICudaEngine",
+    "IErrorRecorder",
+    "IExecutionContext",
+    "IGpuAllocator",
+    "ILogger",
+    "IProfiler",
+    "LayerInformationFormat",
+    "Logger",
+    "Profiler",
+    "Runtime",
+    "TensorFormat",
+    "TensorIOMode",
+    "TensorLocation",
+    "bfloat16",
+    "bool",
+    "float16",
+    "float32",
+    "init_libnvinfer_plugins",
+    "int8",
+    "int32",
+    "int64",
+    "nptype",
+    "uint8",
+    "volume",
+]
+
+
+def init_libnvinfer_plugins(logger: object, namespace: str = "") -> PythonBool:
+    """Nothing to do: plugins are compiled into the plan."""
+    del logger, namespace
+    return True

@@ -1,0 +1,256 @@
+"""Runtime, engine and inspector over plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from planformat.details import plan_details
+from planformat.errors import PlanError
+from planformat.plan import Binding
+from runtime_edge.config import RuntimeConfig
+from runtime_edge.engine import Engine, load
+from runtime_edge.errors import RuntimeEdgeError
+from runtime_edge.tensorrt.context import IExecutionContext
+from runtime_edge.tensorrt.interfaces import (
+    AllocatorAdapter,
+    IErrorRecorder,
+    IGpuAllocator,
+    ILogger,
+    LogSeverity,
+)
+from runtime_edge.tensorrt.types import (
+    DataType,
+    Dims,
+    LayerInformationFormat,
+    TensorFormat,
+    TensorIOMode,
+    TensorLocation,
+    of_plan,
+)
+
+IMPLICIT_BATCH = "tensorrt.implicit_batch"  # provenance of engines whose dimensions leave out N
+_ERROR_CODE = 2
+
+
+class Runtime:
+    """Makes engines out of plans."""
+
+    def __init__(self, logger: ILogger) -> None:
+        """Keep the logger."""
+        self.logger = logger
+        self.gpu_allocator: IGpuAllocator | None = None
+        self.error_recorder: IErrorRecorder | None = None
+        self.DLA_core = -1
+        self.num_DLA_cores = 0
+        self.max_threads = 1
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
+        """An engine from the bytes of a plan; None (and a logged error) when that is not possible.
+
+        The plan is verified and its canary runs, as in `runtime_edge.load`.
+        """
+        config = None
+        if self.gpu_allocator is not None:
+            config = RuntimeConfig(allocator=AllocatorAdapter(self.gpu_allocator))
+        try:
+            return ICudaEngine(load(bytes(serialized_engine), config=config), self.logger)
+        except (PlanError, RuntimeEdgeError) as error:
+            self.logger.log(LogSeverity.ERROR, str(error))
+            if self.error_recorder is not None:
+                self.error_recorder.report_error(_ERROR_CODE, str(error))
+            return None
+
+    def __enter__(self) -> Runtime:
+        """The runtime itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing to release."""
+
+
+class ICudaEngine:
+    """A loaded plan under TensorRT's names.
+
+    Attributes:
+        engine: the runtime's own engine.
+        has_implicit_batch_dimension: shapes leave the batch out, as in networks of TensorRT 1 to 7.
+    """
+
+    def __init__(self, engine: Engine, logger: ILogger) -> None:
+        """Wrap an engine."""
+        self.engine = engine
+        self.logger = logger
+        self.has_implicit_batch_dimension = engine.plan.provenance.get(IMPLICIT_BATCH) == "1"
+        self.error_recorder: IErrorRecorder | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the network."""
+        return self.engine.name
+
+    @property
+    def num_bindings(self) -> int:
+        """Inputs and outputs."""
+        return len(self.engine.bindings)
+
+    num_io_tensors = num_bindings
+
+    @property
+    def num_layers(self) -> int:
+        """Steps of the default profile."""
+        return len(self.engine.profile().steps)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        """Profiles of the plan."""
+        return len(self.engine.profiles)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Largest batch of an implicit-batch engine, else 1."""
+        if not self.has_implicit_batch_dimension:
+            return 1
+        name = self.engine.bindings[0].name
+        return max(self.engine.binding_shape(name, p)[0] for p in self.engine.profiles)
+
+    @property
+    def device_memory_size(self) -> int:
+        """Bytes that a context works in: arena and scratch of the largest profile."""
+        return max(self.engine.context_bytes(profile) for profile in self.engine.profiles)
+
+    device_memory_size_v2 = device_memory_size
+
+    def __len__(self) -> int:
+        """Number of bindings."""
+        return self.num_bindings
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the bindings."""
+        return (binding.name for binding in self.engine.bindings)
+
+    def __getitem__(self, key: int | str) -> str | int:
+        """Name of a binding by index, or its index by name."""
+        return self.get_binding_name(key) if isinstance(key, int) else self.get_binding_index(key)
+
+    def get_binding_index(self, name: str) -> int:
+        """Index of a binding, -1 when there is none."""
+        return next((i for i, b in enumerate(self.engine.bindings) if b.name == name), -1)
+
+    def get_binding_name(self, index: int) -> str:
+        """Name of a binding."""
+        return self._binding(index).name
+
+    get_tensor_name = get_binding_name
+
+    def get_binding_shape(self, binding: int | str) -> Dims:
+        """Shape in the default profile, without the batch if that is implicit."""
+        shape = self.engine.binding_shape(self._binding(binding).name)
+        return Dims(shape[1:] if self.has_implicit_batch_dimension else shape)
+
+    get_tensor_shape = get_binding_shape
+
+    def get_binding_dtype(self, binding: int | str) -> DataType:
+        """Element type."""
+        return of_plan(self._binding(binding).dtype)
+
+    get_tensor_dtype = get_binding_dtype
+
+    def binding_is_input(self, binding: int | str) -> bool:
+        """Whether a binding is an input."""
+        return self._binding(binding).is_input
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        """Whether a tensor is an input or an output."""
+        return TensorIOMode.INPUT if self.binding_is_input(name) else TensorIOMode.OUTPUT
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        """Where its data must lie: in device memory."""
+        del name
+        return TensorLocation.DEVICE
+
+    def get_tensor_format(self, name: str) -> TensorFormat:
+        """Order of its elements."""
+        del name
+        return TensorFormat.LINEAR
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> tuple[Dims, Dims, Dims]:
+        """Smallest, best and largest shape of a profile: its one shape."""
+        shape = Dims(self.engine.binding_shape(name, self.engine.profiles[profile_index]))
+        return shape, shape, shape
+
+    def create_execution_context(self) -> IExecutionContext:
+        """A context with memory of its own."""
+        return IExecutionContext(self, has_memory=True)
+
+    def create_execution_context_without_device_memory(self) -> IExecutionContext:
+        """A context that works in the memory that its `device_memory` is set to."""
+        return IExecutionContext(self, has_memory=False)
+
+    def create_engine_inspector(self) -> EngineInspector:
+        """An inspector of this engine."""
+        return EngineInspector(self)
+
+    def serialize(self) -> bytes:
+        """The plan's bytes."""
+        from planformat.writer import plan_bytes
+
+        return plan_bytes(self.engine.plan)
+
+    def __enter__(self) -> ICudaEngine:
+        """The engine itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """The engine goes when nothing uses it."""
+
+    def _binding(self, binding: int | str) -> Binding:
+        bindings = self.engine.bindings
+        if isinstance(binding, int):
+            if not 0 <= binding < len(bindings):
+                raise IndexError(f"binding {binding} of {len(bindings)}")
+            return bindings[binding]
+        index = self.get_binding_index(binding)
+        if index < 0:
+            raise KeyError(f"no tensor '{binding}'; there are {', '.join(self)}")
+        return bindings[index]
+
+
+class EngineInspector:
+    """Tells what an engine's layers are."""
+
+    def __init__(self, engine: ICudaEngine) -> None:
+        """Inspect an engine."""
+        self._engine = engine
+        self.execution_context: IExecutionContext | None = None
+
+    def get_layer_information(self, layer_index: int, format: LayerInformationFormat) -> str:
+        """One step of the default profile."""
+        rows = self._rows()
+        if not 0 <= layer_index < len(rows):
+            raise IndexError(f"layer {layer_index} of {len(rows)}")
+        row = rows[layer_index]
+        if format is LayerInformationFormat.JSON:
+            return json.dumps(row)
+        return f"{row['name']} [{row.get('kind', 'step')}]"
+
+    def get_engine_information(self, format: LayerInformationFormat) -> str:
+        """All of them."""
+        rows = self._rows()
+        if format is LayerInformationFormat.JSON:
+            bindings = [binding.name for binding in self._engine.engine.bindings]
+            return json.dumps({"Layers": rows, "Bindings": bindings})
+        count = range(len(rows))
+        return "\n".join(self.get_layer_information(i, format) for i in count)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        plan = self._engine.engine.plan
+        details = plan_details(plan)
+        if details is not None:
+            return [asdict(operation) for operation in details.variants[0][0].operations]
+        return [
+            {"name": step.name, "tactic": step.tactic}
+            for step in self._engine.engine.profile().steps
+        ]

@@ -1,0 +1,117 @@
+"""Types of TensorRT's API: element types, modes, formats."""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from planformat.datatypes import DataType as PlanType
+
+
+class DataType(enum.Enum):
+    """Element type of a tensor."""
+
+    FLOAT = 0
+    HALF = 1
+    INT8 = 2
+    INT32 = 3
+    BOOL = 4
+    UINT8 = 5
+    BF16 = 7
+    INT64 = 8
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return PLAN_TYPES[self].size_bytes
+
+
+float32, float16, int8, int32 = DataType.FLOAT, DataType.HALF, DataType.INT8, DataType.INT32
+bool, uint8, bfloat16, int64 = DataType.BOOL, DataType.UINT8, DataType.BF16, DataType.INT64
+
+PLAN_TYPES = {
+    DataType.FLOAT: PlanType.FLOAT32,
+    DataType.HALF: PlanType.FLOAT16,
+    DataType.INT8: PlanType.INT8,
+    DataType.INT32: PlanType.INT32,
+    DataType.BOOL: PlanType.BOOL,
+    DataType.UINT8: PlanType.UINT8,
+    DataType.BF16: PlanType.BFLOAT16,
+    DataType.INT64: PlanType.INT64,
+}
+_OF_PLAN = {plan: own for own, plan in PLAN_TYPES.items()}
+
+
+def of_plan(dtype: PlanType) -> DataType:
+    """The API's name of a plan's element type. Raises TypeError for one that it lacks."""
+    if dtype not in _OF_PLAN:
+        raise TypeError(f"element type {dtype.text} has no name in this API")
+    return _OF_PLAN[dtype]
+
+
+class TensorIOMode(enum.Enum):
+    """Whether a tensor is an input or an output of an engine."""
+
+    NONE = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+class TensorLocation(enum.Enum):
+    """Where a tensor's data lies."""
+
+    DEVICE = 0
+    HOST = 1
+
+
+class TensorFormat(enum.Enum):
+    """Order of a binding's elements; plans take and give LINEAR."""
+
+    LINEAR = 0
+
+
+class LayerInformationFormat(enum.Enum):
+    """Form of what the inspector tells."""
+
+    ONELINE = 0
+    JSON = 1
+
+
+class Dims(tuple[int, ...]):
+    """Dimensions; a tuple."""
+
+    __slots__ = ()
+
+    @property
+    def nbDims(self) -> int:  # noqa: N802 - the API's name
+        """Number of dimensions."""
+        return len(self)
+
+
+def volume(dims: Iterable[int]) -> int:
+    """Number of elements."""
+    return math.prod(dims)
+
+
+def nptype(dtype: DataType) -> Any:
+    """The NumPy type of an element type. Raises TypeError for BF16, which NumPy lacks."""
+    import numpy as np
+
+    names: dict[DataType, Any] = {
+        DataType.FLOAT: np.float32,
+        DataType.HALF: np.float16,
+        DataType.INT8: np.int8,
+        DataType.INT32: np.int32,
+        DataType.BOOL: np.bool_,
+        DataType.UINT8: np.uint8,
+        DataType.INT64: np.int64,
+    }
+    if dtype not in names:
+        raise TypeError(f"{dtype} has no NumPy type")
+    return names[dtype]
+
+
+PythonBool = builtins.bool
