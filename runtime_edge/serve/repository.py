@@ -20,7 +20,7 @@ from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.config import PlanConfig
 from runtime_edge.serve.deployment import Deployment, StreamMemory
 from runtime_edge.serve.errors import MemoryBudgetError, RequestError, ServeError
-from runtime_edge.serve.last_good import LastGood
+from runtime_edge.serve.last_good import MAX_ENDS, LastGood
 from runtime_edge.serve.memory_report import (
     DeviceTotals,
     MemoryNeeds,
@@ -167,12 +167,12 @@ class Repository:
         for number, name in enumerate(self.plans):
             on_progress(number, name)
             try:
-                await self.load(name)
+                await self.load(name, is_start=True)
             except _LOAD_ERRORS as error:
                 _log.error("plan %s: %s", name, error)
                 await self._load_last_good(name)
 
-    async def load(self, name: str, path: str = "") -> None:
+    async def load(self, name: str, path: str = "", *, is_start: bool = False) -> None:
         """Load a plan, or its new version beside the running one, and swap.
 
         The running version keeps serving until the new one has passed its canary and its warm-up;
@@ -181,6 +181,7 @@ class Repository:
         Args:
             name: of a served plan.
             path: another file than the configured one.
+            is_start: leave out a file that ended earlier processes while they loaded it.
 
         Raises:
             PlanError, RuntimeEdgeError, ServeError, OSError: why the new version is not used.
@@ -195,7 +196,7 @@ class Repository:
             loop = asyncio.get_running_loop()
             try:
                 deployment, worker = await loop.run_in_executor(
-                    self._loader, self._make_deployment, config, plan.generation + 1
+                    self._loader, self._load_recorded, config, plan.generation + 1, is_start
                 )
             except _LOAD_ERRORS as error:
                 plan.statistics.reloads["failed"] += 1
@@ -206,9 +207,6 @@ class Repository:
                 raise
             plan.statistics.reloads["loaded"] += 1
             self._swap(plan, deployment, worker)
-            await loop.run_in_executor(
-                self._loader, self._last_good.remember, name, deployment.path
-            )
 
     async def unload(self, name: str) -> None:
         """Stop serving a plan; what was accepted is still answered."""
@@ -284,7 +282,10 @@ class Repository:
     def _close_all(self) -> None:
         for deployment, worker in list(self._live.items()):
             del self._live[deployment]
-            worker.call(deployment.close)
+            try:
+                worker.call(deployment.close)
+            except RuntimeEdgeError as error:  # a lost device takes nothing back
+                _log.error("plan %s cannot be closed: %s", deployment.config.name, error)
         for worker in self.workers:
             worker.close()
 
@@ -320,7 +321,7 @@ class Repository:
 
     async def _load_last_good(self, name: str) -> None:
         """At start, when the configured plan cannot be used: the one that worked before."""
-        path = self._last_good.read().get(name)
+        path = self._last_good.good(name)
         configured = os.path.realpath(self.plans[name].config.path)
         if not path or path == configured or not os.path.exists(path):
             return
@@ -331,6 +332,29 @@ class Repository:
             _log.error("plan %s: %s", name, error)
         else:
             self.plans[name].reason = f"the configured plan failed; serving {path}"
+
+    def _load_recorded(
+        self, config: PlanConfig, generation: int, is_start: bool
+    ) -> tuple[Deployment, StreamWorker]:
+        """On the loader's thread: load, and leave a trace should the process end meanwhile."""
+        if self.lost_devices:  # whatever happens now is not this plan's doing
+            return self._make_deployment(config, generation)
+        record, path = self._last_good, os.path.realpath(config.path)
+        num_ends = record.num_ends(config.name, path)
+        if is_start and num_ends >= MAX_ENDS and record.good(config.name) != path:
+            raise ServeError(
+                f"plan {path}: {num_ends} processes ended while they loaded it, so it is left out; "
+                f"replace it, or try again with: edgeplan client load {config.name}"
+            )
+        record.begin(config.name, path)
+        try:
+            loaded = self._make_deployment(config, generation)
+        except _LOAD_ERRORS:
+            if not self.lost_devices:
+                record.end(config.name, path, is_good=False)
+            raise
+        record.end(config.name, path, is_good=True)
+        return loaded
 
     def _make_deployment(
         self, config: PlanConfig, generation: int
