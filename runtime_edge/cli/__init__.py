@@ -108,7 +108,8 @@ def is_user_error(error: BaseException) -> bool:
     )
 
 
-def _run(name: str, module_name: str, arguments: Sequence[str]) -> int:
+def command_parser(name: str, module_name: str) -> argparse.ArgumentParser:
+    """The parser of one command; imports its module."""
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(
         prog=f"edgeplan {name}",
@@ -119,10 +120,14 @@ def _run(name: str, module_name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to stderr")
     module.add_arguments(parser)
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def _run(name: str, module_name: str, arguments: Sequence[str]) -> int:
+    args = command_parser(name, module_name).parse_args(arguments)
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-    status: int = module.run(args)
+    status: int = importlib.import_module(module_name).run(args)
     return status
 
 
