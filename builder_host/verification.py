@@ -14,10 +14,11 @@ from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import NUMPY_OF_DTYPE, Network
 from planformat.canary import canary_input
 from planformat.datatypes import DataType
+from planformat.limits import MAX_CANARY_BYTES
 from planformat.plan import Binding, Canary, Plan
 
 CANARY_SEED = 1
-_CANARY_ELEMS = 4096  # per output; longer outputs are sampled
+_CANARY_ELEMS = 4096  # per output at most; longer outputs are sampled
 # Canary tolerances, relative to the largest output and to each value. The same code on the same
 # device repeats its bits; against the float64 reference float32 networks stay within 1e-3 and
 # float16 ones, with some fifty roundings of 2^-11 in a row, within 2e-2.
@@ -113,12 +114,15 @@ def make_canary(
     expected: list[bytes] = []
     strides: list[int] = []
     largest = 0.0
+    widest = max((b.dtype.size_bytes for b in bindings if not b.is_input), default=1)
+    num_outputs = sum(not binding.is_input for binding in bindings)
+    limit = max(1, min(_CANARY_ELEMS, MAX_CANARY_BYTES // (widest * max(1, num_outputs))))
     for binding in bindings:
         if binding.is_input:
             continue
         flat = np.asarray(outputs[binding.name]).reshape(-1)
         flat = flat.astype(stored_type(binding.dtype))
-        stride = max(1, -(-flat.size // _CANARY_ELEMS))
+        stride = max(1, -(-flat.size // limit))
         strides.append(stride)
         expected.append(flat[::stride].tobytes())
         if binding.dtype.is_float and flat.size:

@@ -66,6 +66,19 @@ def test_variants_observe_before_and_after_fusion(digits, config):
     assert before["conv1"].counts.tolist() == after["conv1"].counts.tolist()
 
 
+def test_networks_of_many_large_tensors(config):
+    """Each tensor is an output of the plan that runs; their canaries share one limit."""
+    network = bh.Network("deep")
+    y = network.add_input("x", (1, 8, 32, 32))
+    for _ in range(80):
+        y = network.add_activation(y, "leaky_relu", alpha=0.99).output
+    network.mark_output(y)
+    samples = np.random.default_rng(0).standard_normal((2, 8, 32, 32)).astype(np.float32)
+    histograms = collect_histograms(network, samples, is_after_fusion=False, config=config)
+    assert len(histograms) == 81
+    assert all(h.num_values == samples.size for h in histograms.values())
+
+
 def test_progress_counts_samples(digits, config):
     seen = []
     collect_histograms(lenet(4), digits, config=config, progress=lambda *step: seen.append(step))
