@@ -228,6 +228,7 @@ EP_INLINE void compute_tile(const uint8_t *x, const uint8_t *weights, const int3
                             const int64_t oh, const int64_t ow, const int rows, const int pixels,
                             const int blocks, const int kind)
 {
+    (void)shifts;
     tile_sums sums;
     EP_UNROLL
     for (int o = 0; o < blocks; ++o) {

@@ -43,8 +43,11 @@ def narrowed(problem: Problem, y: DataType) -> Problem:
     return replace(problem, inputs=inputs, outputs=outputs)
 
 
-@pytest.mark.parametrize("y", [BF16, F32], ids=lambda t: t.text)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "y"),
+    [*((case, BF16) for case in CASES), (CASES[1], F32), (CASES[4], F32)],
+    ids=lambda value: value.text if isinstance(value, DataType) else str(value),
+)
 def test_tactics_match_the_reference(case: Case, y: DataType) -> None:
     """Rounding errors: 4 eps sqrt(terms) of float32 sums, then half a step of bfloat16."""
     needs("avx512-vnni")
@@ -60,7 +63,7 @@ def test_tactics_match_the_reference(case: Case, y: DataType) -> None:
     terms = int(np.prod(problem.inputs[1].shape[1:])) + 2
     allowed = 4 * 2.0**-23 * terms**0.5 * max(1.0, float(np.abs(wanted).max()))
     limit = allowed + (2.0**-8 * np.abs(wanted) * 1.01 if y is BF16 else 0.0)
-    for tactic in FAMILY.tactics(problem, TARGET)[::3]:
+    for tactic in FAMILY.tactics(problem, TARGET)[::4]:
         got = run_tactic(FAMILY, problem, tactic, TARGET, inputs).astype(np.float64)
         assert (np.abs(got - wanted) <= limit).all(), f"{np.abs(got - wanted).max():.3g}"
 

@@ -12,9 +12,9 @@ from support.integer_kernels import (
     convolution_problem,
     finished,
     integer_convolution,
+    needs,
     random_inputs,
     run_tactic,
-    where_it_runs,
 )
 
 from builder_host.kernels.conv_depthwise.family import FAMILY
@@ -40,15 +40,13 @@ CASES = [
 )
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_gives_the_exact_result(case: Case8, name: str) -> None:
-    where = where_it_runs(name)
-    if not where:
-        pytest.skip(f"{name} runs neither here nor in an emulator")
+    needs(name)
     target = TARGETS[name]
     problem = convolution_problem(case, target)
     inputs = random_inputs(problem)
     wanted = finished(problem, integer_convolution(problem.params, *inputs[:2]), inputs)
     tactics = FAMILY.tactics(problem, target)
-    for tactic in tactics[::2] if where == "here" else tactics[:1]:
+    for tactic in tactics[::2] if name == "avx512-vnni" else tactics[:1]:
         got = run_tactic(FAMILY, problem, tactic, target, inputs)
         assert got.tobytes() == wanted.tobytes(), f"{(got != wanted).sum()} values differ"
 

@@ -10,9 +10,9 @@ from support.integer_kernels import (
     TARGETS,
     U8,
     evaluate_float32,
+    needs,
     requantised,
     run_tactic,
-    where_it_runs,
 )
 
 from builder_host.expressions import Binary, Const, Expr, Input
@@ -48,8 +48,7 @@ def problem_of(
 def test_quantising_rounds_half_to_even_clips_and_stores_nan_as_zero(
     name: str, output: DataType, linear: bool
 ) -> None:
-    if not where_it_runs(name):
-        pytest.skip(f"this CPU does not run {name}")
+    needs(name)
     problem = problem_of(requantised(Input(0), 2.0, output), (F32,), output, name, linear=linear)
     values = np.random.default_rng(0).standard_normal(problem.inputs[0].shape).astype(np.float32)
     values *= 60
@@ -64,8 +63,7 @@ def test_quantising_rounds_half_to_even_clips_and_stores_nan_as_zero(
 
 @pytest.mark.parametrize("name", ["avx512-vnni", "avx2"])
 def test_a_sum_of_two_scales_is_requantised(name: str) -> None:
-    if not where_it_runs(name):
-        pytest.skip(f"this CPU does not run {name}")
+    needs(name)
     problem = problem_of(requantised(SUM, 0.77, I8), (I8, U8), I8, name, linear=False)
     rng = np.random.default_rng(0)
     shape = problem.inputs[0].shape

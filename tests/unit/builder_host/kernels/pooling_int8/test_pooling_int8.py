@@ -13,10 +13,10 @@ from support.integer_kernels import (
     TARGETS,
     U8,
     finished,
+    needs,
     random_inputs,
     requantised,
     run_tactic,
-    where_it_runs,
     with_gaps,
 )
 
@@ -139,8 +139,7 @@ def reference(problem: Problem, x: np.ndarray) -> np.ndarray:
 )
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.mode}-{c.channels}-{c.window}")
 def test_gives_the_exact_result(case: Pool, name: str) -> None:
-    if not where_it_runs(name):
-        pytest.skip(f"{name} runs neither here nor in an emulator")
+    needs(name)
     target = TARGETS[name]
     problem = problem_of(case, target)
     inputs = random_inputs(problem)

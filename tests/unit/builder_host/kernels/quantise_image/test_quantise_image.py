@@ -13,9 +13,9 @@ from support.integer_kernels import (
     TARGETS,
     U8,
     evaluate_float32,
+    needs,
     requantised,
     run_tactic,
-    where_it_runs,
 )
 
 from builder_host.expressions import Binary, Input
@@ -64,8 +64,7 @@ def problem_of(
 def test_gives_the_exact_result(
     name: str, channels: int, x: DataType, y: DataType, centred: bool, workers: int
 ) -> None:
-    if not where_it_runs(name):
-        pytest.skip(f"{name} runs neither here nor in an emulator")
+    needs(name)
     problem = problem_of(name, channels, x, y, centred=centred, workers=workers)
     rng = np.random.default_rng(0)
     low, high = {U8: (0, 255), I8: (-128, 127), F32: (-60, 400)}[x]
