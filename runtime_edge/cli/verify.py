@@ -33,11 +33,11 @@ def run(args: argparse.Namespace) -> int:
             "signature": _signature(is_signed, public_key),
         }
         if args.device:
-            from runtime_edge.probe import probe_device
+            from runtime_edge.device.select import choose_device
 
             report["variant"] = select_match(
                 [variant.fingerprint for variant in opened.plan.variants],
-                probe_device(),
+                choose_device(opened.plan, None, source=args.plan).probe(),
                 source=args.plan,
             )
     if args.json:

@@ -61,3 +61,10 @@ def test_a_difference_that_may_be_allowed(folder):
     (folder / "other.json").write_text(fingerprint_to_json(other))
     done = edgeplan("explain", "one.plan", "--device", "other.json", cwd=folder, status=3)
     assert "runs there if you allow what differs (cpu.num_cores)" in done.stdout
+
+
+def test_verify_looks_at_the_device_that_the_plan_is_for(folder):
+    assert "is for this device" in edgeplan("verify", "one.plan", "--device", cwd=folder).stdout
+    done = edgeplan("verify", "orin.plan", "--device", cwd=folder, status=1)
+    assert "cuda" in done.stderr.lower()
+    assert "cpu.architecture" not in done.stderr
