@@ -109,6 +109,7 @@ class Daemon:
         server = HttpServer(self._api, config, self._bodies)
         self._servers.append(server)
         self._exposition.num_connections = lambda: sum(s.num_connections for s in self._servers)
+        self._exposition.num_turned_away = lambda: sum(s.num_turned_away for s in self._servers)
         if config.http:
             self.http_address = await server.listen_tcp(config.http, "http", self._tls())
         if config.unix:

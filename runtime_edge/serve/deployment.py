@@ -133,8 +133,8 @@ class BatchResult:
 
     outputs: list[list[bytes]]
     times: Times
-    profile: str = ""
     num_runs: int = 0
+    rows: int = 0
     error: Exception | None = None
 
 
@@ -308,7 +308,7 @@ class Deployment:
             result.outputs.append(self._read_rows(runner, first, job.rows))
             first += job.rows
         result.num_runs = 1
-        result.profile = runner.context.profile.name
+        result.rows = runner.rows
 
     def _execute_split(self, batch: Batch, lane: Lane, result: BatchResult) -> None:
         """One request larger than any profile: piece by piece."""
@@ -327,7 +327,7 @@ class Deployment:
             self._run(runner, runner.bound)
             pieces.append(self._read_rows(runner, 0, rows))
             result.num_runs += 1
-            result.profile = runner.context.profile.name
+            result.rows += runner.rows
         result.times.output_ns = time.monotonic_ns()
         result.outputs.append([b"".join(column) for column in zip(*pieces, strict=True)])
 

@@ -62,7 +62,6 @@ class InferWork:
     timeout_us: int = 0
     nbytes: int = 0
     bodies: list[Body] = field(default_factory=list)
-    is_binary_default: bool = False
 
     def release_inputs(self) -> None:
         """Let go of the memory behind the tensors."""
@@ -217,7 +216,6 @@ class _Reader:
             timeout_us=_whole(parameters, "timeout", MAX_TIMEOUT_US),
             nbytes=nbytes,
             bodies=self._bodies,
-            is_binary_default=is_binary,
         )
 
     def _binding_index(self, entry: dict[str, Any], *, is_input: bool) -> int:
@@ -350,7 +348,6 @@ def _raw_request(deployment: Deployment, body: memoryview, address: int) -> Infe
                 [Tensor(body, address)],
                 outputs,
                 nbytes=len(body),
-                is_binary_default=True,
             )
     raise RequestError(
         400, f"the body has {len(body):,} bytes, which fits no shape; {describe_inputs(deployment)}"

@@ -163,10 +163,11 @@ class InferenceService:
             self._fail(plan, batch, result.error)
             return
         assert plan is not None
-        runs = max(1, result.num_runs)
-        used = work.lane.rows[-1] * runs if runs > 1 else _rows_of(work, result.profile)
         plan.statistics.add_execution(
-            min(batch.rows, work.lane.max_rows), runs, used - batch.rows, timed
+            min(batch.rows, work.lane.max_rows),
+            result.num_runs,
+            result.rows - batch.rows,
+            timed,
         )
         for job, outputs in zip(batch.jobs, result.outputs, strict=True):
             self._answer(plan, worker, job, outputs, timed, number)
@@ -257,8 +258,3 @@ class InferenceService:
     def _count_refusal(self, plan: ServedPlan, error: OverloadError, duration_ns: int) -> None:
         plan.statistics.refusals[error.reason.value] += 1
         plan.statistics.add_failure("REJECTED", duration_ns)
-
-
-def _rows_of(work: InferWork, profile: str) -> int:
-    lane = work.lane
-    return lane.rows[lane.profiles.index(profile)]

@@ -78,7 +78,7 @@ class Exposition:
 
     Attributes:
         sensors: of the board.
-        num_connections: open now; set by the daemon.
+        num_connections: open now; num_turned_away: for want of room; set by the daemon.
     """
 
     def __init__(self, repository: Repository, bodies: BodyPool, sensors: Sensors) -> None:
@@ -87,6 +87,7 @@ class Exposition:
         self.bodies = bodies
         self.sensors = sensors
         self.num_connections: Callable[[], int] = lambda: 0
+        self.num_turned_away: Callable[[], int] = lambda: 0
         self.started_s = time.monotonic()
 
     def text(self) -> str:
@@ -208,6 +209,10 @@ class Exposition:
         _add(lines, "edgeplan_uptime_seconds", "gauge", "Since the start", [({}, uptime)])
         connections = self.num_connections()
         _add(lines, "edgeplan_connections", "gauge", "Open connections", [({}, connections)])
+        text = "Connections for which there was no room"
+        turned_away = self.num_turned_away()
+        name = "edgeplan_connections_turned_away_total"
+        _add(lines, name, "counter", text, [({}, turned_away)])
         rows: tuple[tuple[str, str, str, float], ...] = (
             ("nv_cpu_memory_total_bytes", "gauge", "Memory of the machine", use.total_bytes),
             (

@@ -174,10 +174,6 @@ class StreamQueue:
             job.state = JobState.GONE
         return expired
 
-    def next_expiry_ns(self) -> float | None:
-        """When the next job will wait in vain."""
-        return min((job.latest_start_ns for job in self.jobs), default=None)
-
     def next_batch(self, now_ns: int) -> tuple[Batch | None, float | None]:
         """What to run now, or when to ask again (None: when a job has come)."""
         wake_ns: float | None = None

@@ -116,10 +116,6 @@ class PlanStatistics:
         self.fail.add(duration_ns)
         self.failures[reason] += 1
 
-    def recent_us(self, column: int) -> list[float]:
-        """Sorted times of the last requests: column 1 total, 2 queue, 3 infer."""
-        return sorted(row[column] for row in self.recent)
-
     def json(self, name: str, version: str) -> dict[str, Any]:
         """An entry of `model_stats`."""
         none = Span().json()

@@ -56,7 +56,6 @@ class StreamWorker:
         self._condition = threading.Condition()
         self._calls: deque[Callable[[], None]] = deque()
         self._is_closing = False
-        self._is_running = False
         self._thread = threading.Thread(target=self._work, name=f"edgeplan-{name}", daemon=True)
         self._thread.start()
 
@@ -64,11 +63,6 @@ class StreamWorker:
     def num_waiting(self) -> int:
         """Jobs in the queue."""
         return len(self._queue.jobs)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something waits or runs."""
-        return self._is_running or bool(self._queue.jobs)
 
     def refuse_early(self, queue: PlanQueue, nbytes: int) -> OverloadError | None:
         """See `StreamQueue.refuse_early`."""
@@ -143,8 +137,6 @@ class StreamWorker:
             lane = task.jobs[0].group
             result = task.jobs[0].work.deployment.execute(task, lane)
             self.last_completed_ns = time.monotonic_ns()
-            with self._condition:
-                self._is_running = False
             # The loop may be closed already when the daemon is killed while something runs.
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._on_done, self, task, result)
@@ -162,7 +154,6 @@ class StreamWorker:
                     self._loop.call_soon_threadsafe(self._on_expired, expired)
                 batch, wake_ns = self._queue.next_batch(now)
                 if batch is not None:
-                    self._is_running = True
                     return batch
                 timeout_s = None if wake_ns is None else max(0.0, (wake_ns - now) / 1e9)
                 if self._idle_test is not None:

@@ -548,3 +548,16 @@ def test_the_trace_shows_every_request_in_its_execution(served):
     begun = {e["id"] for e in events if e["ph"] == "b"}
     ended = {e["id"] for e in events if e["ph"] == "e"}
     assert begun == ended
+
+
+def test_padding_is_counted(served):
+    def padded() -> int:
+        text = served.request("GET", "/metrics").body.decode()
+        start = 'edgeplan_padded_rows_total{model="batched",version="1"} '
+        return int(next(x for x in text.splitlines() if x.startswith(start)).split()[-1])
+
+    before = padded()
+    for rows, more in ((1, 0), (3, 1), (4, 0), (5, 0), (7, 1), (9, 0)):
+        served.infer("batched", row_input(rows=rows))
+        assert padded() - before == more, rows
+        before = padded()
