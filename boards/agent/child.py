@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ class Child:
         self._candidate_s = silence_s if candidate_s is None else candidate_s
         self._memory_bytes = memory_bytes
         self._reason = ""
+        self._token = secrets.token_hex(16).encode()
         self._pending = bytearray()
         self._progress_file = tempfile.NamedTemporaryFile(prefix="edgeplan-")  # noqa: SIM115
         self._progress_file.truncate(PROGRESS.size)
@@ -102,7 +104,8 @@ class Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            line = json.dumps({**task, "progress": self._progress_file.name}) + "\n"
+            extra = {"progress": self._progress_file.name, "token": self._token.decode()}
+            line = json.dumps({**task, **extra}) + "\n"
             self._process.stdin.write(line.encode())
             self._process.stdin.close()
         self.fd = self._process.stdout.fileno()
@@ -134,7 +137,6 @@ class Child:
         if not data:
             self._finish()
             return
-        self._hear(time.monotonic())
         self._pending += data
         *lines, rest = bytes(self._pending).split(b"\n")
         self._pending = bytearray(rest)
@@ -142,12 +144,17 @@ class Child:
             self.kill("it answered without end")
             return
         for line in lines:
-            try:
-                self._on_answer(json.loads(line))
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-                # native code can write to any descriptor
-                self.kill(f"it answered with nonsense: {error!r}")
-                return
+            # native code can write to any descriptor: only what bears the token is an answer
+            _, token, answer = line.partition(self._token)
+            if token:
+                self._hear(time.monotonic())
+                self._take(answer)
+
+    def _take(self, answer: bytes) -> None:
+        try:
+            self._on_answer(json.loads(answer))
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            self.kill(f"it answered with nonsense: {error!r}")
 
     def tick(self, now: float) -> None:
         """Look at its limits."""

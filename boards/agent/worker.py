@@ -1,8 +1,8 @@
 """The child process in which plans and candidates run: whatever they do, the agent goes on.
 
-It reads one task as a line of JSON and answers with lines of JSON on the descriptor that was its
-standard output; what native code prints goes to standard error. With plan_tasks.py the only module
-of boards that uses the runtime.
+It reads one task as a line of JSON and answers with lines of JSON, the task's token in front, on
+the descriptor that was its standard output; what native code prints goes to standard error. With
+plan_tasks.py the only module of boards that uses the runtime.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ PROGRESS = struct.Struct("<iI")
 """Shared with the agent: index of the candidate at work (-1: none), and a counter."""
 
 _RESTART_STATUS = 3
+_MAX_WRITTEN_BYTES = 64 << 20  # to any one file
 _PR_SET_PDEATHSIG = 1
 
 
@@ -43,9 +44,12 @@ def main() -> int:
         # address space: GPU drivers reserve far more than they use, so only CPU tasks get a limit
         resource.setrlimit(resource.RLIMIT_AS, (task["memory_bytes"], task["memory_bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if task["task"] == "measure":
+        # a candidate that chatters must not fill the disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_WRITTEN_BYTES, _MAX_WRITTEN_BYTES))
 
     def answer(**fields: Any) -> None:
-        os.write(out, json.dumps(fields).encode() + b"\n")
+        os.write(out, f"\n{task['token']}{json.dumps(fields)}\n".encode())
 
     try:
         _TASKS[task["task"]](task, answer)

@@ -34,6 +34,9 @@ EP_EXPORT void babbles(ARGS) {
     static const char text[] = "{\"results\": 7}\nnonsense\n";
     for (int fd = 1; fd < 64; ++fd) if (write(fd, text, sizeof text - 1) < 0) continue;
 }
+EP_EXPORT void chatters(ARGS) {
+    for (;;) babbles(args, begin, end, scratch);
+}
 EP_EXPORT void forks(ARGS) {
     if (fork() == 0) for (;;) pause();
     *(volatile int *)(intptr_t)16 = 1;
