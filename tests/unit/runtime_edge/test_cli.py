@@ -152,7 +152,7 @@ def test_keygen_sign_verify(edgeplan, tmp_path):
 def test_verify(edgeplan):
     status, out, _ = edgeplan("verify", "tiny.plan", "--device")
     assert status == 0
-    assert "tiny.plan: sound, format 1.0, " in out
+    assert "tiny.plan: sound, format 1.1, " in out
     assert "variant 0 is for this device" in out
     fields = {**probe_device().fields, "cpu.model": "Another 1/2/3"}
     save_plan(tiny_plans.plan(fingerprint=DeviceFingerprint("cpu", fields)), "other.plan")
