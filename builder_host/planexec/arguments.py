@@ -17,7 +17,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         BuilderError: an option that has no meaning here; says what to use instead.
         SystemExit: unknown options or values of the wrong kind (argparse).
     """
-    parser = _parser()
+    parser = option_parser()
     args = parser.parse_args(arguments)
     notes = []
     for option in all_options():
@@ -57,7 +57,8 @@ def files_of(values: Sequence[str] | None) -> dict[str, Path]:
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
+def option_parser() -> argparse.ArgumentParser:
+    """The parser of every option in `options.GROUPS`."""
     parser = argparse.ArgumentParser(
         prog="planexec",
         description="Build, load and time a network with the options of giexec and trtexec.",
