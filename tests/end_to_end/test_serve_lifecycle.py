@@ -270,10 +270,12 @@ def test_reloads_do_not_grow(plans, tmp_path, num_reloads):
         thread.start()
         try:
             reload(50 + num_reloads // 15)  # until the allocators have seen everything
-            before, maps = served.resident_bytes(), num_maps(served)
+            before, held = served.resident_bytes(), resources_of(served)
             reload(num_reloads)
-            assert served.resident_bytes() - before < 1 << 20
-            assert num_maps(served) - maps <= 10
+            # Allocators settle within some hundred reloads, by about a megabyte.
+            assert served.resident_bytes() - before < 2 << 20
+            for name, num in resources_of(served).items():
+                assert num <= held[name] + 10, name  # a retired version may still be closing
         finally:
             stop.set()
             thread.join()
@@ -283,8 +285,13 @@ def test_reloads_do_not_grow(plans, tmp_path, num_reloads):
     assert statuses[200] > num_reloads
 
 
-def num_maps(served) -> int:
-    return len(Path(f"/proc/{served.process.pid}/maps").read_text().splitlines())
+def resources_of(served) -> dict[str, int]:
+    process = Path(f"/proc/{served.process.pid}")
+    return {
+        "mappings": len((process / "maps").read_text().splitlines()),
+        "files": len(list((process / "fd").iterdir())),
+        "threads": len(list((process / "task").iterdir())),
+    }
 
 
 def test_dry_run_tells_what_the_daemon_then_takes(plans, tmp_path):
