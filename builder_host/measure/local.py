@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def local_gpu(fingerprint: DeviceFingerprint) -> int | None:
         count = num_gpus(open_driver())
     except RuntimeEdgeError:  # a workstation without a GPU: the usual case
         return None
-    if importlib.util.find_spec("pycuda") is None:
+    if "pycuda" not in sys.modules and importlib.util.find_spec("pycuda") is None:
         log.info("this machine has a GPU, but no pycuda: plans for it are not tried here")
         return None
     found = (n for n in range(count) if not compare(fingerprint, probe_gpu(n)))
