@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 _PACKAGES = ("runtime_edge.cli", "boards.cli", "builder_host.cli")
-_BUILDER_COMMANDS = ("build", "diff", "compare", "calibrate", "toolchain")
+_BUILDER_COMMANDS = ("build", "diff", "compare", "calibrate", "evaluate", "toolchain")
 _OWN_PACKAGES = ("planformat", "runtime_edge", "builder_host", "boards")
 
 
