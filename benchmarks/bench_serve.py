@@ -4,7 +4,7 @@
 
 Builds a plan (one thread, so that a core is left for the clients), starts `edgeplan serve` and, for
 comparison, a minimal onnxruntime + FastAPI server with the same model, each in its own process.
-That peer needs `pip install onnxruntime fastapi uvicorn`; `--only load` and `--only reloads` do not.
+The peer needs `pip install onnxruntime fastapi uvicorn`; `--only load` and `--only reloads` do not.
 
 - Overhead: single requests over one connection, taken in turn with `ExecutionContext.execute` in
   this process and with the peer.
