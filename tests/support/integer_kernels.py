@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +19,7 @@ import numpy as np
 import pytest
 
 from builder_host.codegen.artifacts import ArtifactStore
-from builder_host.codegen.toolchain_c import INCLUDE_FOLDER, CompiledObject, CToolchain
+from builder_host.codegen.toolchain_c import CompiledObject, CToolchain
 from builder_host.expressions import (
     BINARY_OPS,
     UNARY_OPS,
@@ -41,6 +38,7 @@ from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
 from builder_host.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
+from support.aarch64_emulator import emulator, run_emulated
 from support.cpu_kernels import AVX2, AVX512, NEON
 from support.typed_kernels import NUMPY_TYPES as PLAIN_TYPES
 
@@ -72,12 +70,6 @@ def where_it_runs(name: str) -> str:
         return "emulator" if emulator() else ""
     flags = Path("/proc/cpuinfo")
     return "here" if flags.exists() and _FLAGS[name] in flags.read_text().split() else ""
-
-
-@functools.cache
-def emulator() -> str | None:
-    """User-mode emulator of aarch64, if one is installed."""
-    return shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 
 # --- problems -----------------------------------------------------------------------------------
@@ -348,68 +340,24 @@ def _run_here(
         assert (scratch[launch.scratch_bytes_per_worker :] == 0xCD).all(), "scratch overrun"
 
 
-_DRIVER = """
-#include <stdio.h>
-#include <stdint.h>
-#include <stdlib.h>
-typedef void launch(void *const *, int64_t, int64_t, void *);
-{declarations}
-int main(int argc, char **argv) {{
-  static const size_t sizes[] = {{{sizes}}};
-  void *args[{count}];
-  FILE *in = fopen(argv[1], "rb");
-  for (int i = 0; i < {count}; ++i) {{
-    args[i] = aligned_alloc(64, (sizes[i] + 127) / 64 * 64);
-    if (!in || fread(args[i], 1, sizes[i], in) != sizes[i]) return 1;
-  }}
-  void *scratch = aligned_alloc(64, {scratch});
-  {calls}
-  FILE *out = fopen(argv[2], "wb");
-  if (!out || fwrite(args[{output}], 1, sizes[{output}], out) != sizes[{output}]) return 1;
-  return argc != 3 || fclose(out);
-}}
-"""
-
-
 def _run_emulated(
     program: Program, target: CpuTarget, buffers: Sequence[Array], output: Array, is_split: bool
 ) -> Array:
-    """The same in a child process under the emulator: the kernel linked with a small main."""
-    spans = [
+    """The same under the emulator; returns the output."""
+    calls = [
         (launch.symbol, begin, end)
         for launch in program.launches
         for begin, end in _spans(launch.num_units, is_split)
     ]
     workspace = np.zeros(program.workspace_bytes + 1, np.uint8)
-    everything = [*buffers, output, workspace]
-    scratch = max(launch.scratch_bytes_per_worker for launch in program.launches)
-    driver = _DRIVER.format(
-        declarations="\n".join(
-            f'launch {launch.symbol} __attribute__((visibility("default")));'
-            for launch in program.launches
-        ),
-        sizes=", ".join(str(array.size) for array in everything),
-        count=len(everything),
-        output=len(buffers),
-        scratch=(scratch + 127) // 64 * 64,
-        calls="\n  ".join(f"{name}(args, {a}, {b}, scratch);" for name, a, b in spans),
+    found = run_emulated(
+        program.source,
+        [*buffers, output, workspace],
+        calls,
+        {launch.symbol: launch.scratch_bytes_per_worker for launch in program.launches},
+        features=target.features,
     )
-    cpu = "+".join(["-mcpu=generic", *target.features])
-    with tempfile.TemporaryDirectory(prefix="edgeplan-qemu-") as name:
-        folder = Path(name)
-        (folder / "kernel.c").write_text(program.source)
-        (folder / "main.c").write_text(driver)
-        (folder / "in").write_bytes(b"".join(array.tobytes() for array in everything))
-        subprocess.run(
-            [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-musl", cpu, "-static",
-             "-O2", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-             "-fno-sanitize=all", "-Wall", "-Wextra", "-Werror", "-DEP_ISA_NEON",
-             f"-I{INCLUDE_FOLDER}", "kernel.c", "main.c", "-o", "kernel"],
-            cwd=folder, check=True,
-        )  # fmt: skip
-        command = [str(emulator()), "-cpu", "max", "./kernel", "in", "out"]
-        subprocess.run(command, cwd=folder, check=True, timeout=120)
-        return np.fromfile(folder / "out", np.uint8)
+    return found[len(buffers)]
 
 
 def _view(flat: Array, layout: Layout) -> Array:
