@@ -1,0 +1,198 @@
+"""Plans on an emulated aarch64 machine at the other end of its serial console.
+
+The machine is what QEMU makes of a Cortex-A57: an operating system, a disk and a UART of its own.
+Its timings mean nothing; that they are taken there, and what becomes of them, is the same as on a
+board.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.agents import edgeplan
+from support.cases import case, load, model_paths, preprocessed
+from support.emulated_board import EmulatedBoard, require_emulators
+
+import builder_host as bh
+import runtime_edge
+from boards.deploy import deploy
+from boards.link.connecting import connect
+from boards.link.file_transfer import IN_FLIGHT, BoardLink, send_plan
+from boards.store.pieces import MAX_PIECE_BYTES
+from builder_host.tune.timing_cache import TimingCache, load_timing_cache
+from planformat.reader import open_plan
+from planformat.writer import save_plan
+
+pytestmark = [pytest.mark.emulated, pytest.mark.slow]
+LENET = case("caffe/lenet/digits")
+INPUT, OUTPUT = "data", "prob"
+
+
+def lenet() -> bh.Network:
+    """1.7 MB of weights, two convolutions, one image at a time."""
+    return bh.import_caffe(*model_paths(LENET), shapes={INPUT: (1, 1, 28, 28)}, outputs=[OUTPUT])
+
+
+def images() -> np.ndarray:
+    """Preprocessed digits."""
+    return preprocessed(LENET, load(LENET.inputs[INPUT])).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """Folder of the machine; what is deployed stays from test to test, as on a board."""
+    require_emulators()
+    return tmp_path_factory.mktemp("machine")
+
+
+@pytest.fixture
+def board(disk):
+    with EmulatedBoard(disk) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Plans and timings that later tests go on with."""
+    return tmp_path_factory.mktemp("work")
+
+
+def config(work, **options) -> bh.BuilderConfig:
+    """Options of all builds here."""
+    return bh.BuilderConfig(num_threads=1, artifact_dir=work / "artifacts", **options)
+
+
+def active(link: BoardLink, name: str) -> str:
+    """Release that a name stands for, or an empty text."""
+    plans = link.call("status").fields["plans"]
+    return next((str(plan["active"] or "") for plan in plans if plan["name"] == name), "")
+
+
+def test_tuned_over_the_console_deployed_and_right(board, work, tmp_path):
+    probed = json.loads(
+        edgeplan("boards", "probe", "--link", board.address, "--patience", 60, "--json").stdout
+    )
+    fields = probed.get("fingerprint", probed)["fields"]
+    assert fields["cpu.architecture"] == "aarch64"
+    assert fields["cpu.model"].startswith("0x41/0xd07")  # Arm, Cortex-A57
+
+    cache = work / "t.cache"
+    built = bh.build(lenet(), config(work, boards=(board.address,), timing_cache=cache))
+    tuning = built.report.tuning
+    assert tuning.num_measured == tuning.num_candidates > 10
+    timings = [timing for _, timing in load_timing_cache(cache)]
+    assert all(timing.median_us or timing.error for timing in timings)
+    assert all("num_cores=2" in timing.observed for timing in timings)
+    variant = built.plan.variants[0]
+    assert variant.fingerprint.fields == fields
+    assert variant.profiles[0].canary.latency_us > 0
+    built.save(work / "lenet.plan")
+
+    done = edgeplan(
+        *("deploy", work / "lenet.plan", "--to", board.address, "--patience", 60),
+        *("--name", "lenet", "--activate", "--json"),
+    )
+    report = json.loads(done.stdout)
+    assert report["active"] is True
+    assert report["checks"] == ["hashes", "fingerprint", "memory", "canary", "active"]
+
+    digits = images()
+    expected = load(LENET.outputs[OUTPUT])
+    here_path = tmp_path / "here.plan"
+    bh.build(lenet(), config(work, measure="none")).save(here_path)
+    with runtime_edge.load(here_path) as engine, engine.create_context() as context:
+        for index, digit in enumerate(digits[:3]):
+            np.save(tmp_path / "x.npy", digit[None])
+            edgeplan(
+                *("boards", "run", "lenet", "--link", board.address),
+                *("--input", f"{INPUT}={tmp_path / 'x.npy'}"),
+                *("--output-dir", tmp_path / "out"),
+            )
+            (file,) = (tmp_path / "out").iterdir()
+            there = np.fromfile(file, np.float32)
+            here = np.array(context.execute({INPUT: digit[None]})[OUTPUT]).ravel()
+            np.testing.assert_allclose(there, here, rtol=0, atol=2 * LENET.atol)
+            np.testing.assert_allclose(there, expected[index].ravel(), rtol=0, atol=LENET.atol)
+
+
+def retuned(cache: TimingCache) -> TimingCache:
+    """The timings of a day on which one problem's fastest candidate was its slowest."""
+    records = dict(cache)
+    problems = {key.problem for key in records if "conv" in key.problem}
+    problem = min(problems)
+    rows = {
+        key: timing
+        for key, timing in records.items()
+        if key.problem == problem and timing.median_us is not None
+    }
+    assert len(rows) > 1
+    best = min(rows, key=lambda key: rows[key].median_us)
+    slowest = max(timing.median_us for timing in rows.values())
+    records[best] = replace(records[best], median_us=10 * slowest)
+    return TimingCache(records)
+
+
+def test_a_retuned_plan_moves_less_than_a_twentieth(board, work):
+    retuned(load_timing_cache(work / "t.cache")).save(work / "again.cache")
+    with open_plan(work / "lenet.plan") as opened:
+        before = [step.tactic for step in opened.plan.variants[0].profiles[0].steps]
+    built = bh.build(
+        lenet(), config(work, boards=(board.address,), timing_cache=work / "again.cache")
+    )
+    assert [step.tactic for step in built.plan.variants[0].profiles[0].steps] != before
+    built.save(work / "again.plan")
+    with BoardLink(board.address) as link:
+        done = deploy(link, work / "again.plan", "lenet", is_activated=True)
+    assert done.previous
+    assert done.sending.sent_bytes < 0.05 * done.sending.size_bytes
+
+
+def test_a_power_cut_in_mid_transfer_costs_less_than_two_pieces(disk, work):
+    """The first half of the pieces is there after the restart, and what was active still is."""
+    weights = np.random.default_rng(1).bytes(1 << 20)
+    with open_plan(work / "lenet.plan") as opened:
+        plan = replace(
+            opened.plan,
+            weights=bytes(opened.plan.weights) + weights,
+            chunk_lengths=(*opened.plan.chunk_lengths, len(weights)),
+        )
+        save_plan(plan, work / "large.plan")
+    machine = EmulatedBoard(disk)
+    restarted = threading.Event()
+    try:
+        machine.start().wait()
+        with BoardLink(machine.address, patience_s=120) as link:
+            before = active(link, "lenet")
+            seen: list[tuple[int, int]] = []
+
+            def progress(confirmed: int, missing: int) -> None:
+                seen.append((confirmed, missing))
+                if confirmed >= 8 and not restarted.is_set():
+                    restarted.set()
+                    machine.cut_power()
+                    machine.start()
+
+            release, sending = send_plan(link, work / "large.plan", "lenet", progress)
+            assert restarted.is_set()
+            first_missing = seen[0][1]
+            assert first_missing >= len(weights) // MAX_PIECE_BYTES
+            assert sending.num_sent - first_missing <= IN_FLIGHT
+            assert active(link, "lenet") == before != release
+    finally:
+        machine.cut_power()
+
+
+def test_an_agent_starts_from_the_consoles_shell_and_leaves_it(disk):
+    machine = EmulatedBoard(disk, console="shell")
+    address = f"serial://{disk / 'console'}?start=edgeplan%20agent%20--stdio"
+    try:
+        machine.start()
+        for _ in range(2):  # the shell that is left behind starts another one
+            with connect(address) as client:
+                assert client.call("ping").fields is not None
+    finally:
+        machine.cut_power()

@@ -1,0 +1,95 @@
+"""Emulated aarch64 boards: whole machines of QEMU with an agent at their serial port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from boards.errors import LinkError
+from boards.link.connecting import connect
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "emulated_board"
+REQUIRED = "EDGEPLAN_REQUIRE_EMULATED"
+_PROGRAMS = ("cpio", "mmdebstrap", "qemu-aarch64-static", "qemu-system-aarch64")
+_START_TIMEOUT_S = 120.0
+
+
+def require_emulators() -> None:
+    """Skip the test where QEMU is not installed, or fail it where it is said to be."""
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if not missing:
+        return
+    text = f"{', '.join(missing)} missing; install what {SCRIPTS / 'packages.txt'} lists"
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{REQUIRED}=1, but {text}")
+    pytest.skip(text)
+
+
+class EmulatedBoard:
+    """A machine with a disk of its own.
+
+    Attributes:
+        folder: of its kernel and disk; address: of the link to it.
+    """
+
+    def __init__(self, folder: Path, *, console: str = "agent") -> None:
+        """Make the disk unless there is one; `start` starts the machine."""
+        self.folder = folder
+        self.address = f"serial://{folder / 'console'}?baud=921600"
+        self._console = console
+        self._process: subprocess.Popen[str] | None = None
+        if not (folder / "disk.img").exists():
+            made = subprocess.run(
+                [SCRIPTS / "image", folder], capture_output=True, text=True, timeout=600
+            )
+            assert made.returncode == 0, made.stderr
+
+    def start(self) -> EmulatedBoard:
+        """Switch it on; returns once its system runs, a little before its agent does."""
+        self._process = subprocess.Popen(
+            [SCRIPTS / "start", self.folder, "--console", self._console],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line.startswith("board at "), line
+        return self
+
+    def wait(self) -> EmulatedBoard:
+        """Wait until its agent answers."""
+        end = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                connect(self.address).close()
+                return self
+            except LinkError:
+                assert time.monotonic() < end, "the agent did not answer"
+
+    def cut_power(self) -> None:
+        """End the machine at once; what its system had not written to the disk is lost."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGKILL)  # takes the emulator along
+        process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()
+
+    def __enter__(self) -> EmulatedBoard:
+        """The machine, switched on, its agent answering."""
+        try:
+            return self.start().wait()
+        except BaseException:
+            self.cut_power()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        """Switch off."""
+        self.cut_power()
