@@ -15,7 +15,8 @@ from examples.mnist_api import read_wts, write_wts
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"`python -m (examples\.\w+)`")
 # quickstart compares speeds for seconds; it is a script of its own (scripts/quickstart).
-ELSEWHERE = {"examples.quickstart"}
+# The zoo takes minutes; test_zoo.py runs parts of it.
+ELSEWHERE = {"examples.quickstart", "examples.zoo"}
 
 
 def digits_of(text):
@@ -72,7 +73,24 @@ def check_batches(text):
     assert found == [("1", "1"), ("3", "3"), ("8", "8"), ("50", "50")]
 
 
+def check_text(text):
+    written = (ROOT / "tests/data/rnn/charrnn_shakespeare/the.out.txt").read_text()
+    assert len(text.strip("\n")) == 64
+    assert written.startswith(text[:40]) or text.startswith(written[:40])
+
+
+def check_int8(text):
+    rows = re.findall(r"^(\w+): (\d+) of 900 right, weights ([\d,]+) bytes$", text, re.MULTILINE)
+    (wide, many, large), (narrow, fewer, small) = rows
+    assert (wide, narrow) == ("fp32", "int8")
+    assert int(many) >= 885
+    assert int(fewer) >= int(many) - 4  # less than half a point of 900
+    assert int(small.replace(",", "")) < 0.4 * int(large.replace(",", ""))
+
+
 CHECKS = {
+    "examples.char_rnn": check_text,
+    "examples.int8_mnist": check_int8,
     "examples.batch_profiles": check_batches,
     "examples.caffe_mnist": check_all_ten,
     "examples.caffe_mean": check_mean,
