@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cases import DATA, Case, case, load, model_paths, preprocessed
-from support.recurrent_models import character_network, speech, speech_chunks
+from support.recurrent_models import speech, speech_chunks
 
 import builder_host as bh
 import runtime_edge as rt
+from examples.char_rnn import character_network
 from planformat.fingerprint import fingerprint_to_json
 
 CAFFE = [
@@ -281,7 +282,7 @@ def test_speech_denoiser(config, tmp_path):
 
 def test_character_network_writes_the_same_text(config, tmp_path):
     one = case("rnn/charrnn_shakespeare/the")
-    network, embedding, numbers = character_network(one.models[0])
+    network, embedding, numbers = character_network(DATA / one.models[0])
     letters = {number: letter for letter, number in numbers.items()}
     text = (DATA / one.outputs["text"]).read_text()
     expected = load(one.outputs["logits"])
