@@ -16,7 +16,7 @@ import onnx
 import pytest
 from support.agents import AgentProcess
 from support.cases import DATA
-from support.documentation import commands, python_blocks
+from support.documentation import PAGES, commands, python_blocks
 from support.serving import serving
 
 from builder_host.planexec.main import main as planexec
@@ -70,6 +70,12 @@ SLOW = (
     "docs/precision.md",
     "docs/profiles.md",
 )
+# Pages whose commands run elsewhere or nowhere, and why.
+OTHER_PAGES = {
+    "docs/boards.md": "installs and lists CUDA toolkits: needs the network",
+    "docs/emulated-board.md": "needs QEMU and Debian's packages: tests/emulated",
+    "docs/plugins.md": "test_plugins.py",
+}
 
 
 @pytest.fixture
@@ -160,6 +166,10 @@ def test_python_of_the_profiles_page(folder):
     assert edgeplan([*BUILD, "--batch", "1,4,8"]) == 0
     ((_, source),) = python_blocks("docs/profiles.md")
     exec(compile(source, "docs/profiles.md", "exec"), {})
+
+
+def test_every_page_with_commands_is_run_or_has_a_reason():
+    assert {page for page in PAGES if commands(page)} - {*FAST, *SLOW} <= {*OTHER_PAGES}
 
 
 def test_every_reason_is_needed():
