@@ -8,12 +8,16 @@ function such as a sigmoid meets a rounded argument, may be off by 5 % of the la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.cases import DATA, Case, case, load, model_paths, preprocessed
+from support.emulated_board import require_emulators
+from support.emulated_runtime import emulated_context
 from support.recurrent_models import speech, speech_chunks
 
 import builder_host as bh
@@ -70,6 +74,7 @@ LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet",
 
 DEVICES = [
     "cpu",
+    pytest.param("aarch64", marks=[pytest.mark.emulated, pytest.mark.slow]),
     pytest.param("cuda-fp32", marks=pytest.mark.gpu),
     pytest.param("cuda-tf32", marks=pytest.mark.gpu),
     pytest.param("cuda-fp16", marks=pytest.mark.gpu),
@@ -81,7 +86,10 @@ def config(request, tmp_path_factory):
     """One worker, tactics by the cost model, compiled code kept for the session."""
     folder = tmp_path_factory.mktemp("artifacts")
     target, precision = "host-cpu", "fp32"
-    if request.param != "cpu":
+    if request.param == "aarch64":
+        require_emulators()
+        target = "virt-aarch64"
+    elif request.param != "cpu":
         from runtime_edge.device.cuda_probe import probe_gpu
 
         target, precision = str(folder / "gpu.json"), request.param.removeprefix("cuda-")
@@ -113,6 +121,17 @@ def check(
     np.testing.assert_allclose(wide, expected, rtol=rtol, atol=atol)
 
 
+@contextlib.contextmanager
+def context_of(path: Path, config: bh.BuilderConfig) -> Iterator[Any]:
+    """Load a plan with its canary where its target is: here, or in an emulated process."""
+    if config.target == "virt-aarch64":
+        with emulated_context(path) as context:
+            yield context
+    else:
+        with rt.load(path) as engine, engine.create_context() as context:
+            yield context
+
+
 def run_plan(
     network: bh.Network,
     config: bh.BuilderConfig,
@@ -121,7 +140,7 @@ def run_plan(
 ) -> list[dict[str, np.ndarray]]:
     """Build, save, load with canary, and run every batch."""
     bh.build(network, config).save(path)
-    with rt.load(path) as engine, engine.create_context() as context:
+    with context_of(path, config) as context:
         return [
             {name: np.array(values) for name, values in context.execute(batch).items()}
             for batch in batches
@@ -246,7 +265,7 @@ def run_chain(network, config, path, rows, states):
     shapes = {t.name: t.shape for t in network.inputs}
     held = {name: np.zeros(shapes[name], np.float32) for name in states}
     results = []
-    with rt.load(path) as engine, engine.create_context() as context:
+    with context_of(path, config) as context:
         for row in rows:
             found = context.execute({**row, **held})
             results.append({name: np.array(values) for name, values in found.items()})

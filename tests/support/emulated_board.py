@@ -77,8 +77,13 @@ class EmulatedBoard:
         if self._process is None:
             return
         process, self._process = self._process, None
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(signal.SIGKILL)  # takes the emulator along
         process.wait(30)
+        end = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in children):  # until then it has the disk
+            assert time.monotonic() < end, f"the emulator {children} goes on"
+            time.sleep(0.01)
         assert process.stdout is not None
         process.stdout.close()
 
