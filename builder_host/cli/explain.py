@@ -7,11 +7,13 @@ machine.
 from __future__ import annotations
 
 import argparse
+import json
 
 from planformat.fingerprint import DeviceFingerprint, compare, describe_differences
 from planformat.plan import Plan, Variant
 
 _RUNS, _RUNS_IF_ALLOWED, _DOES_NOT = 0, 3, 4
+_NAMES = {_RUNS: "yes", _RUNS_IF_ALLOWED: "if differences are allowed", _DOES_NOT: "no"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +33,18 @@ def run(args: argparse.Namespace) -> int:
 
     with open_plan(args.plan) as opened:
         plan = opened.plan
-        best = _DOES_NOT
-        for number, variant in enumerate(plan.variants):
-            device = _device(args.device, variant)
-            verdict, text = _explain(plan, variant, device)
-            best = min(best, verdict)
-            print(f"variant {number} ({variant.fingerprint.device_kind}): {text}")
-    return best
+        answers = [_explain(plan, v, _device(args.device, v)) for v in plan.variants]
+        kinds = [variant.fingerprint.device_kind for variant in plan.variants]
+    if args.json:
+        rows = [
+            {"variant": number, "device_kind": kind, "runs": _NAMES[verdict], "text": text}
+            for number, (kind, (verdict, text)) in enumerate(zip(kinds, answers, strict=True))
+        ]
+        print(json.dumps({"plan": args.plan, "variants": rows}))
+    else:
+        for number, (kind, (_, text)) in enumerate(zip(kinds, answers, strict=True)):
+            print(f"variant {number} ({kind}): {text}")
+    return min(verdict for verdict, _ in answers)
 
 
 def _device(name: str, variant: Variant) -> DeviceFingerprint:

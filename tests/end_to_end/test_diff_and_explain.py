@@ -68,3 +68,12 @@ def test_verify_looks_at_the_device_that_the_plan_is_for(folder):
     done = edgeplan("verify", "orin.plan", "--device", cwd=folder, status=1)
     assert "cuda" in done.stderr.lower()
     assert "cpu.architecture" not in done.stderr
+
+
+def test_explain_as_json(folder):
+    done = edgeplan(
+        *("explain", "orin.plan", "--device", "jetson-agx-thor", "--json"), cwd=folder, status=4
+    )
+    (row,) = json.loads(done.stdout)["variants"]
+    assert (row["device_kind"], row["runs"]) == ("cuda", "no")
+    assert "cuda.compute_capability" in row["text"]
