@@ -51,7 +51,7 @@ def check(case: Case, config: bh.BuilderConfig = QUICK) -> Outcome:
         text = (
             f"{case.id:40} {len(profile.steps):5} {engine.weights_bytes / 1e6:10.2f} "
             f"{profile.arena_bytes / 1e6:9.3f} {profile.arena_lower_bound_bytes / 1e6:9.3f} "
-            f"{seconds:7.1f}  "
+            f"{seconds:7.2f}  "
         )
         results = run(case, engine)
     if case.labels is not None:
