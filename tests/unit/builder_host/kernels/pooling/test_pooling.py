@@ -90,7 +90,7 @@ def test_matches_the_reference(name, mode, target):
 def test_global_pooling_to_linear(channels, mode):
     params = params_of((channels, (7, 5), (7, 5), (1, 1), (0, 0), (0, 0), (1, 1), "floor"), mode, 0)
     values = np.random.default_rng(2).standard_normal((3, channels, 7, 5)).astype(np.float32)
-    for target in TARGETS:
+    for target in (AVX512, AVX2):
         problem = problem_of(params, values.shape, target, TensorFormat.LINEAR)
         tactic = FAMILY.tactics(problem, target)[0]
         got = run(FAMILY, problem, tactic, target, [values])
