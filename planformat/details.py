@@ -110,7 +110,7 @@ def plan_details(plan: Plan, *, source: str = "plan") -> PlanDetails | None:
         details = PlanDetails(
             tuple(tuple(_profile(p) for p in _list(v)) for v in _list(_field(tree, "variants")))
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise PlanFormatError(f"{where}: {error}; build the plan again") from error
     _check_fit(plan, details, where)
     return details

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +24,7 @@ from support.plans import (
 
 from planformat import signing
 from planformat.container import SectionKind
+from planformat.details import plan_details
 from planformat.errors import PlanError, PlanFormatError
 from planformat.manifest_messages import message_class
 from planformat.plan import Plan
@@ -30,6 +33,7 @@ from planformat.writer import plan_bytes
 
 SIGNED = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
 PUBLIC = signing.public_key_of(GOLDEN_KEY)
+DETAILS = bytes(sample_plan().details)
 MANIFEST = SIGNED[slice(*section_range(SIGNED, SectionKind.MANIFEST))]
 
 FIXED_BYTES = 1 << 18
@@ -141,6 +145,15 @@ def test_mutated_manifest_of_the_same_length_in_its_plan(changes):
     plan = read_or_refuse(rehash(patched(SIGNED, begin, manifest), SectionKind.MANIFEST))
     if plan is not None:
         assert read_plan(plan_bytes(plan)) == plan
+
+
+@settings(max_examples=400, deadline=None)
+@given(mutations)
+def test_mutated_details(changes):
+    plan = replace(sample_plan(), details=mutate(DETAILS, changes))
+    read = read_plan(plan_bytes(plan))
+    with contextlib.suppress(PlanFormatError):
+        plan_details(read)
 
 
 @settings(max_examples=300, deadline=None)

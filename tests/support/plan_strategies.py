@@ -182,4 +182,5 @@ def plans(draw) -> Plan:
         )
     )
     provenance = draw(st.dictionaries(names, texts, max_size=3))
-    return Plan(draw(names), rows, tuple(some), weights, lengths, provenance)
+    details = draw(st.binary(max_size=40))  # the reader hands them on as they are
+    return Plan(draw(names), rows, tuple(some), weights, lengths, provenance, details)

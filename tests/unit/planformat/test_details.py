@@ -58,6 +58,8 @@ OPERATION = ("variants", 0, 0, "operations", 0)
         (change((*OPERATION, "kind"), 3), "'kind' is int, not a text"),
         (change((*OPERATION, "num_operations"), 1.5), "'num_operations' is 1.5"),
         (change((*OPERATION, "inputs"), {}), "expected a list, got dict"),
+        (change((*OPERATION, "inputs", 0, "scale"), 10**400), "int too large"),
+        (change((*OPERATION, "inputs", 0, "scale"), float("nan")), "'scale' is nan"),
         (change((*OPERATION, "inputs", 0, "is_constant"), 1), "is_constant is 1"),
     ],
 )
