@@ -361,8 +361,8 @@ def _plan_timing(
 ) -> Timing | None:
     """Latency of the whole plan: from the cache, else measured now."""
     variant = plan.variants[0]
-    code = hashlib.sha256(variant.code_objects[0].data).hexdigest()
-    steps = digest(code, *(repr(step) for step in variant.profiles[0].steps))
+    codes = (hashlib.sha256(code.data).hexdigest() for code in variant.code_objects)
+    steps = digest(*codes, *(repr(step) for step in variant.profiles[0].steps))
     key = TimingKey(
         tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity, "warm"
     )
