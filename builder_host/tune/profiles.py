@@ -43,27 +43,28 @@ def tune_profiles(
     for draft in drafts:
         operations = []
         for operation in draft.operations:
-            best = selections[operation.problem.text()]
-            item = _tuned(operation, best, target)
+            item = _tuned(operation, selections[operation.problem.text()], target)
             if len(drafts) > 1:
-                item = _sharing(item, tuner, known, sharing_tolerance) if profiles else item
-                known |= _large_keys(item, target)
+                keys = _large_keys(item, target)
+                if profiles and not keys <= known:
+                    item, keys = _sharing(item, keys, tuner, known, sharing_tolerance)
+                known |= keys
             operations.append(item)
         profiles.append(TunedProfile(draft, tuple(start_early(operations))))
     return profiles
 
 
 def _sharing(
-    best: TunedOperation, tuner: Tuner, known: set[bytes], tolerance: float
-) -> TunedOperation:
+    best: TunedOperation, best_keys: set[bytes], tuner: Tuner, known: set[bytes], tolerance: float
+) -> tuple[TunedOperation, set[bytes]]:
+    """The fastest tactic whose constants are known, else the best one; with its constants."""
     target = tuner.backend.target
-    if _large_keys(best, target) <= known:
-        return best
     for selection in tuner.alternatives(best.operation.problem, tolerance):
         item = _tuned(best.operation, selection, target)
-        if _large_keys(item, target) <= known:
-            return item
-    return best
+        keys = _large_keys(item, target)
+        if keys <= known:
+            return item, keys
+    return best, best_keys
 
 
 def _tuned(operation: Operation, selection: Selection, target: Any) -> TunedOperation:
