@@ -35,17 +35,22 @@ class BatchRunner:
     All profiles work in one arena, which is taken once, at the start.
     """
 
-    def __init__(self, engine: Engine, *, num_workers: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, arena: Any = None, num_workers: int | None = None
+    ) -> None:
         """Make a context per profile.
 
         Args:
             engine: its profiles must differ in dimension 0 of some bindings only; a plan with one
                 profile has its batch in dimension 0 of every input.
+            arena: memory for the largest profile's context, as in `Engine.create_context`, but no
+                allocator; None: the config's allocator, or the runtime's own memory.
             num_workers: as in `Engine.create_context`.
 
         Raises:
             BindingError: the profiles differ in another dimension, or name no batch.
             DeviceError: no memory for the arena.
+            StrictModeError: strict mode and no arena.
         """
         self.engine = engine
         profiles = [engine.profile(name) for name in engine.profiles]
@@ -53,13 +58,16 @@ class BatchRunner:
         sizes = {profile.name: self._batch_of(profile) for profile in profiles}
         self._sizes = dict(sorted(sizes.items(), key=lambda item: item[1]))
         self._costs = _costs(profiles, sizes)
+        self._covers: list[tuple[float, str, int]] = [(0.0, "", 0)]
         self._contexts: dict[str, ExecutionContext] = {}
         self._allocator: Any = engine.config.allocator or engine.device
+        self._arena: int | None = None
         needed = max(engine.context_bytes(p.name, num_workers=num_workers) for p in profiles)
-        self._arena = self._allocator.allocate(needed, ALIGNMENT_BYTES) if needed else None
+        if needed and arena is None and not engine.config.strict:
+            self._arena = self._allocator.allocate(needed, ALIGNMENT_BYTES)
+            arena = (self._arena, needed)
         try:
             for profile in profiles:
-                arena = None if self._arena is None else (self._arena, needed)
                 self._contexts[profile.name] = engine.create_context(
                     profile=profile.name, arena=arena, num_workers=num_workers
                 )
@@ -137,15 +145,17 @@ class BatchRunner:
 
     def _cover(self, num_rows: int) -> list[str]:
         """Profiles that take `num_rows` (less than the largest) at the least cost, large first."""
-        best: list[tuple[float, tuple[str, ...]]] = [(0.0, ())]
-        for rows in range(1, num_rows + 1):
+        for rows in range(len(self._covers), num_rows + 1):  # what earlier batches left over
             options = [
-                (self._costs[name] + best[max(rows - size, 0)][0], name, max(rows - size, 0))
+                (self._costs[name] + self._covers[max(rows - size, 0)][0], name, rows - size)
                 for name, size in self._sizes.items()
             ]
-            cost, name, rest = min(options, key=lambda option: option[0])
-            best.append((cost, (*best[rest][1], name)))
-        return sorted(best[num_rows][1], key=lambda name: -self._sizes[name])
+            self._covers.append(min(options, key=lambda option: option[0]))
+        names = []
+        while num_rows > 0:
+            _, name, num_rows = self._covers[num_rows]
+            names.append(name)
+        return sorted(names, key=lambda name: -self._sizes[name])
 
     def _num_rows(self, inputs: Mapping[str, Any]) -> int:
         rows: dict[str, int] = {}

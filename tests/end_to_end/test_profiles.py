@@ -9,7 +9,7 @@ from support.commands import edgeplan
 
 import runtime_edge
 from runtime_edge.batching import Piece
-from runtime_edge.errors import BindingError
+from runtime_edge.errors import BindingError, StrictModeError
 
 LENET = (DATA / "caffe/lenet/lenet.prototxt", DATA / "caffe/lenet/lenet_iter_9000.caffemodel")
 IMAGES = np.load(DATA / "images/mnist/t10k_first1000.npz")["images"]
@@ -74,6 +74,18 @@ def test_the_largest_profile_comes_first(engine):
     with runtime_edge.BatchRunner(engine) as runner:
         assert runner.largest_batch == 8
         assert runner.pieces(17)[:2] == [Piece("batch8", 0, 8), Piece("batch8", 8, 8)]
+
+
+def test_strict_mode_takes_the_callers_arena_only(folder):
+    config = runtime_edge.RuntimeConfig(strict=True)
+    with runtime_edge.load(folder / "three.plan", config=config) as engine:
+        with pytest.raises(StrictModeError, match="pass arena="):
+            runtime_edge.BatchRunner(engine)
+        needed = max(engine.context_bytes(name) for name in engine.profiles)
+        memory = np.zeros(needed + 64, np.uint8)
+        arena = (memory.ctypes.data + -memory.ctypes.data % 64, needed)
+        with runtime_edge.BatchRunner(engine, arena=arena) as runner:
+            assert runner.largest_batch == 8
 
 
 def test_wrong_batches_are_refused(engine):
