@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.cases import DATA, load
+from support.cuda_toolkits import need_toolkit
 
 import builder_host as bh
 from builder_host.accuracy.compare import compare_emulated
@@ -83,6 +84,7 @@ def overflowing(tmp_path):
 
 def test_overflow_is_found_at_build_time_and_a_rule_avoids_it(overflowing, capsys):
     """Cross-built for a GPU board: no kernel runs here, sample data shows the values."""
+    need_toolkit()
     model, data = str(overflowing / "m.onnx"), str(overflowing / "x.npy")
     common = [
         "build", model, "-o", str(overflowing / "m.plan"), "--target", "jetson-agx-orin",

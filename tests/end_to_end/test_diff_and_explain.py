@@ -5,6 +5,7 @@ import json
 import pytest
 from support.cases import DATA
 from support.commands import edgeplan
+from support.cuda_toolkits import need_toolkit
 
 from builder_host.measure.local import local_fingerprint
 from planformat.fingerprint import DeviceFingerprint, fingerprint_to_json
@@ -15,6 +16,7 @@ MNIST = DATA / "onnx" / "mnist" / "mnist-8.onnx"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with one.plan for this machine and orin.plan for a Jetson."""
+    need_toolkit()
     made = tmp_path_factory.mktemp("plans")
     options = ("--measure", "none", "--no-check")
     edgeplan("build", MNIST, "-o", "one.plan", "--threads", 1, *options, cwd=made)

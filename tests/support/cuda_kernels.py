@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from builder_host.codegen.nvrtc_install import default_toolkit_root, install_cuda, is_installed
 from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CudaToolchain
 from builder_host.cuda_target import ARCHITECTURES, CudaTarget, cuda_target, version_text
@@ -17,10 +16,10 @@ from builder_host.layouts import Layout
 from planformat.datatypes import DataType
 from planformat.fingerprint import DeviceFingerprint
 from support.cuda_shim import run_emulated
+from support.cuda_toolkits import TOOLKIT, need_toolkit
 from support.typed_kernels import NUMPY_TYPES, _buffer, _read, _view, _write, store_of_the_run
 
 Array = np.ndarray[Any, Any]
-TOOLKIT = (12, 6)
 
 
 @functools.cache
@@ -39,8 +38,7 @@ def compile_all(sources: Sequence[str], architecture: str) -> list[bytes]:
 
     The toolkit is installed from the package index on first use, into the user's cache folder.
     """
-    if not is_installed(TOOLKIT, default_toolkit_root()):
-        install_cuda(TOOLKIT)
+    need_toolkit()
     target = make_target(architecture)
     results = CudaToolchain(target, store=store_of_the_run(), jobs=2).compile_objects(sources)
     cubins = []

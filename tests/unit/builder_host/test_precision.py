@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.cuda_kernels import make_target
+from support.cuda_toolkits import need_toolkit
 from support.networks import convolution
 from support.typed_kernels import store_of_the_run
 
@@ -33,6 +34,7 @@ def cuda_draft(network, **options):
         "cuda.compute_capability": "8.7", "cuda.cuda_version": "12.6",
         "cuda.num_sms": str(target.num_sms),
     }  # fmt: skip
+    need_toolkit()
     store = store_of_the_run()
     backend = make_backend(
         DeviceFingerprint("cuda", fields), compiler="zig", artifact_dir=store.root, jobs=1
