@@ -39,6 +39,7 @@ class IExecutionContext:
         self._stream: Stream | None = None
         self._addresses: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._is_consistent = True  # whether one profile has all of these shapes
 
     @property
     def device_memory(self) -> int | None:
@@ -84,19 +85,28 @@ class IExecutionContext:
         return self._addresses.get(name, 0)
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        """Choose the profile whose inputs have these shapes."""
-        wanted = {**self._shapes, name: tuple(shape)}
-        for index, profile in enumerate(self.engine.engine.profiles):
-            own = {n: self.engine.engine.binding_shape(n, profile) for n in wanted}
-            if own == wanted:
-                self._shapes = wanted
+        """Choose the profile whose inputs have these shapes.
+
+        While the shapes that were set belong to different profiles, as between two calls for two
+        inputs, the present profile stays and runs fail.
+        """
+        if self.engine.get_binding_index(name) < 0:
+            return self._failed(f"no tensor '{name}'; there are {', '.join(self.engine)}")
+        engine = self.engine.engine
+        known = [engine.binding_shape(name, profile) for profile in engine.profiles]
+        if tuple(shape) not in known:
+            return self._failed(
+                f"input '{name}' cannot have the shape {list(shape)}; the plan's profiles have "
+                f"{[list(k) for k in known]}: build one for it"
+            )
+        self._shapes[name] = tuple(shape)
+        for index, profile in enumerate(engine.profiles):
+            if all(engine.binding_shape(n, profile) == own for n, own in self._shapes.items()):
                 self.active_optimization_profile = index
+                self._is_consistent = True
                 return True
-        known = [self.engine.engine.binding_shape(name, p) for p in self.engine.engine.profiles]
-        return self._failed(
-            f"input '{name}' cannot have the shape {list(shape)}; the plan's profiles have "
-            f"{[list(k) for k in known]}: build one for it"
-        )
+        self._is_consistent = False
+        return True
 
     def set_binding_shape(self, binding: int, shape: Sequence[int]) -> bool:
         """As `set_input_shape`, by index."""
@@ -110,6 +120,8 @@ class IExecutionContext:
                 f"profile {profile_index} of {self.engine.num_optimization_profiles}"
             )
         self.active_optimization_profile = profile_index
+        self._shapes.clear()
+        self._is_consistent = True
         return True
 
     def get_binding_shape(self, binding: int) -> Dims:
@@ -163,8 +175,16 @@ class IExecutionContext:
 
     def _run(self, profile: str, addresses: Mapping[str, int], handle: int | None) -> bool:
         try:
+            if not self._is_consistent:
+                raise RuntimeEdgeError(
+                    f"no profile of the plan has the input shapes {self._shapes} together: set the "
+                    "others too, or build a profile for them"
+                )
             context = self._context(profile)
             if self.profiler is not None:
+                if handle is not None and self.engine.engine.device.kind != "cpu":
+                    # Steps are timed on a stream of their own; the inputs come on the caller's.
+                    self.engine.engine.device.adopt_stream(handle).synchronize()
                 for step in context.measure_steps(addresses, repeats=1):
                     self.profiler.report_layer_time(step.name, step.time_us / 1e3)
                 return True

@@ -232,9 +232,7 @@ class EngineInspector:
         if not 0 <= layer_index < len(rows):
             raise IndexError(f"layer {layer_index} of {len(rows)}")
         row = rows[layer_index]
-        if format is LayerInformationFormat.JSON:
-            return json.dumps(row)
-        return f"{row['name']} [{row.get('kind', 'step')}]"
+        return json.dumps(row) if format is LayerInformationFormat.JSON else _one_line(row)
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:
         """All of them."""
@@ -242,8 +240,7 @@ class EngineInspector:
         if format is LayerInformationFormat.JSON:
             bindings = [binding.name for binding in self._engine.engine.bindings]
             return json.dumps({"Layers": rows, "Bindings": bindings})
-        count = range(len(rows))
-        return "\n".join(self.get_layer_information(i, format) for i in count)
+        return "\n".join(_one_line(row) for row in rows)
 
     def _rows(self) -> list[dict[str, Any]]:
         plan = self._engine.engine.plan
@@ -254,3 +251,7 @@ class EngineInspector:
             {"name": step.name, "tactic": step.tactic}
             for step in self._engine.engine.profile().steps
         ]
+
+
+def _one_line(row: dict[str, Any]) -> str:
+    return f"{row['name']} [{row.get('kind', 'step')}]"

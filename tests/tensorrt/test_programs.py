@@ -371,6 +371,44 @@ def test_profiles_of_a_dynamic_model(tmp_path, cuda):
     assert not context.set_input_shape("x", (5, 3))
 
 
+def test_shapes_of_two_inputs_are_set_one_after_the_other(cuda):
+    messages = []
+
+    class Collecting(trt.ILogger):
+        def log(self, severity, msg):
+            messages.append(msg)
+
+    builder = trt.Builder(TRT_LOGGER)
+    network = builder.create_network(EXPLICIT_BATCH)
+    a, b = (network.add_input(name, trt.float32, (-1, 3)) for name in "ab")
+    total = network.add_elementwise(a, b, trt.ElementWiseOperation.SUM)
+    network.mark_output(total.get_output(0))
+    config = quick(builder.create_builder_config())
+    profile = builder.create_optimization_profile()
+    for name in "ab":
+        profile.set_shape(name, (1, 3), (4, 3), (4, 3))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    context = trt.Runtime(Collecting()).deserialize_cuda_engine(plan).create_execution_context()
+    memory = [cuda.mem_alloc(48) for _ in range(3)]
+    bindings = [int(piece) for piece in memory]
+    assert context.set_input_shape("b", (4, 3))
+    for rows in (1, 4, 1):  # b is at another number of rows each time that a is set
+        assert context.set_input_shape("a", (rows, 3))
+        assert not context.execute_v2(bindings)
+        assert "has the input shapes {" in messages[-1]
+        assert context.set_input_shape("b", (rows, 3))
+        x = np.arange(rows * 3, dtype=np.float32)
+        for piece in memory[:2]:
+            cuda.memcpy_htod(piece, x)
+        assert context.execute_v2(bindings)
+        y = np.zeros_like(x)
+        cuda.memcpy_dtoh(y, memory[2])
+        assert np.array_equal(y, x + x)
+    assert not context.set_input_shape("c", (1, 3))
+    assert "no tensor 'c'" in messages[-1]
+
+
 def test_errors_reach_logger_and_recorder():
     messages = []
 
