@@ -22,7 +22,8 @@ from boards.agent.worker import PROGRESS
 
 log = logging.getLogger(__name__)
 
-_MAX_LINE_BYTES = 64 << 20
+_MAX_LINE_BYTES = 4 << 20  # no longer message could be sent
+_END_WAIT_S = 1.0  # from the end of its answers to its own
 _STDERR_BYTES = 4000
 _BUSY_SHARE = 0.5  # of its time limit: with less processor time it counts as starved, or waiting
 _PATIENCE = 5  # times the limit that such a process may take
@@ -204,7 +205,11 @@ class Child:
         if self._is_finished:
             return
         self._is_finished = True
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_END_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self.kill("it closed its answers and went on")
+            status = self._process.wait()
         self.kill("")  # what it left behind
         assert self._process.stdout is not None
         self._process.stdout.close()

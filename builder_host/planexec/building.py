@@ -65,7 +65,8 @@ def builder_config(
     args: argparse.Namespace, network: Network, note: Callable[[str], None]
 ) -> BuilderConfig:
     """Options of the build; `note` is told what this target cannot do. Raises BuilderError."""
-    precision = _precision(args, note)
+    target = _target(args)
+    precision = _precision(args, target, note)
     measure = split_list(args.measure) or ["local"]
     boards = tuple(place for place in measure if "://" in place)
     is_timed = args.builderOptimizationLevel > 0 and measure != ["none"]
@@ -73,7 +74,7 @@ def builder_config(
     if precision in ("int8", "best") and args.calib is None and args.int8:
         settings["dynamic_ranges"] = _placeholder_ranges(network)
     return BuilderConfig(
-        target=_target(args),
+        target=target,
         timing_cache=args.timingCacheFile,
         is_strict_cache=bool(args.errorOnTimingCacheMiss),
         workspace_limit_bytes=_workspace_bytes(args),
@@ -111,8 +112,8 @@ def _target(args: argparse.Namespace) -> str:
     return f"cuda:{args.device}"
 
 
-def _precision(args: argparse.Namespace, note: Callable[[str], None]) -> str:
-    fingerprint, _ = resolve_target(_target(args))
+def _precision(args: argparse.Namespace, target: str, note: Callable[[str], None]) -> str:
+    fingerprint, _ = resolve_target(target)
     if fingerprint.device_kind == "cpu" and args.fp16 and not args.best:
         note("note: --fp16: this CPU target has no float16 kernels; layers stay in float32")
         return "int8" if args.int8 else "fp32"

@@ -141,6 +141,7 @@ def measure(sessions: list[Session], pace: Pace) -> tuple[list[Query], float]:
         Queries by their start, and the seconds from the first enqueue after the warm-up to the end.
     """
     barrier = threading.Barrier(len(sessions))
+    is_over = threading.Event()  # set by the first that fails or is interrupted
     found: list[list[Query]] = [[] for _ in sessions]
     errors: list[BaseException] = []
     zero = time.perf_counter()
@@ -151,11 +152,11 @@ def measure(sessions: list[Session], pace: Pace) -> tuple[list[Query], float]:
             warm = time.perf_counter() + pace.warm_up_ms / 1e3
             while True:
                 session.run(zero, has_transfers=pace.has_transfers)
-                if time.perf_counter() >= warm:
+                if time.perf_counter() >= warm or is_over.is_set():
                     break
             barrier.wait()
             end = time.perf_counter() + pace.duration_s
-            while (
+            while not is_over.is_set() and (
                 pace.duration_s < 0
                 or time.perf_counter() < end
                 or len(found[index]) < pace.iterations
@@ -164,8 +165,9 @@ def measure(sessions: list[Session], pace: Pace) -> tuple[list[Query], float]:
                 if pace.idle_ms:
                     time.sleep(pace.idle_ms / 1e3)
         except BaseException as error:
-            barrier.abort()
             errors.append(error)
+            is_over.set()
+            barrier.abort()
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(1, len(sessions))]
     for thread in threads:

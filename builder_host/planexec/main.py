@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     if args.getPlanVersionOnly:
         return _print_version(args)
+    _check_numbers(args)
     plan = _plan(args)
     if args.skipInference:
         return 0
@@ -88,8 +90,6 @@ def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
         for name in engine.profiles:
             shapes = {b.name: list(engine.binding_shape(b.name, name)) for b in engine.bindings}
             _log(f"Profile {name}: {shapes}")
-    if args.infStreams < 1:
-        raise BuilderError(f"--infStreams={args.infStreams}: expected at least 1")
     inputs = input_arrays(engine, profile, files_of(args.loadInputs))
     time.sleep(args.sleepTime / 1e3)
     sessions: list[Session] = []
@@ -106,6 +106,17 @@ def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
             session.close()
 
 
+def _check_numbers(args: argparse.Namespace) -> None:
+    for name in ("avgRuns", "iterations", "warmUp", "sleepTime", "idleTime"):
+        value = getattr(args, name)
+        if not 0 <= value < math.inf:
+            raise BuilderError(f"--{name}={value}: expected a finite number, at least 0")
+    if math.isnan(args.duration):
+        raise BuilderError(f"--duration={args.duration}: expected seconds, or -1")
+    if args.infStreams < 1:
+        raise BuilderError(f"--infStreams={args.infStreams}: expected at least 1")
+
+
 def _pace(args: argparse.Namespace) -> Pace:
     return Pace(
         warm_up_ms=args.warmUp,
@@ -118,13 +129,13 @@ def _pace(args: argparse.Namespace) -> Pace:
 
 def _report_times(args: argparse.Namespace, queries: Sequence[Query], wall_s: float) -> None:
     percents = _percents(args)
-    for first in range(0, len(queries) - args.avgRuns + 1, max(args.avgRuns, 1)):
-        group = queries[first : first + args.avgRuns]
+    num_lines = min(args.iterations, len(queries) // args.avgRuns) if args.avgRuns else 0
+    for number in range(num_lines):
+        group = queries[number * args.avgRuns : (number + 1) * args.avgRuns]
         host = sum(q.end_d2h - q.start_h2d for q in group) / len(group)
         device = sum(q.latency for q in group) / len(group)
         shown = host if args.hostTime else device
-        if first < args.iterations * args.avgRuns:
-            print(f"Average over {len(group)} runs is {shown:g} ms (host walltime is {host:g} ms).")
+        print(f"Average over {len(group)} runs is {shown:g} ms (host walltime is {host:g} ms).")
     for line in performance_lines(queries, wall_s, percents, args.infStreams):
         _log(line)
     if args.exportTimes is not None:

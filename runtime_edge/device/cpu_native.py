@@ -115,7 +115,7 @@ class CpuAbi:
     """The support functions of a module, typed. Functions that cannot block keep the GIL."""
 
     def __init__(self, module: CpuModule) -> None:
-        """Bind the functions of a module that contains `edgeplan_cpu.c`.
+        """Bind the functions of a module that contains the CPU support code.
 
         Raises:
             LoadError: no support code inside, or another ABI version.

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from support.cases import DATA
 
+from builder_host.planexec.inference import Pace, Session, input_arrays, measure
 from builder_host.planexec.metrics import percentile, summarise
 from builder_host.planexec.options import all_options, option_table
+from runtime_edge import load
 
 ROOT = Path(__file__).resolve().parents[2]
 LENET = DATA / "caffe" / "lenet"
@@ -163,11 +165,41 @@ def test_random_weights_without_a_model(tmp_path):
         (("--loadEngine=none.plan",), "none.plan: cannot be opened"),
         (("--loadEngine=a.plan", "--onnx=b"), "--loadEngine and --onnx: give one of them"),
         ((*MODEL, "--output=prob", "--memPoolSize=workspace:many"), "is not POOL:N"),
+        (("--loadEngine=a.plan", "--idleTime=-1"), "--idleTime=-1.0: expected a finite number"),
+        (("--loadEngine=a.plan", "--avgRuns=-2"), "--avgRuns=-2: expected a finite number"),
+        (("--loadEngine=a.plan", "--infStreams=0"), "--infStreams=0: expected at least 1"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments, message, tmp_path):
     done = planexec(*arguments, cwd=tmp_path, status=1)
     assert message in done.stderr
+
+
+def test_no_running_report_is_asked_for(folder):
+    done = planexec("--loadEngine=lenet.plan", *SHORT, "--avgRuns=0", cwd=folder)
+    assert "Average over" not in done.stdout
+    assert "Throughput: " in done.stdout
+
+
+def test_all_streams_end_when_one_fails_or_is_interrupted(folder):
+    class Interrupted(Session):
+        def run(self, zero, *, has_transfers):
+            if self is sessions[0] and len(started) > 3:
+                raise KeyboardInterrupt
+            started.append(self)
+            return super().run(zero, has_transfers=has_transfers)
+
+    started = []
+    with load(folder / "lenet.plan") as engine:
+        inputs = input_arrays(engine, engine.profiles[0], {})
+        sessions = [Interrupted(engine, engine.profiles[0], inputs) for _ in range(2)]
+        endless = Pace(warm_up_ms=0, duration_s=-1, iterations=0, idle_ms=0, has_transfers=False)
+        try:
+            queries, _ = measure(sessions, endless)
+        finally:
+            for session in sessions:
+                session.close()
+    assert queries
 
 
 def test_options_that_change_nothing_are_noted(folder):

@@ -145,7 +145,7 @@ def test_network_api_with_explicit_batch_and_execute_async_v3(cuda):
     engine = trt.Runtime(TRT_LOGGER).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
     stream = cuda.Stream()
-    memory = {}
+    memory, devices = {}, []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         dtype = trt.nptype(engine.get_tensor_dtype(name))
@@ -154,6 +154,7 @@ def test_network_api_with_explicit_batch_and_execute_async_v3(cuda):
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
             cuda.memcpy_htod_async(device, DIGITS, stream)
         context.set_tensor_address(name, int(device))
+        devices.append(device)  # pycuda frees an allocation that nothing names
     assert context.execute_async_v3(stream_handle=stream.handle)
     cuda.memcpy_dtoh_async(memory["prob"], context.get_tensor_address("prob"), stream)
     stream.synchronize()

@@ -9,6 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCE_FILES = (FOLDER / "edgeplan_cpu.c",)
-INCLUDE_FILES = (FOLDER / "edgeplan_cpu.h",)
+SOURCE_FILES = (FOLDER / "edgeplan_pool.c", FOLDER / "edgeplan_streams.c")
+INCLUDE_FILES = (FOLDER / "edgeplan_cpu.h", FOLDER / "edgeplan_threads.h")
 LINK_FLAGS = ("-pthread",)

@@ -47,6 +47,12 @@ typedef struct edgeplan_event edgeplan_event;
 
 uint32_t edgeplan_cpu_abi_version(void);
 
+/* What every program begins with: a stream runs programs of other shared objects, too. */
+typedef struct {
+    void (*run)(edgeplan_program *program, void *const *bindings, int64_t *step_ns);
+    int64_t num_bindings;
+} edgeplan_program_head;
+
 /* num_workers >= 1; cpus: the cores that workers may be pinned to, the preferred first. With fewer
  * cores than workers nothing is pinned. NULL when threads or memory are refused (errno says why).
  * Worker threads are never pinned to the core on which the caller of run is at that moment. */

@@ -1,4 +1,4 @@
-/* Stress of edgeplan_cpu.c, meant for -fsanitize=thread: wrong sums exit with 1, races with 66. */
+/* Stress of the CPU support code, meant for -fsanitize=thread: wrong sums exit with 1, races with 66. */
 #include "edgeplan_cpu.h"
 
 #include <pthread.h>
