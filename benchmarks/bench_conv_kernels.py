@@ -27,7 +27,7 @@ from builder_host.kernels.conv_depthwise.family import FAMILY as DEPTHWISE
 from builder_host.kernels.conv_direct.family import FAMILY as DIRECT
 from builder_host.kernels.conv_first.family import FAMILY as FIRST
 from builder_host.kernels.conv_winograd.family import FAMILY as WINOGRAD
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 FAMILIES = (FIRST, DEPTHWISE, DIRECT, WINOGRAD)
 PEAK = """

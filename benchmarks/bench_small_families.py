@@ -35,7 +35,7 @@ from builder_host.network.layers.pooling import PoolingParams, pooled_extent
 from builder_host.network.layers.softmax import SoftmaxParams
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import TensorFormat
 
 Case = tuple[Any, Problem, list[np.ndarray], float]

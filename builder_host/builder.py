@@ -13,14 +13,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder_host.backend import Backend, CpuBackend, make_backend
 from builder_host.codegen.executors import open_executor
 from builder_host.config import BuilderConfig
-from builder_host.draft import Draft, check_same_bindings, make_draft
-from builder_host.emit import emit_plan
+from builder_host.emit.plan import emit_plan
+from builder_host.emit.verification import (
+    CANARY_SEED,
+    ERROR_LIMITS,
+    TOLERANCE_OF_PRECISION,
+    TOLERANCE_OF_SAME_CODE,
+    check_outputs,
+    make_canary,
+    only_profile,
+    with_canary,
+)
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import Problem
+from builder_host.lowering.draft import Draft, check_same_bindings, make_draft
 from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import (
     LocalDevice,
@@ -33,7 +42,8 @@ from builder_host.measure.local import (
 from builder_host.network.network import Network
 from builder_host.plugins.provenance import plugin_provenance
 from builder_host.report import BuildReport, make_report
-from builder_host.target import target_fingerprint, target_hardware
+from builder_host.targets.backend import Backend, CpuBackend, make_backend
+from builder_host.targets.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
 from builder_host.tune.profiles import tune_profiles
 from builder_host.tune.select import Tuner
@@ -43,16 +53,6 @@ from builder_host.tune.timing_cache import (
     TimingKey,
     digest,
     load_timing_cache,
-)
-from builder_host.verification import (
-    CANARY_SEED,
-    ERROR_LIMITS,
-    TOLERANCE_OF_PRECISION,
-    TOLERANCE_OF_SAME_CODE,
-    check_outputs,
-    make_canary,
-    only_profile,
-    with_canary,
 )
 from planformat.fingerprint import DeviceFingerprint, compare, fingerprint_to_json
 from planformat.plan import Plan

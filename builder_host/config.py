@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from builder_host.calibration.table import CalibrationTable, load_table, table_of_ranges
 from builder_host.errors import BuilderError
-from builder_host.precision import PRECISIONS, check_rules
+from builder_host.precision.rules import PRECISIONS, check_rules
 
 
 @dataclass(frozen=True, slots=True)

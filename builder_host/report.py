@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from builder_host.emit.tuned import TunedProfile
 from builder_host.tune.select import TuneSummary
-from builder_host.tuned import TunedProfile
 from planformat.plan import Plan
 
 

@@ -23,7 +23,7 @@ EXCEPTIONS = {
     # times kernels in this process, notes clocks and load
     "builder_host/measure/local.py": {"runtime_edge", "boards"},
     "builder_host/measure/remote.py": {"boards"},  # times kernels at the other end of links
-    "builder_host/target.py": {"boards"},  # board files
+    "builder_host/targets/target.py": {"boards"},  # board files
     # builds and runs in one command, as trtexec does
     "builder_host/planexec/inference.py": {"runtime_edge"},
     "builder_host/planexec/exports.py": {"runtime_edge"},

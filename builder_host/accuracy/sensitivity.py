@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.backend import Backend, make_backend
 from builder_host.builder import build, resolve_target
 from builder_host.calibration.batches import batched
 from builder_host.calibration.table import CalibrationTable
 from builder_host.config import BuilderConfig
-from builder_host.draft import make_draft
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.lowering.draft import make_draft
 from builder_host.measure.local import load_context
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network
 from builder_host.passes import quantise
 from builder_host.passes.pipeline import run_passes
-from builder_host.precision_cost import literal_pattern
-from builder_host.target import target_hardware
+from builder_host.precision.cost import literal_pattern
+from builder_host.targets.backend import Backend, make_backend
+from builder_host.targets.target import target_hardware
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]

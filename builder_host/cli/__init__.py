@@ -1,1 +1,1 @@
-"""cli."""
+"""Commands of the builder, one per module."""

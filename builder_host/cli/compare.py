@@ -102,7 +102,7 @@ def _report(args: argparse.Namespace, comparison: Comparison) -> int:
 
 
 def _samples(args: argparse.Namespace, network: Network) -> Iterable[Any]:
-    from builder_host.verification import CANARY_SEED, canary_arrays
+    from builder_host.emit.verification import CANARY_SEED, canary_arrays
 
     if args.data is not None:
         return open_samples(args, args.data, network)

@@ -153,7 +153,7 @@ def traded(
 
 def precision_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of a BuilderConfig from the options; without the calibration. Raises BuilderError."""
-    from builder_host.precision import parse_rules
+    from builder_host.precision.rules import parse_rules
 
     return {
         "precision": args.precision,

@@ -16,8 +16,8 @@ from builder_host.codegen.nvrtc_install import (
     install_cuda,
     is_installed,
 )
-from builder_host.cuda_target import ARCHITECTURES, CudaVersion, version_text
 from builder_host.errors import TargetError
+from builder_host.targets.cuda import ARCHITECTURES, CudaVersion, version_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

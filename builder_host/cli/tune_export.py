@@ -6,7 +6,7 @@ import argparse
 import json
 
 from builder_host.errors import TimingCacheError
-from builder_host.target import target_fingerprint
+from builder_host.targets.target import target_fingerprint
 from builder_host.tune.timing_cache import TimingCache, digest, load_timing_cache
 from planformat.fingerprint import fingerprint_to_json
 

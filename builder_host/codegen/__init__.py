@@ -1,1 +1,1 @@
-"""codegen."""
+"""Source and machine code: loop nests, printers, templates, toolchains, artifact store."""

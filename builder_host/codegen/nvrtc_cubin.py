@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from builder_host.cuda_target import (
+from builder_host.errors import CompileError
+from builder_host.targets.cuda import (
     MAX_REGISTERS_PER_THREAD,
     MAX_STATIC_SHARED_BYTES,
     MAX_THREADS_PER_BLOCK,
@@ -16,7 +17,6 @@ from builder_host.cuda_target import (
     CudaVersion,
     version_text,
 )
-from builder_host.errors import CompileError
 
 # ELF identification (OS ABI, ABI version) of the two containers that NVIDIA's tools know.
 _OLD_CONTAINER = (0x33, 7)

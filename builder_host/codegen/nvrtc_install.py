@@ -20,8 +20,8 @@ from types import MappingProxyType
 
 from builder_host.codegen.artifacts import default_root
 from builder_host.codegen.nvrtc_process import NvrtcLibrary
-from builder_host.cuda_target import CudaVersion, version_text
 from builder_host.errors import CompileError
+from builder_host.targets.cuda import CudaVersion, version_text
 
 INSTALL_TIMEOUT_S = 1800.0
 _MARK = "edgeplan-toolkit.json"

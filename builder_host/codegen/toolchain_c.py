@@ -22,7 +22,7 @@ from pathlib import Path
 
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.errors import CompileError
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 GLIBC_VERSION = "2.28"  # the oldest that the oldest supported boards' Linux ships
 COMPILE_TIMEOUT_S = 300.0

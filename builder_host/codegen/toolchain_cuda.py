@@ -30,8 +30,8 @@ from builder_host.codegen.nvrtc_cubin import (
 from builder_host.codegen.nvrtc_install import CudaToolkit, load_toolkit
 from builder_host.codegen.nvrtc_process import NvrtcRequest, compile_source
 from builder_host.codegen.toolchain_c import COMPILE_TIMEOUT_S, CompileFailure
-from builder_host.cuda_target import CudaTarget, version_text
 from builder_host.errors import CompileError
+from builder_host.targets.cuda import CudaTarget, version_text
 
 INCLUDE_FOLDER = Path(__file__).parent / "cuda_include"
 

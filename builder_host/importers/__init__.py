@@ -1,1 +1,1 @@
-"""importers."""
+"""Model files -> Network, one package per format."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from builder_host.errors import BuilderError
-from builder_host.target import cpu_target, hardware_of_gpu
+from builder_host.targets.target import cpu_target, hardware_of_gpu
 from planformat.fingerprint import DeviceFingerprint
 
 # Operations per clock and SM, a multiply-add counting two, dense (CUDA C++ programming guide,
@@ -48,7 +48,7 @@ def device_roofs(fingerprint: DeviceFingerprint, num_workers: int) -> Roofs | No
 
 
 def _gpu_roofs(fingerprint: DeviceFingerprint) -> Roofs | None:
-    from builder_host.cuda_target import cuda_target
+    from builder_host.targets.cuda import cuda_target
 
     try:
         target = cuda_target(fingerprint, hardware_of_gpu(fingerprint))

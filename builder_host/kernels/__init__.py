@@ -1,1 +1,1 @@
-"""kernels."""
+"""Kernel families, one package each, and the rules by which they apply to a problem."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder_host.kernels.family import Problem
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 _CACHE_SPEEDUP = 4.0  # tensors that fit into half of the last-level cache, against memory
 

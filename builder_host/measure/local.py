@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from boards.conditions import conditions_text, read_conditions
 from builder_host.codegen.toolchain_c import CToolchain
+from builder_host.emit.verification import stored_type
 from builder_host.errors import TargetError
 from builder_host.kernels.family import GridLaunch, Launch
 from builder_host.measure.base import MeasureJob
 from builder_host.tune.timing_cache import Timing
-from builder_host.verification import stored_type
 from planformat.canary import canary_input
 from planformat.fingerprint import DeviceFingerprint, compare
 from planformat.plan import Plan

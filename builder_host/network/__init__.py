@@ -1,1 +1,1 @@
-"""network."""
+"""Networks: tensors, layers with their shape rules and float64 references, the building API."""

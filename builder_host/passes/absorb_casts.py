@@ -9,7 +9,7 @@ from __future__ import annotations
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout, dense_layout
-from builder_host.lowering import Formats, layer_problem
+from builder_host.lowering.problems import Formats, layer_problem
 from builder_host.network.editing import remove_layer
 from builder_host.network.network import Layer, Network, Tensor
 from planformat.datatypes import DataType, TensorFormat

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from builder_host.errors import UnsupportedError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.layouts import Layout, dense_layout
-from builder_host.lowering import layer_problem, split_epilogue
+from builder_host.lowering.problems import layer_problem, split_epilogue
 from builder_host.network.layers.reformat import ReformatParams
 from builder_host.network.network import Layer, Network, Tensor
 from planformat.datatypes import TensorFormat

@@ -1,1 +1,1 @@
-"""tune."""
+"""Choosing tactics: candidates, timings kept as text, selection per problem and per plan."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from builder_host.draft import Draft
-from builder_host.early_start import start_early
-from builder_host.emit import packed_constants
-from builder_host.placement import Operation
+from builder_host.emit.early_start import start_early
+from builder_host.emit.plan import packed_constants
+from builder_host.emit.tuned import TunedOperation, TunedProfile
+from builder_host.lowering.draft import Draft
+from builder_host.lowering.placement import Operation
 from builder_host.tune.select import Selection, Tuner
-from builder_host.tuned import TunedOperation, TunedProfile
 
 _LARGE_BYTES = 4096  # smaller constants are not worth a slower tactic
 

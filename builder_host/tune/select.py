@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.backend import Backend
 from builder_host.codegen.toolchain_c import CompileFailure
+from builder_host.emit.verification import stored_type
 from builder_host.errors import TimingCacheError, UnsupportedError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import KernelFamily, Problem, Program, Tactic
 from builder_host.measure.base import MeasureJob, Measurer
+from builder_host.targets.backend import Backend
 from builder_host.tune.timing_cache import Timing, TimingCache, TimingKey
-from builder_host.verification import stored_type
 
 log = logging.getLogger(__name__)
 

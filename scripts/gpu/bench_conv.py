@@ -24,7 +24,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder_host.cuda_target import CudaTarget, cuda_target
 from builder_host.expressions import Binary, Const, Expr, Input
 from builder_host.kernels.cuda_conv_depthwise.family import FAMILY as DEPTHWISE
 from builder_host.kernels.cuda_conv_first.family import FAMILY as FIRST
@@ -35,6 +34,7 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers.convolution import DEFINITION, ConvolutionParams
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
+from builder_host.targets.cuda import CudaTarget, cuda_target
 from planformat.datatypes import DataType, TensorFormat
 from planformat.fingerprint import DeviceFingerprint
 

@@ -24,7 +24,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder_host.cuda_target import CudaTarget, cuda_target
 from builder_host.kernels.cuda_gemm.family import FAMILY as GEMM
 from builder_host.kernels.cuda_loop_nest.family import FAMILY as NEST
 from builder_host.kernels.cuda_lrn.family import FAMILY as LRN
@@ -46,6 +45,7 @@ from builder_host.network.layers.resize import ResizeParams
 from builder_host.network.layers.softmax import SoftmaxParams
 from builder_host.network.layers.top_k import TopKParams
 from builder_host.network.tensor_type import TensorType
+from builder_host.targets.cuda import CudaTarget, cuda_target
 from planformat.datatypes import DataType, TensorFormat
 from planformat.fingerprint import DeviceFingerprint
 

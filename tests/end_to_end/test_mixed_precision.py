@@ -17,8 +17,8 @@ from builder_host.calibration.thresholds import find_calibrator
 from builder_host.network.network import Network
 from builder_host.passes import quantise
 from builder_host.passes.pipeline import run_passes
-from builder_host.precision import apply_precision
-from builder_host.precision_cost import unprofitable_layers
+from builder_host.precision.cost import unprofitable_layers
+from builder_host.precision.rules import apply_precision
 from runtime_edge.cli import main
 
 

@@ -13,7 +13,7 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers.convolution import DEFINITION, ConvolutionParams
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import TensorFormat
 from support.cpu_kernels import run, runs_here
 

@@ -22,7 +22,7 @@ import numpy as np
 import builder_host.codegen as codegen
 from builder_host.kernels.family import Launch, Problem, Program, Tactic
 from builder_host.layouts import Layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from support.aarch64_emulator import emulator, run_emulated
 
 Array = np.ndarray[Any, Any]

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from builder_host.cuda_target import CudaTarget
 from builder_host.expressions import Binary, Const, Expr, Input, evaluate
 from builder_host.kernels.family import Problem, Tactic
 from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers import convolution, deconvolution
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType, TensorFormat
 from support.cuda_kernels import run
 

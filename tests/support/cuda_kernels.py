@@ -10,9 +10,9 @@ import numpy as np
 
 from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CudaToolchain
-from builder_host.cuda_target import ARCHITECTURES, CudaTarget, cuda_target, version_text
 from builder_host.kernels.family import GridLaunch, Problem, Program, Tactic
 from builder_host.layouts import Layout
+from builder_host.targets.cuda import ARCHITECTURES, CudaTarget, cuda_target, version_text
 from planformat.datatypes import DataType
 from planformat.fingerprint import DeviceFingerprint
 from support.cuda_shim import run_emulated

@@ -36,7 +36,7 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers.convolution import ConvolutionParams
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 from support.aarch64_emulator import emulator, run_emulated
 from support.cpu_kernels import AVX2, AVX512, NEON

@@ -19,7 +19,7 @@ from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout, dense_layout
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 Array = np.ndarray[Any, Any]

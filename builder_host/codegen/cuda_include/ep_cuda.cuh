@@ -38,7 +38,7 @@ typedef unsigned long long ep_u64;
 /* Wait until all earlier work in the stream is done and visible: before the first read of what an
  * earlier step wrote, and before the first write.
  * EP_STARTS_EARLY: the builder found that what the kernel reads was complete before the step ahead
- * began (builder_host/early_start.py). It then waits before its first write only, and the two run
+ * began (builder_host/emit/early_start.py). It then waits before its first write only, and the two run
  * side by side; what it reads before that must not come from L1, which may hold older data. */
 EP_DEVICE void ep_grid_wait() {
 #if EP_ARCH >= 90 && !defined(EP_STARTS_EARLY)

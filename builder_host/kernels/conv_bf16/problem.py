@@ -11,7 +11,7 @@ from builder_host.kernels.conv_int8.problem import as_float32
 from builder_host.kernels.family import Problem
 from builder_host.kernels.gemm_int8.product import KINDS, product_of
 from builder_host.kernels.store_epilogue import with_bias_as_operand
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
 _BF16 = DataType.BFLOAT16

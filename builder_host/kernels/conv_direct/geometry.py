@@ -13,7 +13,7 @@ from typing import Any
 from builder_host.codegen.template import parameter_names
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 MAX_OPERANDS = 4

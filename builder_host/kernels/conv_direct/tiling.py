@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder_host.kernels.conv_direct.geometry import Convolution, balanced, divisors
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 _UNITS_PER_WORKER = 4
 

@@ -15,7 +15,7 @@ from builder_host.kernels.conv_direct.geometry import Convolution, balanced, row
 from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import mixed_rows
 from builder_host.kernels.family import Tactic
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
 TEMPLATE = Path(__file__).with_name("kernel.c").read_text()

@@ -8,7 +8,7 @@ import numpy as np
 
 from builder_host.kernels.conv_direct.weights import blocked_weights, mixed_blocks, packed_sets
 from builder_host.kernels.family import Array
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 
 def packed_weights(

@@ -38,7 +38,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
 _GENERATOR = Path(__file__).read_text()

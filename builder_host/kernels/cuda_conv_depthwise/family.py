@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_simt.epilogue import (
     CONVOLUTION_SOURCE,
     epilogue_parameters,
@@ -27,6 +26,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 
 _TEMPLATE = Path(__file__).with_name("kernel.cu").read_text()
 _MOST_TACTICS = 12

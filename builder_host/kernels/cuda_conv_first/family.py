@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_igemm.tiles import Tile
 from builder_host.kernels.cuda_conv_igemm.weights import fragment_weights
 from builder_host.kernels.cuda_conv_simt.epilogue import (
@@ -30,6 +29,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 MAX_CHANNELS = 4

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_igemm.tiles import (
     SUM_THREADS,
     Tile,
@@ -37,6 +36,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_simt.epilogue import (
     CONVOLUTION_SOURCE,
     epilogue_parameters,
@@ -32,6 +31,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 
 _HERE = Path(__file__).parent
 _TILED = (_HERE / "kernel.cu").read_text()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder_host.codegen.template import parameter_names
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.family import Problem
 from builder_host.kernels.store_epilogue import with_bias_as_operand
 from builder_host.layouts import Layout, dense_layout
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType, TensorFormat
 
 MAX_OPERANDS = 6

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_simt.epilogue import (
     CONVOLUTION_SOURCE,
     epilogue_parameters,
@@ -31,6 +30,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 _TEMPLATE = Path(__file__).with_name("kernel.cu").read_text()

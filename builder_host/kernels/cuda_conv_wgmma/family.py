@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_igemm.family import SUMS_SOURCE, with_sums
 from builder_host.kernels.cuda_conv_igemm.weights import by_channel_chunk
 from builder_host.kernels.cuda_conv_simt.epilogue import (
@@ -40,6 +39,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent

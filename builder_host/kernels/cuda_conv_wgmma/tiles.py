@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution
+from builder_host.targets.cuda import CudaTarget
 
 MAX_GRID = 65535  # blocks in y and z
 STEP = 64  # k values of a stage

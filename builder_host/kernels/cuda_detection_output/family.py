@@ -13,7 +13,6 @@ from builder_host.codegen import cuda_expression
 from builder_host.codegen.c_expression import float_literal
 from builder_host.codegen.loop_nest_cuda import CUDA_TYPES, conversion
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_loop_nest.cost import LAUNCH_US
 from builder_host.kernels.detection_output.family import CODES, num_candidates, num_priors
 from builder_host.kernels.family import (
@@ -26,6 +25,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType, TensorFormat
 
 _TEMPLATE = Path(__file__).with_name("kernel.cu").read_text()

@@ -13,7 +13,6 @@ from typing import Any
 
 from builder_host.codegen import cuda_expression
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_gemm.product import (
     CUDA_TYPES,
     Product,
@@ -33,6 +32,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.family import Problem
+from builder_host.targets.cuda import CudaTarget
 
 LAUNCH_US = 2.0  # a dependent kernel: launch, first load, last store (H200 and Orin: 1 to 4)
 _GBPS_PER_SM = (

@@ -14,7 +14,6 @@ from builder_host.codegen import loop_nest_cuda
 from builder_host.codegen.loop_nest import Section
 from builder_host.codegen.loop_nest_cuda_kernels import Argument, print_cuda_kernel
 from builder_host.codegen.nest import Nest
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels import loop_nest as lowering_package
 from builder_host.kernels.cuda_loop_nest.cost import (
     LAUNCH_US,
@@ -33,6 +32,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.kernels.loop_nest.family import lowerings
 from builder_host.kernels.loop_nest.operands import CONSTANT_SLACK, NotLowerableError, Operands
+from builder_host.targets.cuda import CudaTarget
 
 Array = npt.NDArray[Any]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from builder_host.codegen import cuda_expression
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_gemm.product import CUDA_TYPES
 from builder_host.kernels.cuda_loop_nest.cost import (
     LAUNCH_US,
@@ -28,6 +27,7 @@ from builder_host.kernels.family import (
     template_hash,
 )
 from builder_host.layouts import Layout
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import TensorFormat
 
 _TEMPLATE = Path(__file__).with_name("kernel.cu").read_text()

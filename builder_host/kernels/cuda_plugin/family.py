@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen import cuda_expression
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_loop_nest.cost import LAUNCH_US, bytes_us, tensors_bytes
 from builder_host.kernels.family import (
     Array,
@@ -20,6 +19,7 @@ from builder_host.kernels.family import (
     template_hash,
 )
 from builder_host.plugins import generation
+from builder_host.targets.cuda import CudaTarget
 
 _HEADERS = Path(cuda_expression.__file__).parent / "cuda_include"
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from builder_host.codegen import cuda_expression
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.kernels.cuda_gemm.product import CUDA_TYPES
 from builder_host.kernels.cuda_loop_nest.cost import (
     LAUNCH_US,
@@ -29,6 +28,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.layouts import Layout
 from builder_host.network.layers.pooling import divisors
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import TensorFormat
 
 _HERE = Path(__file__).parent

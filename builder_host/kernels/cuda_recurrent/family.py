@@ -17,7 +17,6 @@ import numpy as np
 from builder_host.codegen import cuda_expression
 from builder_host.codegen.cuda_expression import print_cuda
 from builder_host.codegen.template import fill
-from builder_host.cuda_target import CudaTarget
 from builder_host.expressions import Expr
 from builder_host.kernels.cuda_loop_nest.cost import LAUNCH_US, bytes_us, clock_hz
 from builder_host.kernels.cuda_recurrent.tiling import (
@@ -40,6 +39,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.kernels.recurrent.cell import CELL_NAMES, Cell, activation_texts, cell_of
 from builder_host.network.layers.recurrent import RecurrentParams
+from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent

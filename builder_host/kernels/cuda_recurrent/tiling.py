@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from builder_host.cuda_target import MAX_REGISTERS_PER_THREAD, WARP_THREADS, CudaTarget
 from builder_host.kernels.family import Array
 from builder_host.kernels.recurrent.cell import Cell
+from builder_host.targets.cuda import MAX_REGISTERS_PER_THREAD, WARP_THREADS, CudaTarget
 
 _PIECE_BYTES = 16 * WARP_THREADS  # what a warp keeps in one register quad of each lane
 _RESERVED_REGISTERS = 52  # addresses, loop state, the cell of one group

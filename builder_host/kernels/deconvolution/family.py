@@ -33,7 +33,7 @@ from builder_host.kernels.store_epilogue import (
     with_bias_as_operand,
 )
 from builder_host.kernels.traffic import traffic_us
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 _HERE = Path(__file__).parent

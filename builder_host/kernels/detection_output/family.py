@@ -21,7 +21,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 Array = npt.NDArray[Any]

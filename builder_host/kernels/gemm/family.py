@@ -38,7 +38,7 @@ from builder_host.kernels.store_epilogue import (
 )
 from builder_host.kernels.traffic import traffic_us
 from builder_host.layouts import Layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.c").read_text()

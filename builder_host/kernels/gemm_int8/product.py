@@ -14,7 +14,7 @@ from builder_host.kernels.conv_int8.problem import sums_fit, types_apply
 from builder_host.kernels.family import Array, Problem
 from builder_host.kernels.store_epilogue import operand_kind
 from builder_host.layouts import Layout, dense_layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import TensorFormat
 
 KINDS = ("fully_connected", "matrix_multiply")

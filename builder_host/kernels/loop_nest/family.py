@@ -34,7 +34,7 @@ from builder_host.kernels.loop_nest.operands import (
 from builder_host.kernels.traffic import traffic_us
 from builder_host.network.layers import definition
 from builder_host.registry import RegistryError, collect_definitions
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 Array = npt.NDArray[Any]
 

@@ -25,7 +25,7 @@ from builder_host.kernels.family import (
 from builder_host.kernels.store_epilogue import epilogue_parameters, stride_parameters
 from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from builder_host.layouts import Layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 _HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.kernels.traffic import traffic_us
 from builder_host.plugins import generation
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 
 class PluginFamily:

@@ -28,7 +28,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.kernels.traffic import traffic_us, vector_operations_us
 from builder_host.layouts import dense_layout
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 _TEMPLATE = Path(__file__).with_name("kernel.c").read_text()

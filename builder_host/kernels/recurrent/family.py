@@ -26,7 +26,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.kernels.recurrent.cell import CELL_NAMES, Cell, activation_texts, cell_of
 from builder_host.kernels.traffic import traffic_us
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
 _HERE = Path(__file__).parent

@@ -37,7 +37,8 @@ from builder_host.codegen.nvrtc_process import (
 )
 from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CompiledCubin, CudaToolchain
-from builder_host.cuda_target import (
+from builder_host.errors import CompileError
+from builder_host.targets.cuda import (
     ARCHITECTURES,
     TOOLKITS,
     CudaTarget,
@@ -45,8 +46,7 @@ from builder_host.cuda_target import (
     cuda_target,
     version_text,
 )
-from builder_host.errors import CompileError
-from builder_host.target import target_fingerprint
+from builder_host.targets.target import target_fingerprint
 from planformat.fingerprint import DeviceFingerprint
 from runtime_edge.cli import main
 

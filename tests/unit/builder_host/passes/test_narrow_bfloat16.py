@@ -15,7 +15,7 @@ from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import Network
 from builder_host.passes import narrow_bfloat16
 from builder_host.passes.pipeline import run_passes
-from builder_host.precision import apply_precision
+from builder_host.precision.rules import apply_precision
 from planformat.datatypes import DataType
 
 BF16, F32 = DataType.BFLOAT16, DataType.FLOAT32

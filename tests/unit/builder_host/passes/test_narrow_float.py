@@ -12,7 +12,7 @@ from builder_host.network.evaluate import evaluate_network
 from builder_host.network.network import Network
 from builder_host.passes import narrow_float
 from builder_host.passes.pipeline import run_passes
-from builder_host.precision import apply_precision, parse_rules
+from builder_host.precision.rules import apply_precision, parse_rules
 from planformat.datatypes import DataType
 
 F32, F16 = DataType.FLOAT32, DataType.FLOAT16

@@ -7,7 +7,7 @@ from support.convolutions import RELU, Case, check, problem_of
 from support.cpu_kernels import AVX2, AVX512, NEON, compile_source, runs_here
 
 from builder_host.kernels.conv_depthwise.family import FAMILY
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 
 def square(channels: int, size: int, kernel: int = 3, stride: int = 1, batch: int = 1) -> Case:

@@ -14,7 +14,7 @@ from builder_host.kernels.conv_direct.family import FAMILY
 from builder_host.kernels.conv_direct.geometry import balanced, convolution_of, row_tiles
 from builder_host.kernels.conv_winograd.family import FAMILY as WINOGRAD
 from builder_host.kernels.family import Problem, Program, Tactic
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 POINTWISE = {"kernel": (1, 1), "pads": (0, 0, 0, 0)}
 LEAKY = Select(Binary("ge", Input(0), Const(0.0)), Input(0), Binary("mul", Input(0), Const(0.1)))

@@ -8,7 +8,7 @@ from support.cpu_kernels import AVX2, AVX512, NEON, compile_source, runs_here
 
 from builder_host.kernels.conv_direct.family import FAMILY as DIRECT
 from builder_host.kernels.conv_first.family import FAMILY
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 CASES = [
     Case(3, 40, 13, 17, linear=True, expr=RELU),

@@ -10,7 +10,7 @@ from support.cpu_kernels import AVX2, AVX512, NEON, Kernel, compile_source, runs
 from builder_host.kernels.conv_winograd.family import FAMILY
 from builder_host.kernels.conv_winograd.transforms import transformed_weights
 from builder_host.kernels.family import Tactic
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 
 CASES = [
     Case(40, 35, 14, 14, expr=RELU),

@@ -24,7 +24,7 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers.fully_connected import FullyConnectedParams
 from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
 

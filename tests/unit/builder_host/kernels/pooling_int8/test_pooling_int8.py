@@ -27,7 +27,7 @@ from builder_host.layouts import dense_layout
 from builder_host.network.layers.pooling import PoolingParams, divisors, pooled_extent
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
-from builder_host.target import CpuTarget
+from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from boards.spec import board_names, load_board
-from builder_host.cuda_target import (
+from builder_host.errors import TargetError
+from builder_host.targets.cuda import (
     ARCHITECTURES,
     TOOLKITS,
     ToolkitChoice,
@@ -13,8 +14,7 @@ from builder_host.cuda_target import (
     cuda_target,
     version_text,
 )
-from builder_host.errors import TargetError
-from builder_host.target import target_fingerprint, target_hardware
+from builder_host.targets.target import target_fingerprint, target_hardware
 from planformat.fingerprint import DeviceFingerprint
 
 

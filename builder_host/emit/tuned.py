@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from builder_host.draft import Draft
 from builder_host.kernels.family import Program
-from builder_host.placement import Operation
+from builder_host.lowering.draft import Draft
+from builder_host.lowering.placement import Operation
 from builder_host.tune.select import Selection
 
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy.typing as npt
 
-from builder_host.backend import Backend
 from builder_host.config import BuilderConfig
-from builder_host.cuda_target import CudaTarget
+from builder_host.emit.verification import reference_outputs
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.lowering.placement import Operation, Placement
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network, Tensor
 from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
-from builder_host.placement import Operation, Placement
-from builder_host.precision import AppliedPrecision, apply_precision
-from builder_host.precision_cost import Rules, unprofitable_layers
-from builder_host.target import CpuTarget
+from builder_host.precision.cost import Rules, unprofitable_layers
+from builder_host.precision.rules import AppliedPrecision, apply_precision
+from builder_host.targets.backend import Backend
+from builder_host.targets.cuda import CudaTarget
+from builder_host.targets.target import CpuTarget
 from builder_host.trace import TraceWriter
-from builder_host.verification import reference_outputs
 
 
 @dataclass(frozen=True, slots=True)

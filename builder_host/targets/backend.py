@@ -15,7 +15,7 @@ from builder_host.codegen.toolchain_c import CompiledObject, CompileFailure, CTo
 from builder_host.errors import BuilderError, CompileError
 from builder_host.kernels.family import GridLaunch, KernelFamily, Program
 from builder_host.registry import kernel_families
-from builder_host.target import cpu_target
+from builder_host.targets.target import cpu_target
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import CodeKind, CodeObject, Kernel
 
@@ -134,7 +134,7 @@ class CudaBackend:
         """Raises TargetError or CompileError when the target or toolkit does not fit."""
         self._executor = executor
         from builder_host.codegen.toolchain_cuda import CudaToolchain
-        from builder_host.cuda_target import cuda_target
+        from builder_host.targets.cuda import cuda_target
 
         self.target = cuda_target(fingerprint, hardware)
         self.families = kernel_families("cuda")

@@ -10,12 +10,12 @@ from support.networks import convolution
 from support.typed_kernels import store_of_the_run
 
 import builder_host as bh
-from builder_host.backend import make_backend
 from builder_host.calibration.table import CalibrationTable
-from builder_host.draft import make_draft
+from builder_host.lowering.draft import make_draft
 from builder_host.network.network import Network
 from builder_host.passes.pipeline import run_passes
-from builder_host.precision import apply_precision, parse_rules
+from builder_host.precision.rules import apply_precision, parse_rules
+from builder_host.targets.backend import make_backend
 from planformat.fingerprint import DeviceFingerprint
 
 

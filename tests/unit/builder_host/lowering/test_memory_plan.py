@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder_host.memory_plan import Lifetime, plan_memory
+from builder_host.lowering.memory_plan import Lifetime, plan_memory
 
 LIFETIMES = st.lists(
     st.tuples(st.integers(0, 20), st.integers(0, 6), st.integers(0, 5000)), max_size=24

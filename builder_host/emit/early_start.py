@@ -12,9 +12,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from builder_host.emit.tuned import TunedOperation
 from builder_host.kernels.family import GridLaunch, Program
 from builder_host.network.network import Tensor
-from builder_host.tuned import TunedOperation
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from builder_host.backend import Backend, LinkedCode
+from builder_host.emit.step_details import operation_details
+from builder_host.emit.tuned import TunedOperation, TunedProfile
+from builder_host.emit.weights_region import WeightsRegion
 from builder_host.kernels.family import GridLaunch, Launch
-from builder_host.memory_plan import ArenaPlan, Lifetime, plan_memory
+from builder_host.lowering.memory_plan import ArenaPlan, Lifetime, plan_memory
+from builder_host.lowering.placement import Placement, View
 from builder_host.network.network import Tensor
-from builder_host.placement import Placement, View
-from builder_host.step_details import operation_details
-from builder_host.tuned import TunedOperation, TunedProfile
-from builder_host.weights_region import WeightsRegion
+from builder_host.targets.backend import Backend, LinkedCode
 from planformat.details import (
     ArenaDetails,
     OperationDetails,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout, dense_layout
-from builder_host.lowering import copy_problem, layer_problem
+from builder_host.lowering.problems import copy_problem, layer_problem
 from builder_host.network.network import Layer, Network, Tensor
 from planformat.datatypes import TensorFormat
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builder_host.draft import Draft
+from builder_host.emit.operation_count import count_operations
+from builder_host.emit.tuned import TunedOperation
 from builder_host.expressions import text as expression_text
 from builder_host.layouts import Layout
-from builder_host.operation_count import count_operations
-from builder_host.placement import View
-from builder_host.tuned import TunedOperation
+from builder_host.lowering.draft import Draft
+from builder_host.lowering.placement import View
 from planformat.details import OperationDetails, TensorDetails
 
 

@@ -1,0 +1,1 @@
+"""Which layer is computed in which precision: rules, and whether INT8 pays."""
