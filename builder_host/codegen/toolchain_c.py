@@ -1,17 +1,14 @@
 """Generated C to machine code: one object per source, one shared object per plan.
 
-The default compiler is the pinned `ziglang` wheel, which needs nothing else on the machine and
-cross-compiles; `gcc`, `clang` or a path select another one. Output bytes depend on the source, the
-headers, the flags and the compiler only: no paths, no times, no build ids.
+Output bytes depend on the source, the headers, the flags and the compiler only: no paths, no times,
+no build ids.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import tempfile
@@ -21,38 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.c_compiler import FLAGS, resolve_compiler, target_flags, zig_binary
 from builder_host.errors import CompileError
 from builder_host.targets.target import CpuTarget
 
-GLIBC_VERSION = "2.28"  # the oldest that the oldest supported boards' Linux ships
 COMPILE_TIMEOUT_S = 300.0
 
 INCLUDE_FOLDER = Path(__file__).parent / "c_include"
 SUPPORT_FOLDER = Path(__file__).parent / "c_support"
-
-FLAGS = (
-    "-O2",
-    "-std=gnu11",
-    "-fPIC",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fno-sanitize=all",
-    "-fvisibility=hidden",
-    "-fomit-frame-pointer",
-    "-fno-asynchronous-unwind-tables",
-    "-g0",
-)
-_ISA = {
-    "avx512": ("x86_64", "x86_64_v4", "x86-64-v4", "EP_ISA_AVX512"),
-    "avx2": ("x86_64", "x86_64_v3", "x86-64-v3", "EP_ISA_AVX2"),
-    "neon": ("aarch64", "generic", "armv8-a", "EP_ISA_NEON"),
-}
-# Features beyond the base of the ISA that kernels use: LLVM's name -> gcc's spelling.
-_EXTRA_FEATURES = {
-    "x86_64": {"avx512vnni": "-mavx512vnni", "avx512bf16": "-mavx512bf16", "avxvnni": "-mavxvnni"},
-    "aarch64": {"dotprod": "+dotprod", "fullfp16": "+fp16", "bf16": "+bf16", "i8mm": "+i8mm"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +95,7 @@ def _here(command: Sequence[str]) -> Sequence[str]:
     """The command with this machine's zig: on a worker elsewhere it lies in another place."""
     program = Path(command[0])
     if program.name == "zig" and not program.exists():
-        return (_zig_binary(), *command[1:])
+        return (zig_binary(), *command[1:])
     return command
 
 
@@ -151,8 +124,8 @@ class CToolchain:
         self.target = target
         self.store = store
         self.jobs = max(1, jobs)
-        self._compiler = _resolve(compiler, target)
-        self._flags = (*FLAGS, *_target_flags(self._compiler.family, target))
+        self._compiler = resolve_compiler(compiler, target)
+        self._flags = (*FLAGS, *target_flags(self._compiler.family, target))
         shown = " ".join(self._flags)
         headers = _folder_hash(INCLUDE_FOLDER)
         self.version = self._compiler.version
@@ -266,7 +239,7 @@ class CToolchain:
             (folder / "exported.map").write_text(f"{{\n  global:\n{script}  local:\n    *;\n}};\n")
             command = [
                 *self._compiler.command,
-                *_target_flags(self._compiler.family, self.target),
+                *target_flags(self._compiler.family, self.target),
                 *self._compiler.plan_link,
                 "-Wl,--version-script=exported.map",
                 *(f"{path.stem}.o" for path in supports),
@@ -290,108 +263,6 @@ class CToolchain:
         if code != 0:
             raise CompileError(f"linking the plan's code failed: {' '.join(command)}\n{log}")
         return log
-
-
-@dataclass(frozen=True, slots=True)
-class _Compiler:
-    """A compiler that was found.
-
-    Attributes:
-        family: `zig`, `clang` or `gcc`.
-        command: how to call it as a driver.
-        bare_link: how to make a shared object without the C library.
-        plan_link: flags that make a reproducible, stripped shared object.
-        libraries: the C library's flags, to stand behind the objects.
-        version: for the identity.
-    """
-
-    family: str
-    command: tuple[str, ...]
-    bare_link: tuple[str, ...]
-    plan_link: tuple[str, ...]
-    libraries: tuple[str, ...]
-    version: str
-
-
-_REPRODUCIBLE = ("-shared", "-s", "-Wl,--build-id=none", "-Wl,-z,now", "-Wl,-z,defs", "-nostdlib")
-
-
-def _resolve(compiler: str, target: CpuTarget) -> _Compiler:
-    if target.isa not in _ISA or _ISA[target.isa][0] != target.architecture:
-        raise CompileError(
-            f"no vector code for ISA '{target.isa}' on {target.architecture}; "
-            f"known: {', '.join(f'{isa} ({row[0]})' for isa, row in _ISA.items())}"
-        )
-    if compiler == "zig":
-        zig = _zig_binary()
-        triple = f"{target.architecture}-linux-gnu.{GLIBC_VERSION}"
-        return _Compiler(
-            "zig",
-            (zig, "cc", "-target", triple),
-            (zig, "ld.lld", "-shared", "-s", "--build-id=none", "-z", "now"),
-            _REPRODUCIBLE,
-            ("-lc",),
-            f"zig {_version(zig, 'version')}, {_version(zig, 'cc', '--version')}, {triple}",
-        )
-    path = shutil.which(_cross_name(compiler, target))
-    if path is None:
-        raise CompileError(
-            f"compiler '{_cross_name(compiler, target)}' is not installed; "
-            "install it, or use the default '--cc zig' (pip install 'edgeplan[builder]')"
-        )
-    version = _version(path, "--version")
-    family = "clang" if "clang" in version.lower() else "gcc"
-    command: tuple[str, ...] = (path,)
-    if family == "clang":
-        command += (f"--target={target.architecture}-linux-gnu",)
-    bare = (*command, "-shared", "-s", "-nostdlib", "-Wl,--build-id=none", "-Wl,-z,now")
-    libraries = ("-Wl,--as-needed", "-lpthread", "-lc")
-    return _Compiler(family, command, bare, _REPRODUCIBLE, libraries, version)
-
-
-def _cross_name(compiler: str, target: CpuTarget) -> str:
-    if compiler == "gcc" and platform.machine() != target.architecture:
-        return f"{target.architecture}-linux-gnu-gcc"
-    return compiler
-
-
-def _zig_binary() -> str:
-    spec = importlib.util.find_spec("ziglang")
-    if spec is None or spec.origin is None:
-        raise CompileError(
-            "the ziglang wheel is not installed; run: pip install 'edgeplan[builder]', "
-            "or select another compiler with --cc gcc"
-        )
-    return str(Path(spec.origin).parent / "zig")
-
-
-@functools.cache
-def _version(*command: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise CompileError(f"'{' '.join(command)}' failed: {error}") from error
-    return done.stdout.strip().splitlines()[0]
-
-
-def _target_flags(family: str, target: CpuTarget) -> tuple[str, ...]:
-    architecture, zig_cpu, march, define = _ISA[target.isa]
-    extras = [f for f in sorted(_EXTRA_FEATURES[architecture]) if f in target.features]
-    spelled = [_EXTRA_FEATURES[architecture][feature] for feature in extras]
-    flags: list[str] = [f"-D{define}"]
-    if family == "zig":
-        flags.append("-mcpu=" + "+".join([zig_cpu, *extras]))
-    elif architecture == "aarch64":
-        flags.append(f"-march={march}{''.join(spelled)}")
-    else:
-        flags += [f"-march={march}", *spelled]
-    if architecture == "aarch64":
-        flags.append("-mno-outline-atomics")  # they live in libgcc, which is not linked
-    if target.isa == "avx512":
-        flags.append("-mprefer-vector-width=512")
-    if family == "gcc":
-        flags.append("-Wno-psabi")
-    return tuple(flags)
 
 
 @functools.cache
