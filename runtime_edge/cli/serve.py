@@ -110,14 +110,13 @@ def _config(args: argparse.Namespace) -> ServeConfig:
 
 def _dry_run(config: ServeConfig, *, as_json: bool) -> int:
     from runtime_edge.serve.deployment import StreamMemory
-    from runtime_edge.serve.repository import Repository
+    from runtime_edge.serve.devices import Devices
     from runtime_edge.serve.stream_worker import StreamWorker
 
     def no_worker(name: str, memory: StreamMemory) -> StreamWorker:
         raise AssertionError(f"a dry run starts no stream {name} ({memory})")
 
-    repository = Repository(config.plans, no_worker, budget_bytes=config.device_memory_bytes)
-    rows, devices = repository.report()
+    rows, devices = Devices(no_worker, config.device_memory_bytes).report(config.plans)
     fits = all(device.fits for device in devices) and not any(row.refusal for row in rows)
     if as_json:
         print(json.dumps(_report_json(rows, devices, fits)))

@@ -14,11 +14,10 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs
 
-from planformat.errors import PlanError
-from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve import metadata, status
 from runtime_edge.serve.config import ServeConfig
-from runtime_edge.serve.errors import RequestError, ServeError
+from runtime_edge.serve.devices import LOAD_ERRORS
+from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.http_messages import Request, Response, error_response, json_response
 from runtime_edge.serve.infer_route import InferRoute
 from runtime_edge.serve.inference import InferenceService
@@ -31,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 MAX_CONTROL_BYTES = 64 << 10
 """Bodies of everything but inference."""
-_LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 
 Handler = Callable[[Request, tuple[str, ...]], "Response | None"]
 
@@ -267,7 +265,7 @@ class Api:
         async def run() -> None:
             try:
                 await action
-            except _LOAD_ERRORS as error:
+            except LOAD_ERRORS as error:
                 request.respond(error_response(RequestError(400, str(error))))
             except Exception:
                 _log.exception("%s failed", request.path)

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from planformat.errors import PlanError
-from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.api import Api, MetricsApi
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, read_token
 from runtime_edge.serve.deployment import StreamMemory
-from runtime_edge.serve.errors import ConfigError, ServeError
+from runtime_edge.serve.devices import LOAD_ERRORS
+from runtime_edge.serve.errors import ConfigError
 from runtime_edge.serve.http_server import HttpServer
 from runtime_edge.serve.inference import InferenceService
 from runtime_edge.serve.metrics import Exposition
@@ -39,7 +38,6 @@ _CLOSE_S = 10.0
 _EXIT_HUNG = 70  # EX_SOFTWARE
 _EXIT_LOST = 71  # EX_OSERR
 _WATCHDOG_SHARE = 4  # a sign of life at a quarter of the time allowed
-_LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 
 
 class Daemon:
@@ -155,7 +153,7 @@ class Daemon:
             await self._grpc.stop()
         for task in list(self._tasks):
             task.cancel()
-        for worker in self.repository.workers:
+        for worker in self.repository.devices.workers:
             worker.watch(None, 0.0)
         try:
             await asyncio.wait_for(self.repository.close(), _CLOSE_S)
@@ -178,7 +176,7 @@ class Daemon:
             for name in names:
                 try:
                     await self.repository.load(name)
-                except _LOAD_ERRORS as error:
+                except LOAD_ERRORS as error:
                     _log.error("plan %s: the new version is not used: %s", name, error)
             self._notifier.ready()
             self._show_status()
@@ -197,7 +195,7 @@ class Daemon:
             self.reload(names)
 
     def _expire(self) -> None:
-        for worker in self.repository.workers:
+        for worker in self.repository.devices.workers:
             if worker.num_waiting:
                 expired = worker.take_expired()
                 if expired:
@@ -223,7 +221,7 @@ class Daemon:
 
     def _feed_watchdog(self, interval_s: float) -> None:
         """A stream without requests runs a self-test; a hung one completes nothing any more."""
-        workers = self.repository.workers
+        workers = self.repository.devices.workers
         for worker in workers:
             worker.watch(self._self_test_of(worker), interval_s)
         completed = {worker.name: worker.last_completed_ns for worker in workers}
@@ -251,7 +249,7 @@ class Daemon:
 
     def _check_devices(self) -> None:
         """A lost GPU comes back with a new process only: end, and be started again."""
-        lost = self.repository.lost_devices
+        lost = self.repository.devices.lost
         if lost and not self._status:
             _log.critical("%s is lost: the process ends, to be started again", ", ".join(lost))
             self._status = _EXIT_LOST

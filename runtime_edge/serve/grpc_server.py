@@ -9,12 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
-from planformat.errors import PlanError
-from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve import metadata
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, split_address
-from runtime_edge.serve.errors import ConfigError, OverloadError, RequestError, ServeError
+from runtime_edge.serve.devices import LOAD_ERRORS
+from runtime_edge.serve.errors import ConfigError, OverloadError, RequestError
 from runtime_edge.serve.grpc_messages import SERVICE, message_class
 from runtime_edge.serve.grpc_tensors import infer_message, infer_work
 from runtime_edge.serve.inference import Answer, InferenceService
@@ -23,7 +22,6 @@ from runtime_edge.serve.shared_memory import SharedMemoryRegions
 
 _log = logging.getLogger(__name__)
 
-_LOAD_ERRORS = (PlanError, RuntimeEdgeError, ServeError, OSError)
 _HEAD_BYTES = 1 << 16
 _MAX_STREAMS = 64
 _STOP_S = 2.0
@@ -143,7 +141,7 @@ class GrpcServer:
                 if isinstance(error, OverloadError):
                     context.set_trailing_metadata((("retry-after", str(error.retry_after_s)),))
                 await context.abort(self._status(error.status), str(error))
-            except _LOAD_ERRORS as error:
+            except LOAD_ERRORS as error:
                 await context.abort(self._grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
         return call

@@ -115,7 +115,7 @@ class InferenceService:
             work=work,
             finish=answer,
         )
-        worker = self.repository.worker_of(work.deployment)
+        worker = self.repository.devices.worker_of(work.deployment)
         assert worker is not None
         if self.is_draining:
             refused = OverloadError(Refusal.DRAINING, "the daemon is shutting down", 5)
@@ -136,7 +136,7 @@ class InferenceService:
             return
         job.finish = None
         plan.statistics.add_failure("CANCELED", time.monotonic_ns() - job.arrival_ns)
-        worker = self.repository.worker_of(job.work.deployment)
+        worker = self.repository.devices.worker_of(job.work.deployment)
         if worker is not None and worker.cancel(job):
             self._end(job)
 

@@ -163,15 +163,16 @@ class Exposition:
 
     def _add_memory(self, lines: list[str]) -> None:
         repository = self.repository
+        devices = repository.devices.entries
         used = [
-            ({"device": name, "use": use}, size)
-            for name in repository.devices
-            for use, size in repository.used_bytes(name).items()
+            ({"device": entry.name, "use": use}, size)
+            for entry in devices
+            for use, size in repository.devices.used_bytes(entry).items()
         ]
         _add(lines, "edgeplan_device_memory_bytes", "gauge", "Device memory taken at load", used)
         limits = [
-            ({"device": name}, float(entry.available_bytes))
-            for name, entry in repository.devices.items()
+            ({"device": entry.name}, float(entry.available_bytes))
+            for entry in devices
             if entry.available_bytes is not None
         ]
         text = "Device memory that plans may take"
@@ -185,14 +186,14 @@ class Exposition:
     def _add_gpu_memory(self, lines: list[str]) -> None:
         totals: list[Sample] = []
         used: list[Sample] = []
-        for name, entry in self.repository.devices.items():
+        for entry in self.repository.devices.entries:
             if entry.device.kind != "cuda":
                 continue
-            labels = {"gpu_uuid": name}  # Triton's label; the device's name says more here
+            labels = {"gpu_uuid": entry.name}  # Triton's label; the device's name says more here
             try:
                 free, total = entry.device.free_memory()  # type: ignore[attr-defined]
             except RuntimeEdgeError as error:  # a lost GPU has no counters
-                _log.info("%s: no memory counters: %s", name, error)
+                _log.info("%s: no memory counters: %s", entry.name, error)
                 continue
             totals.append((labels, total))
             used.append((labels, total - free))

@@ -58,14 +58,14 @@ def status_json(service: InferenceService, exposition: Exposition) -> dict[str, 
         "machine": {"total_bytes": use.total_bytes, "available_bytes": use.available_bytes},
         "devices": [
             {
-                "name": name,
-                "used": repository.used_bytes(name),
+                "name": entry.name,
+                "used": repository.devices.used_bytes(entry),
                 "available_bytes": entry.available_bytes,
                 "streams": [
-                    {"name": w.name, "waiting": w.num_waiting} for w in entry.streams.values()
+                    {"name": w.name, "waiting": w.num_waiting} for w in list(entry.streams.values())
                 ],
             }
-            for name, entry in repository.devices.items()
+            for entry in repository.devices.entries
         ],
         "sensors": [
             {"metric": r.metric, "label": r.label, "value": round(r.value, 3)}

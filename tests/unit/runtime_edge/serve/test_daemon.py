@@ -13,8 +13,8 @@ from runtime_edge.errors import DeviceError
 from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
+from runtime_edge.serve.devices import DeviceEntry
 from runtime_edge.serve.infer_request import InferWork, WantedOutput
-from runtime_edge.serve.repository import DeviceEntry
 from runtime_edge.serve.systemd import Notifier
 
 
@@ -84,7 +84,7 @@ def raiser(*_):
 def test_a_lost_device_ends_the_process_through_the_service_manager(path):
     async def scenario(daemon, recorder):
         plan = daemon.repository.plans["m"]
-        (entry,) = daemon.repository.devices.values()
+        (entry,) = daemon.repository.devices.entries
         entry.device.context = types.SimpleNamespace(is_dead=True)
         plan.deployment._run = raiser
         await answer_of(daemon, plan)
@@ -102,8 +102,7 @@ def test_gpu_memory_has_tritons_names_and_a_lost_gpu_none(path):
 
         for name, counters in (("cuda:0", lambda: (30, 100)), ("cuda:1", lost)):
             device = types.SimpleNamespace(kind="cuda", free_memory=counters)
-            entry = DeviceEntry(name, device, None, 100)
-            daemon.repository.devices[name] = entry
+            daemon.repository.devices.add(DeviceEntry(name, device, None, 100))
         text = daemon._exposition.text()
         assert 'nv_gpu_memory_total_bytes{gpu_uuid="cuda:0"} 100\n' in text
         assert 'nv_gpu_memory_used_bytes{gpu_uuid="cuda:0"} 70\n' in text
