@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.accuracy.step_outputs import step_outputs
+from builder_host.accuracy.step_outputs import StepReader
 from builder_host.calibration.batches import batched
 from builder_host.errors import BuilderError
 from builder_host.network.copying import copy_network
@@ -150,7 +150,7 @@ def compare_plan(
 
     Args:
         network: as imported, with the shapes of the plan's first profile.
-        plan: for this machine's CPU.
+        plan: for this machine's CPU or GPU.
         samples: see `calibration.batches.batched`.
         threshold_db: below it a layer is bad.
         progress: called with a phase's name, samples done and samples in all (0: unknown).
@@ -164,21 +164,22 @@ def compare_plan(
     skipped: dict[str, None] = {}
     keep = [t for t in network.tensors() if not t.is_constant and t not in network.outputs]
     done = 0
-    for arrays, count in batched(samples, network.inputs):
-        reference = evaluate_network(network, arrays, keep=keep)
-        for found in step_outputs(plan, arrays):
-            expected = reference.get(found.model_name)
-            if expected is None or expected.size != found.values.size:
-                skipped[found.operation] = None
-                continue
-            actual = found.values.astype(np.float64) * (found.scale or 1.0)
-            key = (found.model_name, found.operation)
-            wide = np.asarray(expected, dtype=np.float64)
-            sums.setdefault(key, _Sums()).add(wide, actual)
-            rows[key] = (found.kind, found.tactic, found.dtype)
-        done += count
-        if progress is not None:
-            progress("compare", done, 0)
+    with StepReader(plan) as reader:
+        for arrays, count in batched(samples, network.inputs):
+            reference = evaluate_network(network, arrays, keep=keep)
+            for found in reader.outputs(arrays):
+                expected = reference.get(found.model_name)
+                if expected is None or expected.size != found.values.size:
+                    skipped[found.operation] = None
+                    continue
+                actual = found.values.astype(np.float64) * (found.scale or 1.0)
+                key = (found.model_name, found.operation)
+                wide = np.asarray(expected, dtype=np.float64)
+                sums.setdefault(key, _Sums()).add(wide, actual)
+                rows[key] = (found.kind, found.tactic, found.dtype)
+            done += count
+            if progress is not None:
+                progress("compare", done, 0)
     if not done:
         raise BuilderError("no sample to compare with")
     layers = tuple(

@@ -1,4 +1,4 @@
-"""What every operation of a CPU plan computes, read from the arena while the plan runs."""
+"""What every operation of a plan computes, read from the arena between runs of its prefixes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.errors import BuilderError
+from builder_host.errors import BuilderError, TargetError
 from builder_host.layouts import Layout, dense_layout
 from builder_host.measure.local import load_engine
 from builder_host.network.network import NUMPY_OF_DTYPE
@@ -49,71 +49,114 @@ class StepOutput:
     scale: float
 
 
-def step_outputs(plan: Plan, inputs: Mapping[str, Array]) -> Iterator[StepOutput]:
-    """Run a plan's first profile and yield each operation's outputs, in order.
+class StepReader:
+    """Reads what each operation of a plan's first profile computes, on the plan's own device.
 
     Operations are run by prefixes of the plan: of the same code, weights and memory, so that what
     later steps overwrite in the arena is still there.
-
-    Args:
-        plan: for this machine's CPU, with details.
-        inputs: one array per input.
-
-    Raises:
-        BuilderError: no details, or a plan for another device kind.
     """
-    variant = plan.variants[0]
-    details = plan_details(plan)
-    if variant.fingerprint.device_kind != "cpu":
-        raise BuilderError(
-            f"the plan is for '{variant.fingerprint.device_kind}'; its layers can be read on a CPU "
-            "only: build the model for host-cpu with the same precision and compare that"
-        )
-    if details is None:
-        raise BuilderError("the plan has no details (stripped, or of format 1.0); build it again")
-    profile = variant.profiles[0]
-    operations = [o for o in details.variants[0][0].operations if o.steps]
-    for start in range(0, len(operations), MAX_PROFILES):
-        chunk = operations[start : start + MAX_PROFILES]
-        prefixes = tuple(
-            replace(profile, name=f"p{n}", steps=profile.steps[: o.steps[-1] + 1], canary=None)
-            for n, o in enumerate(chunk)
-        )
-        partial = replace(plan, variants=(replace(variant, profiles=prefixes),), details=b"")
-        with load_engine(partial) as engine:
-            for number, operation in enumerate(chunk):
-                yield from _run_prefix(engine, f"p{number}", operation, plan, inputs)
+
+    def __init__(self, plan: Plan) -> None:
+        """Load the plan on this machine.
+
+        Args:
+            plan: for this machine's CPU or a GPU of it, with details.
+
+        Raises:
+            BuilderError: no details, or no device here that the plan runs on.
+        """
+        details = plan_details(plan)
+        if details is None:
+            raise BuilderError(
+                "the plan has no details (stripped, or of format 1.0); build it again"
+            )
+        variant = plan.variants[0]
+        profile = variant.profiles[0]
+        self.plan = plan
+        self._steps = profile.steps
+        self._operations = [o for o in details.variants[0][0].operations if o.steps]
+        self._engines: list[Any] = []
+        for start in range(0, len(self._operations), MAX_PROFILES):
+            prefixes = tuple(
+                replace(
+                    profile, name=f"p{start + n}", steps=self._steps[: o.steps[-1] + 1], canary=None
+                )
+                for n, o in enumerate(self._operations[start : start + MAX_PROFILES])
+            )
+            partial = replace(plan, variants=(replace(variant, profiles=prefixes),), details=b"")
+            self._engines.append(_loaded(partial))
+
+    def __enter__(self) -> StepReader:
+        """The reader itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Unload the plan."""
+        for engine in self._engines:
+            engine.close()
+
+    def outputs(self, inputs: Mapping[str, Array]) -> Iterator[StepOutput]:
+        """Run the plan on one batch and yield each operation's outputs, in order.
+
+        Args:
+            inputs: one array per input.
+        """
+        for engine in self._engines:
+            names = engine.profiles
+            nbytes = max(engine.context_bytes(name) for name in names)
+            arena = engine.device.allocate(nbytes, _ALIGNMENT_BYTES) if nbytes else 0
+            try:
+                for name in names:
+                    operation = self._operations[int(name[1:])]
+                    yield from self._run_prefix(engine, name, operation, (arena, nbytes), inputs)
+            finally:
+                if nbytes:
+                    engine.device.free(arena)
+
+    def _run_prefix(
+        self,
+        engine: Any,
+        name: str,
+        operation: OperationDetails,
+        arena: tuple[int, int],
+        inputs: Mapping[str, Array],
+    ) -> Iterator[StepOutput]:
+        with engine.create_context(profile=name, arena=arena if arena[1] else None) as context:
+            results = context.execute(dict(inputs))
+        step = self._steps[operation.steps[-1]]
+        places = step.arguments[len(operation.inputs) :]
+        for tensor, argument in zip(operation.outputs, places, strict=False):
+            if not tensor.model_name:
+                continue
+            layout = parse_layout(tensor.layout)
+            if argument.kind is ArgumentKind.BINDING:
+                memory = results[self.plan.bindings[argument.value].name].reshape(-1)
+                memory = memory.view(np.uint8)[argument.offset_bytes :]
+            else:
+                nbytes = min(layout.stored_bytes, arena[1] - argument.value)
+                start = arena[0] + argument.value
+                memory = np.frombuffer(engine.device.read(start, max(0, nbytes)), np.uint8)
+            yield StepOutput(
+                operation.name,
+                operation.kind,
+                step.tactic,
+                tensor.model_name,
+                layout.dtype.text,
+                _logical(memory, layout),
+                tensor.scale,
+            )
 
 
-def _run_prefix(
-    engine: Any, name: str, operation: OperationDetails, plan: Plan, inputs: Mapping[str, Array]
-) -> Iterator[StepOutput]:
-    arena = _aligned(engine.context_bytes(name))
-    context = engine.create_context(profile=name, arena=arena)
+def _loaded(plan: Plan) -> Any:
     try:
-        outputs = context.execute(dict(inputs))
-    finally:
-        context.close()
-    step = plan.variants[0].profiles[0].steps[operation.steps[-1]]
-    places = step.arguments[len(operation.inputs) :]
-    for tensor, argument in zip(operation.outputs, places, strict=False):
-        if not tensor.model_name:
-            continue
-        layout = parse_layout(tensor.layout)
-        if argument.kind is ArgumentKind.BINDING:
-            memory = outputs[plan.bindings[argument.value].name].reshape(-1).view(np.uint8)
-            memory = memory[argument.offset_bytes :]
-        else:
-            memory = arena[argument.value :]
-        yield StepOutput(
-            operation.name,
-            operation.kind,
-            step.tactic,
-            tensor.model_name,
-            layout.dtype.text,
-            _logical(memory, layout),
-            tensor.scale,
-        )
+        return load_engine(plan)
+    except TargetError as error:
+        is_gpu = plan.variants[0].fingerprint.device_kind == "cuda"
+        raise BuilderError(
+            f"layers are read where the plan runs: {error}; compare on a machine with its "
+            f"{'GPU' if is_gpu else 'CPU'}, or build the model for host-cpu with the same "
+            "precision and compare that"
+        ) from error
 
 
 def parse_layout(text: str) -> Layout:
@@ -151,9 +194,3 @@ def _logical(memory: Array, layout: Layout) -> Array:
         flat, (n, layout.num_channel_blocks, h, w, block), (*steps, dtype.itemsize)
     )
     return blocked.transpose(0, 1, 4, 2, 3).reshape(n, -1, h, w)[:, :c].copy()
-
-
-def _aligned(num_bytes: int) -> Array:
-    raw = np.zeros(num_bytes + _ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT_BYTES
-    return raw[start : start + num_bytes]

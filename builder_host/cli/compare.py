@@ -1,8 +1,9 @@
 """Compare a plan with its model layer by layer.
 
-The model is evaluated in float64, the plan runs on this machine's CPU; each tensor that both know
-is a row: cosine, largest error, relative error and signal-to-noise ratio. The first bad layer is
-named. Without --data the inputs are random, which says little about a quantised plan.
+The model is evaluated in float64, the plan runs on this machine's CPU or GPU, whichever it is for;
+each tensor that both know is a row: cosine, largest error, relative error and signal-to-noise
+ratio. The first bad layer is named. Without --data the inputs are random, which says little about
+a quantised plan.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `edgeplan compare`."""
     parser.add_argument("model", metavar="MODEL", help="model.onnx, model.uff or deploy.prototxt")
     parser.add_argument(
-        "plan", metavar="PLAN", nargs="?", help="plan of the model for this machine's CPU"
+        "plan", metavar="PLAN", nargs="?", help="plan of the model for this machine's CPU or GPU"
     )
     parser.add_argument(
         "--emulate",

@@ -49,10 +49,17 @@ def load_context(plan: Plan) -> Any:
 
 
 def load_engine(plan: Plan) -> Any:
-    """A plan loaded on this machine without its canary (`runtime_edge.Engine`)."""
+    """A plan loaded on this machine without its canary (`runtime_edge.Engine`).
+
+    Raises:
+        TargetError: this machine has no device that the plan runs on.
+    """
     import runtime_edge
 
-    return runtime_edge.load(plan_bytes(plan), canary=False)
+    try:
+        return runtime_edge.load(plan_bytes(plan), canary=False)
+    except runtime_edge.RuntimeEdgeError as error:
+        raise TargetError(f"this machine cannot run the plan: {error}") from error
 
 
 def gpu_fingerprint(number: int) -> DeviceFingerprint:

@@ -7,11 +7,14 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from support.cases import DATA, load
+from support.emulated_gpu import edgeplan_with_gpu
 
 import builder_host as bh
-from builder_host.accuracy.step_outputs import parse_layout, step_outputs
+from builder_host.accuracy.step_outputs import StepReader, parse_layout
 from builder_host.layouts import dense_layout
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType, TensorFormat
@@ -77,7 +80,11 @@ def test_int8_plan_and_one_with_a_range_that_is_far_too_small(folder, capsys):
 def test_step_outputs_end_with_what_the_plan_returns(folder):
     plan = built(folder, "one.plan", precision="int8", dynamic_ranges=RANGES)
     digit = np.load(folder / "digits.npz")["data"][:1]
-    found = list(step_outputs(plan, {"data": digit}))
+    with StepReader(plan) as reader:
+        found = list(reader.outputs({"data": digit}))
+        again = list(reader.outputs({"data": digit}))
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
     assert found[-1].model_name == "prob"
     import runtime_edge
 
@@ -93,9 +100,9 @@ def test_wrong_pairs_are_refused(folder, capsys):
     assert main(["compare", other, str(folder / "float.plan")]) == 1
     assert "input" in capsys.readouterr().err
     with pytest.raises(bh.BuilderError, match="the plan has no details"):
-        list(step_outputs(replace(plan, details=b""), {}))
+        StepReader(replace(plan, details=b""))
     with pytest.raises(PlanFormatError, match="section 'details'"):
-        list(step_outputs(replace(plan, details=b"{"), {}))
+        StepReader(replace(plan, details=b"{"))
     assert main(["compare", MODEL, str(folder / "float.plan"), "--samples", "3"]) == 1
     assert "belong to --data" in capsys.readouterr().err
 
@@ -111,3 +118,65 @@ def test_layout_texts_are_read_back(fmt):
     for text in ("", "1x2:f99:LINEAR", "1x2:f32:NOWHERE", "1x2:f32:NCHW16C"):
         with pytest.raises(bh.BuilderError, match="is no tensor layout"):
             parse_layout(text)
+
+
+def tiny_model(path):
+    """A convolution of 8 channels, a maximum pooling, a matrix product and a softmax, as ONNX."""
+    rng = np.random.default_rng(3)
+
+    def array(name, *shape):
+        values = rng.normal(0, 0.3, shape).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["conv"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("MaxPool", ["relu"], ["pool"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["pool", "w2"], ["second"]),
+        helper.make_node("Flatten", ["second"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "m"], ["scores"]),
+    ]
+    weights = [array("w", 8, 4, 3, 3), array("b", 8), array("w2", 16, 8, 1, 1), array("m", 256, 5)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 5])]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, weights)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), str(path))
+
+
+@pytest.mark.parametrize(
+    ("precision", "lowest_db"),
+    [
+        pytest.param("fp32", 100.0, marks=pytest.mark.slow),
+        pytest.param("fp16", 50.0, marks=pytest.mark.slow),
+        ("int8", 25.0),
+    ],
+)
+def test_cuda_plan_layer_by_layer(tmp_path, capsys, precision, lowest_db):
+    """Built for the stand-in GPU and read from its memory while emulated threads run it.
+
+    8 bits over five deviations: 20 log10(127 / 5 * sqrt(12)) = 39 dB per tensor; a third is left
+    for weights and for what adds up over three layers.
+    """
+    model, plan = tmp_path / "tiny.onnx", tmp_path / "tiny.plan"
+    tiny_model(model)
+    options = ["--target", "cuda", "--precision", precision, "--measure", "none"]
+    if precision == "int8":
+        for name, largest in {"x": 4.5, "relu": 8.0, "second": 12.0}.items():
+            options += ["--range", f"{name}={largest}"]
+    status, _, error = edgeplan_with_gpu("build", model, "-o", plan, *options)
+    assert status == 0, error
+    np.save(tmp_path / "x.npy", np.random.default_rng(5).normal(0, 0.9, (3, 4, 8, 8)))
+    data = ["--data", tmp_path / "x.npy", "--json"]
+    status, text, error = edgeplan_with_gpu("compare", model, plan, *data)
+    assert status == 0, error
+    result = json.loads(text)
+    assert result["num_samples"] == 3
+    assert {"relu", "second", "scores"} <= {row["tensor"] for row in result["layers"]}
+    for row in result["layers"]:
+        assert row["sqnr_db"] is None or row["sqnr_db"] > lowest_db, row
+    stored = {row["dtype"] for row in result["layers"]}
+    assert {"fp32": "f32", "fp16": "f16", "int8": "i8"}[precision] in stored
+    # the same file on a machine without that GPU
+    assert main(["compare", str(model), str(plan)]) == 1
+    assert "layers are read where the plan runs" in capsys.readouterr().err
