@@ -54,6 +54,31 @@ def collect_definitions(
     return found
 
 
+def modules_by_claim(package: ModuleType, attribute: str) -> dict[str, ModuleType]:
+    """Import every module of a package; each claims the names that it lists.
+
+    Args:
+        package: an imported package.
+        attribute: the list that every module must bind, e.g. `OPERATIONS`.
+
+    Returns:
+        Module by claimed name, sorted by name.
+
+    Raises:
+        RegistryError: a module lacks the attribute, or two modules claim one name.
+    """
+    found: dict[str, ModuleType] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        if not hasattr(module, attribute):
+            raise RegistryError(f"module {module.__name__} must bind {attribute}; it does not")
+        for name in getattr(module, attribute):
+            other = found.setdefault(name, module)
+            if other is not module:
+                raise RegistryError(f"{other.__name__} and {module.__name__} both claim '{name}'")
+    return dict(sorted(found.items()))
+
+
 @functools.cache
 def kernel_families(device_kind: str | None = None) -> tuple[KernelFamily, ...]:
     """Kernel families, sorted by their folders' names; this order breaks ties.

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder_host.importers.caffe.problem import LayerProblem, nearest
+from builder_host.importers.caffe.problem import LayerProblem
 from builder_host.importers.caffe.prototxt import LayerEntry, UnknownField
 from builder_host.importers.caffe.sources import TRAINING_TYPES, is_source
+from builder_host.importers.spelling import nearest
 
 
 @dataclass(eq=False, slots=True)

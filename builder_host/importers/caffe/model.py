@@ -13,7 +13,7 @@ from builder_host.importers.caffe import schema
 from builder_host.importers.caffe.graph import Graph, Node, Version
 from builder_host.importers.caffe.layer import CaffeLayer, identity_params
 from builder_host.importers.caffe.net_state import NetState, net_state
-from builder_host.importers.caffe.problem import LayerProblem, nearest
+from builder_host.importers.caffe.problem import LayerProblem
 from builder_host.importers.caffe.prototxt import Prototxt, read_prototxt
 from builder_host.importers.caffe.registry import converters
 from builder_host.importers.caffe.sources import (
@@ -24,6 +24,7 @@ from builder_host.importers.caffe.sources import (
 from builder_host.importers.caffe.upgrade import upgraded
 from builder_host.importers.caffe.weight_source import WeightSource
 from builder_host.importers.caffe.weights import read_caffemodel
+from builder_host.importers.spelling import nearest
 from builder_host.network.network import Network, Tensor
 from builder_host.plugins.registry import (
     Creator,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 # A prototxt of a few bytes can ask for any size; refuse what no machine that builds could hold.
 MAX_CONSTANT_ELEMS = 1 << 29
@@ -12,15 +11,6 @@ MAX_CONSTANT_ELEMS = 1 << 29
 
 class LayerProblem(Exception):  # noqa: N818 - becomes a line of ImportModelError, never leaves
     """A layer breaks a rule of Caffe or of this importer; the text says what and what to do."""
-
-
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """`; nearest: a, b`, by spelling without regard to case; empty when nothing is near."""
-    by_lower: dict[str, str] = {}
-    for candidate in known:
-        by_lower.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.6)
-    return f"; nearest: {', '.join(by_lower[key] for key in found)}" if found else ""
 
 
 def check_constant_size(what: str, shape: Sequence[int]) -> None:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.importers.caffe.problem import LayerProblem, check_constant_size, nearest
+from builder_host.importers.caffe.problem import LayerProblem, check_constant_size
 from builder_host.importers.caffe.weights import CaffeModel
+from builder_host.importers.spelling import nearest
 
 Array = npt.NDArray[Any]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from builder_host.errors import NetworkError
 from builder_host.expressions import Input
+from builder_host.importers.spelling import nearest
 from builder_host.importers.uff.inputs import (
     AxisOrder,
     has_channels_last,
@@ -21,7 +22,7 @@ from builder_host.importers.uff.inputs import (
 )
 from builder_host.importers.uff.node import NodeView, Value, plain_value
 from builder_host.importers.uff.orders import Order
-from builder_host.importers.uff.problem import NodeProblem, nearest
+from builder_host.importers.uff.problem import NodeProblem
 from builder_host.importers.uff.reader import UffModel, UffNode, constant_values
 from builder_host.importers.uff.registry import converters
 from builder_host.network.evaluate import evaluate_network
@@ -253,7 +254,7 @@ class GraphImporter:
 
 def unsupported_text(node: UffNode) -> str:
     """What to do about an operation that nobody converts."""
-    near = nearest(node.operation, [*converters(), *_SOURCES])
+    near = nearest(node.operation.lstrip("_"), [*converters(), *_SOURCES])
     name = node.operation.removeprefix("_") if node.source else node.operation
     return (
         f"operation '{name}' is not supported{near}; write a plugin for it "

@@ -8,7 +8,12 @@ from types import ModuleType
 
 import pytest
 
-from builder_host.registry import RegistryError, collect_definitions, kernel_families
+from builder_host.registry import (
+    RegistryError,
+    collect_definitions,
+    kernel_families,
+    modules_by_claim,
+)
 
 
 @pytest.fixture
@@ -50,6 +55,16 @@ def test_one_definition_in_two_modules_is_refused(package: ModuleType) -> None:
     (path_of(package) / "c.py").write_text(text)
     with pytest.raises(RegistryError, match="binds the same DEFINITION as a"):
         collect_definitions(package, "DEFINITION")
+
+
+def test_names_are_claimed_by_one_module_each(package: ModuleType) -> None:
+    found = modules_by_claim(package, "DEFINITION")
+    assert {name: module.__name__ for name, module in found.items()} == {
+        name: f"{package.__name__}.{name}" for name in "ab"
+    }
+    (path_of(package) / "c.py").write_text("DEFINITION = ['c', 'b']\n")
+    with pytest.raises(RegistryError, match=r"\.b and .*\.c both claim 'b'"):
+        modules_by_claim(package, "DEFINITION")
 
 
 def test_kernel_families_have_unique_names_in_stable_order() -> None:
