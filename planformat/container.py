@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from planformat import limits
 from planformat.errors import PlanFormatError, PlanVersionError
-from planformat.version import KNOWN_REQUIRED_FEATURES, MAGIC, VERSION_MAJOR, VERSION_MINOR
+from planformat.version import (
+    COMPLETE_MINOR,
+    FEATURE_STRIPPED,
+    KNOWN_REQUIRED_FEATURES,
+    MAGIC,
+    VERSION_MAJOR,
+    VERSION_MINOR,
+)
 
 HEADER = struct.Struct("<8sHHIQQQQIIQ32s32s")
 """magic, major, minor, header length, file length, required features, optional features, table
@@ -31,6 +38,7 @@ class SectionKind(enum.IntEnum):
     SIGNATURE = 3
     WEIGHTS = 4
     DETAILS = 5
+    WHOLE_HEAD = 6
     CODE = 0x100
 
 
@@ -73,10 +81,16 @@ class Container(NamedTuple):
     """
 
     minor: int
+    required_features: int
     optional_features: int
     code_zone_offset: int
     entries: tuple[SectionEntry, ...]
     head: bytes
+
+    @property
+    def is_stripped(self) -> bool:
+        """Whether the weights were taken out (SPEC.md section 11)."""
+        return bool(self.required_features & FEATURE_STRIPPED)
 
     def find(self, kind: SectionKind) -> SectionEntry | None:
         """The first section of a kind, or None."""
@@ -96,18 +110,24 @@ def align_up(value: int, alignment: int) -> int:
     return -(-value // alignment) * alignment
 
 
-def encode_head(entries: Sequence[SectionEntry]) -> bytes:
+def encode_head(
+    entries: Sequence[SectionEntry],
+    *,
+    minor: int = COMPLETE_MINOR,
+    required_features: int = 0,
+    optional_features: int = 0,
+) -> bytes:
     """Bytes of header and section table for sections that are already laid out."""
     file_length = entries[-1].end
     code_offsets = [entry.offset for entry in entries if entry.flags & FLAG_CODE_ZONE]
     header = HEADER.pack(
         MAGIC,
         VERSION_MAJOR,
-        VERSION_MINOR,
+        minor,
         HEADER.size,
         file_length,
-        0,
-        0,
+        required_features,
+        optional_features,
         HEADER.size,
         len(entries),
         ENTRY.size,
@@ -229,7 +249,11 @@ def parse_container(view: memoryview, source: str) -> Container:
         _parse_entry(head, HEADER.size + i * ENTRY.size, i, source) for i in range(num_sections)
     )
     _check_layout(view, entries, head_length, code_zone_offset, source)
-    return Container(minor, optional_features, code_zone_offset, entries, head)
+    container = Container(
+        minor, required_features, optional_features, code_zone_offset, entries, head
+    )
+    _check_company(container, source)
+    return container
 
 
 def _parse_entry(head: bytes, at: int, index: int, source: str) -> SectionEntry:
@@ -316,7 +340,27 @@ def _check_layout(
         raise PlanFormatError(
             f"plan {source}: the first section is '{entries[0].name}', it must be 'manifest'"
         )
-    kinds = {entry.kind for entry in entries}
+
+
+def _check_company(container: Container, source: str) -> None:
+    """Sections that must come together, or not at all."""
+    kinds = {entry.kind for entry in container.entries}
+    if container.is_stripped:
+        if SectionKind.CHUNKS not in kinds or SectionKind.WHOLE_HEAD not in kinds:
+            raise PlanFormatError(
+                f"plan {source}: header, byte 24: the weights are said to be stripped, but the "
+                "table has no 'chunks' or no 'whole_head', which tell what was taken out"
+            )
+        if SectionKind.WEIGHTS in kinds:
+            raise PlanFormatError(
+                f"plan {source}: header, byte 24: the weights are said to be stripped, but the "
+                "table has 'weights'"
+            )
+        return
+    if SectionKind.WHOLE_HEAD in kinds:
+        raise PlanFormatError(
+            f"plan {source}: section 'whole_head' belongs to plans whose weights were stripped"
+        )
     if (SectionKind.CHUNKS in kinds) != (SectionKind.WEIGHTS in kinds):
         raise PlanFormatError(
             f"plan {source}: sections 'chunks' and 'weights' must come together, the table has "

@@ -6,13 +6,13 @@ Running a plan needs none of it: the section may be ignored, and whoever ships p
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from planformat.details_fields import count, field, items, magnitude, text, whole
 from planformat.errors import PlanFormatError
 from planformat.plan import Plan
+from planformat.recipe import BuildRecipe, read_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class OperationDetails:
         num_operations: floating-point (or integer) operations, a multiply-add counting two.
         steps: indices of its steps in the profile.
         num_candidates: tactics that were compared.
+        source_sha256: of the source that its code was compiled from; empty where it is not known.
     """
 
     name: str
@@ -56,6 +57,7 @@ class OperationDetails:
     outputs: tuple[TensorDetails, ...]
     steps: tuple[int, ...]
     num_candidates: int
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +82,28 @@ class ProfileDetails:
 
 @dataclass(frozen=True, slots=True)
 class PlanDetails:
-    """One entry per variant: its profiles in the plan's order."""
+    """One entry per variant: its profiles in the plan's order. recipe: None where not stated."""
 
     variants: tuple[tuple[ProfileDetails, ...], ...]
+    recipe: BuildRecipe | None = None
 
 
 def encode_details(details: PlanDetails) -> bytes:
     """Content of the DETAILS section."""
     tree = asdict(details)
     for operation in (o for v in tree["variants"] for profile in v for o in profile["operations"]):
+        _drop_defaults(operation, "source_sha256")
         for tensor in (*operation["inputs"], *operation["outputs"]):
-            for name in ("model_name", "scale"):
-                if not tensor[name]:
-                    del tensor[name]  # absent means the default
+            _drop_defaults(tensor, "model_name", "scale")
+    _drop_defaults(tree, "recipe")
     return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _drop_defaults(tree: dict[str, Any], *names: str) -> None:
+    """What is absent means the default."""
+    for name in names:
+        if not tree[name]:
+            del tree[name]
 
 
 def plan_details(plan: Plan, *, source: str = "plan") -> PlanDetails | None:
@@ -107,8 +117,10 @@ def plan_details(plan: Plan, *, source: str = "plan") -> PlanDetails | None:
     where = f"plan {source}: section 'details'"
     try:
         tree = json.loads(bytes(plan.details))
+        variants = items(field(tree, "variants"))
         details = PlanDetails(
-            tuple(tuple(_profile(p) for p in _list(v)) for v in _list(_field(tree, "variants")))
+            tuple(tuple(_profile(p) for p in items(v)) for v in variants),
+            read_recipe(tree["recipe"]) if "recipe" in tree else None,
         )
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise PlanFormatError(f"{where}: {error}; build the plan again") from error
@@ -136,83 +148,46 @@ def _check_fit(plan: Plan, details: PlanDetails, where: str) -> None:
 
 def _profile(tree: Any) -> ProfileDetails:
     return ProfileDetails(
-        _text(tree, "name"),
-        tuple(_operation(row) for row in _list(_field(tree, "operations"))),
+        text(tree, "name"),
+        tuple(_operation(row) for row in items(field(tree, "operations"))),
         tuple(
             ArenaDetails(
-                _text(row, "name"),
-                offset=_count(row, "offset"),
-                num_bytes=_count(row, "num_bytes"),
-                first=_count(row, "first"),
-                last=_count(row, "last"),
+                text(row, "name"),
+                offset=count(row, "offset"),
+                num_bytes=count(row, "num_bytes"),
+                first=count(row, "first"),
+                last=count(row, "last"),
             )
-            for row in _list(_field(tree, "arena"))
+            for row in items(field(tree, "arena"))
         ),
     )
 
 
 def _operation(tree: Any) -> OperationDetails:
     return OperationDetails(
-        name=_text(tree, "name"),
-        kind=_text(tree, "kind"),
-        origin=_text(tree, "origin"),
-        params=_text(tree, "params"),
-        epilogue=_text(tree, "epilogue"),
-        num_operations=_count(tree, "num_operations"),
-        inputs=tuple(_tensor(row) for row in _list(_field(tree, "inputs"))),
-        outputs=tuple(_tensor(row) for row in _list(_field(tree, "outputs"))),
-        steps=tuple(_whole(step, "a step") for step in _list(_field(tree, "steps"))),
-        num_candidates=_count(tree, "num_candidates"),
+        name=text(tree, "name"),
+        kind=text(tree, "kind"),
+        origin=text(tree, "origin"),
+        params=text(tree, "params"),
+        epilogue=text(tree, "epilogue"),
+        num_operations=count(tree, "num_operations"),
+        inputs=tuple(_tensor(row) for row in items(field(tree, "inputs"))),
+        outputs=tuple(_tensor(row) for row in items(field(tree, "outputs"))),
+        steps=tuple(whole(step, "a step") for step in items(field(tree, "steps"))),
+        num_candidates=count(tree, "num_candidates"),
+        source_sha256=text(tree, "source_sha256") if "source_sha256" in tree else "",
     )
 
 
 def _tensor(tree: Any) -> TensorDetails:
-    is_constant = _field(tree, "is_constant")
+    is_constant = field(tree, "is_constant")
     if not isinstance(is_constant, bool):
         raise TypeError(f"is_constant is {is_constant!r}, not a boolean")
     return TensorDetails(
-        _text(tree, "name"),
-        _text(tree, "layout"),
-        _count(tree, "num_bytes"),
+        text(tree, "name"),
+        text(tree, "layout"),
+        count(tree, "num_bytes"),
         is_constant,
-        _text(tree, "model_name") if "model_name" in tree else "",
-        _scale(tree),
+        text(tree, "model_name") if "model_name" in tree else "",
+        magnitude(tree.get("scale", 0.0), "'scale'"),
     )
-
-
-def _field(tree: Any, name: str) -> Any:
-    if not isinstance(tree, Mapping):
-        raise TypeError(f"expected an object with '{name}'")
-    if name not in tree:
-        raise ValueError(f"the field '{name}' is missing")
-    return tree[name]
-
-
-def _list(value: Any) -> Sequence[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, got {type(value).__name__}")
-    return value
-
-
-def _text(tree: Any, name: str) -> str:
-    value = _field(tree, name)
-    if not isinstance(value, str):
-        raise TypeError(f"'{name}' is {type(value).__name__}, not a text")
-    return value
-
-
-def _scale(tree: Any) -> float:
-    value = tree.get("scale", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
-        raise TypeError(f"'scale' is {value!r}, not a finite number of at least 0")
-    return float(value)
-
-
-def _count(tree: Any, name: str) -> int:
-    return _whole(_field(tree, name), f"'{name}'")
-
-
-def _whole(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{what} is {value!r}, not a whole number of at least 0")
-    return value

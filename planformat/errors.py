@@ -2,6 +2,7 @@
 
 PlanError
 ├── PlanFormatError        the bytes break SPEC.md: section, byte offset and values are named
+├── PlanStrippedError      the weights were taken out and must be put in again
 ├── PlanVersionError       a major version or a must-understand feature that this reader lacks
 ├── PlanSignatureError     missing, wrong or untrusted signature
 └── FingerprintMismatchError   the device is not the one that the plan was built for
@@ -16,6 +17,10 @@ class PlanError(Exception):
 
 class PlanFormatError(PlanError):
     """The bytes do not follow SPEC.md."""
+
+
+class PlanStrippedError(PlanError):
+    """The plan's weights were taken out; it runs when they are put in again."""
 
 
 class PlanVersionError(PlanError):

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from planformat import limits
 from planformat.container import Container, SectionEntry, SectionKind, parse_container
-from planformat.errors import PlanError, PlanFormatError
+from planformat.errors import PlanError, PlanFormatError, PlanStrippedError
 from planformat.plan import Plan
 from planformat.sections.chunks import check_weights, decode_chunks, weights_hash
 from planformat.sections.manifest import decode_manifest
@@ -39,24 +39,65 @@ def read_plan(
         PlanFormatError: the bytes break SPEC.md.
         PlanVersionError: the plan needs a newer reader.
         PlanSignatureError: a key is given and the signature is missing or wrong.
+        PlanStrippedError: the plan's weights were taken out; `planformat.stripped` reads it.
     """
-    view = _bytes_view(data)
+    view = bytes_view(data)
     container = parse_container(view, source)
-    _check_signature(view, container, public_key, source)
+    if container.is_stripped:
+        raise PlanStrippedError(
+            f"plan {source}: its weights were stripped; put them in again: "
+            f"edgeplan refit {source} MODEL -o OUT.plan"
+        )
+    check_sections(view, container, container.head, public_key, source)
+    weights, chunk_lengths = _read_weights(view, container, source)
+    plan = decode_sections(view, container, weights, chunk_lengths, source)
+    check_plan(plan, source=source)
+    return plan
+
+
+def check_sections(
+    view: memoryview, container: Container, head: bytes, public_key: bytes | None, source: str
+) -> None:
+    """Compare every section but the weights with its hash, and the signature with a key.
+
+    Args:
+        view: the whole file.
+        container: of the file.
+        head: header and table that the signature is of.
+        public_key: as in `read_plan`.
+        source: name of the plan for messages.
+    """
+    signature = container.find(SectionKind.SIGNATURE)
+    check_signature(
+        section_content(view, signature) if signature else None,
+        signature.offset if signature else 0,
+        head,
+        public_key,
+        source,
+    )
     for entry in container.entries:
         if entry.kind not in (SectionKind.WEIGHTS, SectionKind.SIGNATURE):
-            _check_hash(entry, hashlib.sha256(_content(view, entry)).digest(), source)
-    weights, chunk_lengths = _read_weights(view, container, source)
+            check_hash(entry, hashlib.sha256(section_content(view, entry)).digest(), source)
+
+
+def decode_sections(
+    view: memoryview,
+    container: Container,
+    weights: memoryview,
+    chunk_lengths: tuple[int, ...],
+    source: str,
+) -> Plan:
+    """The plan that checked sections describe; rules across them are not checked yet."""
     manifest = container.entries[0]
     if manifest.length > limits.MAX_MANIFEST_BYTES:
         raise PlanFormatError(
             f"plan {source}: section 'manifest' has {manifest.length:,} bytes, allowed are "
             f"{limits.MAX_MANIFEST_BYTES:,}"
         )
-    code = [_content(view, e) for e in container.entries if e.kind == SectionKind.CODE]
+    code = [section_content(view, e) for e in container.entries if e.kind == SectionKind.CODE]
     details = container.find(SectionKind.DETAILS)
     plan = decode_manifest(
-        _content(view, manifest),
+        section_content(view, manifest),
         manifest.offset,
         weights=weights,
         chunk_lengths=chunk_lengths,
@@ -64,10 +105,7 @@ def read_plan(
         minor=container.minor,
         source=source,
     )
-    if details is not None:
-        plan = replace(plan, details=_content(view, details))
-    check_plan(plan, source=source)
-    return plan
+    return plan if details is None else replace(plan, details=section_content(view, details))
 
 
 def read_container(
@@ -78,7 +116,7 @@ def read_container(
     Raises:
         PlanFormatError, PlanVersionError: as in `read_plan`, for header, table and padding.
     """
-    return parse_container(_bytes_view(data), source)
+    return parse_container(bytes_view(data), source)
 
 
 class OpenPlan:
@@ -147,24 +185,18 @@ def open_plan(path: str | os.PathLike[str], *, public_key: bytes | None = None) 
     return OpenPlan(plan, read_container(mapping, source=source), source, mapping)
 
 
-def _bytes_view(data: bytes | bytearray | memoryview | mmap.mmap) -> memoryview:
+def bytes_view(data: bytes | bytearray | memoryview | mmap.mmap) -> memoryview:
+    """The bytes of a file's content, read-only."""
     return memoryview(data).cast("B").toreadonly()
 
 
-def _content(view: memoryview, entry: SectionEntry) -> memoryview:
+def section_content(view: memoryview, entry: SectionEntry) -> memoryview:
+    """The bytes of a section."""
     return view[entry.offset : entry.end]
 
 
-def _check_signature(
-    view: memoryview, container: Container, public_key: bytes | None, source: str
-) -> None:
-    entry = container.find(SectionKind.SIGNATURE)
-    section = _content(view, entry) if entry else None
-    offset = entry.offset if entry else 0
-    check_signature(section, offset, container.head, public_key, source)
-
-
-def _check_hash(entry: SectionEntry, actual: bytes, source: str) -> None:
+def check_hash(entry: SectionEntry, actual: bytes, source: str) -> None:
+    """Compare a section's hash with the table. Raises PlanFormatError."""
     if actual != entry.sha256:
         raise PlanFormatError(
             f"plan {source}: section '{entry.name}', bytes {entry.offset:,} to {entry.end:,}: "
@@ -185,8 +217,10 @@ def _read_weights(
             f"plan {source}: section 'weights' has alignment {weights.alignment}, must have at "
             f"least {limits.CHUNK_ALIGNMENT_BYTES}"
         )
-    lengths, hashes = decode_chunks(_content(view, chunks), chunks.offset, weights.length, source)
-    _check_hash(weights, weights_hash(hashes), source)
-    content = _content(view, weights)
+    lengths, hashes = decode_chunks(
+        section_content(view, chunks), chunks.offset, weights.length, source
+    )
+    check_hash(weights, weights_hash(hashes), source)
+    content = section_content(view, weights)
     check_weights(content, weights.offset, lengths, hashes, source)
     return content, lengths

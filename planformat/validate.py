@@ -41,12 +41,13 @@ class _BrokenRuleError(Exception):
     """Text of a broken rule; the caller knows the place."""
 
 
-def check_plan(plan: Plan, *, source: str = "plan") -> None:
+def check_plan(plan: Plan, *, source: str = "plan", is_stripped: bool = False) -> None:
     """Check every rule that spans parts of a plan.
 
     Args:
         plan: to be written, or just decoded.
         source: name of the plan for messages.
+        is_stripped: it has no weights, and its chunk lengths are those of what was taken out.
 
     Raises:
         PlanFormatError: names the part, the values and the rule.
@@ -60,7 +61,7 @@ def check_plan(plan: Plan, *, source: str = "plan") -> None:
                 f"{limits.MAX_DETAILS_BYTES:,}"
             )
         _check_mapping("provenance", plan.provenance, limits.MAX_PROVENANCE_FIELDS)
-        _check_weights(plan)
+        _check_weights(plan, is_stripped)
         _check_bindings(plan.bindings)
         _check_count("variants", len(plan.variants), 1, limits.MAX_VARIANTS)
         for index, variant in enumerate(plan.variants):
@@ -73,7 +74,7 @@ def check_plan(plan: Plan, *, source: str = "plan") -> None:
         raise PlanFormatError(f"{', '.join(place)}: {error}") from None
 
 
-def _check_weights(plan: Plan) -> None:
+def _check_weights(plan: Plan, is_stripped: bool) -> None:
     weights = memoryview(plan.weights)
     if not weights.c_contiguous:
         raise _BrokenRuleError("weights are not one contiguous buffer; copy them into bytes")
@@ -88,6 +89,9 @@ def _check_weights(plan: Plan) -> None:
                 f"of {limits.CHUNK_ALIGNMENT_BYTES}"
             )
         total += length
+    if is_stripped:
+        _check_range("stripped weights bytes", total, 1, limits.MAX_REGION_BYTES)
+        total = 0
     if total != weights.nbytes:
         raise _BrokenRuleError(
             f"the chunks sum to {total:,} bytes, the weights have {weights.nbytes:,}"
@@ -175,7 +179,7 @@ def _check_profile(plan: Plan, variant: Variant, profile: Profile, place: list[s
     _check_range(f"workers on '{device_kind}'", profile.num_workers, 1, max_workers)
     _check_count("steps", len(profile.steps), 0, limits.MAX_STEPS)
     _check_unique("steps", (step.name for step in profile.steps))
-    weights_bytes = memoryview(plan.weights).nbytes
+    weights_bytes = sum(plan.chunk_lengths)
     for index, step in enumerate(profile.steps):
         place[3:] = [f"step {index} '{step.name}'"]
         _check_step(step, device_kind, len(variant.kernels))

@@ -1,4 +1,4 @@
-"""Write the golden plan of the present format version to tests/golden/.
+"""Write the golden plans of the present format version to tests/golden/: whole and stripped.
 
 Run once per released format version: python scripts/make_golden.py
 A golden file that exists is compared and never overwritten: it is what released writers made.
@@ -14,14 +14,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.plans import GOLDEN_KEY, sample_plan  # noqa: E402
 
-from planformat.version import VERSION_MAJOR, VERSION_MINOR  # noqa: E402
+from planformat.stripped import strip_plan  # noqa: E402
+from planformat.version import COMPLETE_MINOR, VERSION_MAJOR, VERSION_MINOR  # noqa: E402
 from planformat.writer import plan_bytes  # noqa: E402
 
 
 def main() -> int:
-    """Write or compare the golden plan; 1 when it differs."""
-    path = ROOT / "tests" / "golden" / f"sample_v{VERSION_MAJOR}.{VERSION_MINOR}.plan"
-    content = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
+    """Write or compare the golden plans; 1 when one differs."""
+    whole = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
+    return _write(COMPLETE_MINOR, whole) | _write(VERSION_MINOR, strip_plan(whole))
+
+
+def _write(minor: int, content: bytes) -> int:
+    path = ROOT / "tests" / "golden" / f"sample_v{VERSION_MAJOR}.{minor}.plan"
     if not path.exists():
         path.write_bytes(content)
         print(f"{path.relative_to(ROOT)}: written, {len(content)} bytes")

@@ -58,7 +58,7 @@ def _summary(plan: Plan) -> str:
     boxes = [
         ("device", title),
         ("latency at build", "not measured" if latency is None else f"{latency:,.1f} µs"),
-        ("weights", _size(len(plan.weights))),
+        ("weights", _size(sum(plan.chunk_lengths))),
         ("code", _size(code_bytes)),
         ("activation arena", _size(profile.arena_bytes)),
         ("steps", f"{len(profile.steps)}"),

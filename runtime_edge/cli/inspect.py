@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from planformat.container import Container
+from planformat.details import plan_details
+from planformat.errors import PlanStrippedError
 from planformat.plan import Plan, Profile, Step, Variant
 from planformat.reader import open_plan
 from runtime_edge.cli import CommandError
@@ -26,19 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    with open_plan(args.plan) as opened:
-        report = describe(opened.plan, opened.container)
-        if args.html is not None:
-            _write_page(opened.plan, args.plan, Path(args.html))
-            return 0
-    if args.json:
-        print(json.dumps(report))
+    try:
+        with open_plan(args.plan) as opened:
+            return _inspect(args, opened.plan, opened.container)
+    except PlanStrippedError:
+        from planformat.stripped import read_stripped
+
+        stripped = read_stripped(Path(args.plan).read_bytes(), source=args.plan)
+        return _inspect(args, stripped.plan, stripped.container)
+
+
+def _inspect(args: argparse.Namespace, plan: Plan, container: Container) -> int:
+    if args.html is not None:
+        size = _write_page(plan, args.plan, Path(args.html))
+        if args.json:
+            print(json.dumps({"page": args.html, "bytes": size}))
+        else:
+            print(f"wrote {args.html} ({size:,} B)")
         return 0
-    print("\n".join(_lines(report)))
+    report = describe(plan, container)
+    print(json.dumps(report) if args.json else "\n".join(_lines(report)))
     return 0
 
 
-def _write_page(plan: Plan, source: str, path: Path) -> None:
+def _write_page(plan: Plan, source: str, path: Path) -> int:
+    """Write the page. Returns its size in bytes."""
     # By name, because the host side must not be needed for anything else here.
     try:
         page = importlib.import_module("builder_host.inspection.page")
@@ -47,7 +62,7 @@ def _write_page(plan: Plan, source: str, path: Path) -> None:
             f"--html needs the host side ({error}); install it with: pip install edgeplan[builder]"
         ) from error
     path.write_text(page.plan_page(plan, source=source), encoding="utf-8")
-    print(f"wrote {path} ({path.stat().st_size:,} B)")
+    return path.stat().st_size
 
 
 def describe(plan: Plan, container: Container) -> dict[str, Any]:
@@ -64,7 +79,9 @@ def describe(plan: Plan, container: Container) -> dict[str, Any]:
             }
             for entry in container.entries
         ],
-        "weights_bytes": len(plan.weights),
+        "weights_bytes": sum(plan.chunk_lengths),
+        "is_stripped": container.is_stripped,
+        "built_from": _built_from(plan),
         "weights_chunks": len(plan.chunk_lengths),
         "bindings": [
             {
@@ -78,6 +95,14 @@ def describe(plan: Plan, container: Container) -> dict[str, Any]:
         "variants": [_describe_variant(variant) for variant in plan.variants],
         "provenance": dict(plan.provenance),
     }
+
+
+def _built_from(plan: Plan) -> list[dict[str, Any]]:
+    """The model's files as the plan's details name them; empty where they do not."""
+    details = plan_details(plan, source=plan.name)
+    if details is None or details.recipe is None:
+        return []
+    return [asdict(file) for file in details.recipe.files]
 
 
 def _describe_variant(variant: Variant) -> dict[str, Any]:
@@ -135,7 +160,14 @@ def _lines(report: dict[str, Any]) -> list[str]:
             f"  {'in ' if binding['is_input'] else 'out'} {binding['name']}: {binding['dtype']} "
             f"{' | '.join(sorted(shapes))}{layout}"
         )
-    lines.append(f"weights: {report['weights_bytes']:,} bytes in {report['weights_chunks']} chunks")
+    stripped = ", stripped: edgeplan refit puts them in" if report["is_stripped"] else ""
+    lines.append(
+        f"weights: {report['weights_bytes']:,} bytes in {report['weights_chunks']} chunks{stripped}"
+    )
+    lines += [
+        f"built from: {file['name']}, {file['num_bytes']:,} bytes, SHA-256 {file['sha256']}"
+        for file in report["built_from"]
+    ]
     for index, variant in enumerate(report["variants"]):
         lines.append(f"variant {index}: {variant['device_kind']}")
         lines += [f"  {name}: {value}" for name, value in sorted(variant["fingerprint"].items())]

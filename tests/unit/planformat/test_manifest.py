@@ -100,7 +100,7 @@ def test_unknown_field():
     manifest = TINY_MANIFEST + b"\xa0\x06\x01"
     with pytest.raises(PlanFormatError, match=r"'manifest', byte \d+: Manifest has no field 100"):
         read_manifest(manifest)
-    with pytest.raises(PlanVersionError, match=r"format 1\.3, this reader knows 1\.1"):
+    with pytest.raises(PlanVersionError, match=r"format 1\.3, this reader knows 1\.2"):
         read_manifest(manifest, minor=3)
 
 
@@ -110,11 +110,11 @@ def test_unknown_enumerator():
     with pytest.raises(PlanFormatError, match="dtype is 99, known are 1 FLOAT32"):
         read_manifest(manifest)
     with pytest.raises(PlanVersionError, match="dtype is 99"):
-        read_manifest(manifest, minor=2)
+        read_manifest(manifest, minor=3)
     missing = message_class("Manifest").FromString(TINY_MANIFEST)
     missing.bindings[0].ClearField("format")
     with pytest.raises(PlanFormatError, match="format is 0"):
-        read_manifest(missing.SerializeToString(), minor=2)
+        read_manifest(missing.SerializeToString(), minor=3)
 
 
 def tiny_step(step: bytes) -> bytes:
