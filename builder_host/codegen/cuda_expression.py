@@ -26,6 +26,7 @@ from builder_host.expressions import (
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _COMPARE = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGIC = {"and": "&&", "or": "||", "xor": "!="}
+_EXACT = {"add": "__fadd_rn", "sub": "__fsub_rn", "mul": "__fmul_rn"}
 _FUNCTIONS = frozenset(UNARY_OPS) - BOOLEAN_OPS - {"neg"}
 _FUNCTIONS_2 = frozenset({"floor_div", "mod", "fmod", "pow"})
 _INTEGER_WORDS = (
@@ -40,26 +41,28 @@ _INTEGER_WORDS = (
 )
 
 
-def print_cuda(expr: Expr, operands: Sequence[str]) -> str:
+def print_cuda(expr: Expr, operands: Sequence[str], *, is_exact: bool = False) -> str:
     """A CUDA C++ expression of type `float`.
 
     Args:
         expr: the expression; `Input(i)` stands for `operands[i]`.
         operands: expressions of type `float` without side effects, best names of variables; they
             may be mentioned more than once.
+        is_exact: round after every operation; otherwise the compiler joins products and sums into
+            one rounding. Results of 8 bits agree bit by bit with other devices only when exact.
 
     Raises:
         IndexError: the expression has an input beyond the operands.
         ValueError: an operation that is unknown.
     """
-    statements, result = print_cuda_statements(expr, operands, prefix="ep_t")
+    statements, result = print_cuda_statements(expr, operands, prefix="ep_t", is_exact=is_exact)
     if not statements:
         return result
     return "([&]() -> float { " + " ".join([*statements, f"return {result};"]) + " }())"
 
 
 def print_cuda_statements(
-    expr: Expr, operands: Sequence[str], *, prefix: str
+    expr: Expr, operands: Sequence[str], *, prefix: str, is_exact: bool = False
 ) -> tuple[list[str], str]:
     """As `print_cuda`, but subtrees that occur more than once become statements.
 
@@ -67,11 +70,12 @@ def print_cuda_statements(
         expr: as for `print_cuda`.
         operands: as for `print_cuda`.
         prefix: start of the names of new variables, unique where the statements are put.
+        is_exact: as for `print_cuda`.
 
     Returns:
         The statements (declarations of constants), and the expression of the result.
     """
-    printer = _Printer(operands, prefix)
+    printer = _Printer(operands, prefix, is_exact)
     result = printer.print(expr)
     return printer.statements, result
 
@@ -97,8 +101,9 @@ def cuda_float_literal(value: float) -> str:
 class _Printer:
     """Prints one expression; equal subtrees share one variable."""
 
-    def __init__(self, operands: Sequence[str], prefix: str) -> None:
+    def __init__(self, operands: Sequence[str], prefix: str, is_exact: bool) -> None:
         self.statements: list[str] = []
+        self._is_exact = is_exact
         self._operands = operands
         self._prefix = prefix
         self._number_of: dict[tuple[object, ...], int] = {}  # structure -> number
@@ -184,6 +189,8 @@ class _Printer:
                 return f"ep_{op}_s({self._float(x)})"
             case Binary(op="sub", a=Unary(op="exp", x=x), b=Const(value=1.0)):
                 return f"ep_expm1_s({self._float(x)})"
+            case Binary(op=op, a=a, b=b) if self._is_exact and op in _EXACT:
+                return f"{_EXACT[op]}({self._float(a)}, {self._float(b)})"
             case Binary(op=op, a=a, b=b) if op in _INFIX:
                 return f"({self._float(a)} {_INFIX[op]} {self._float(b)})"
             case Binary(op="max" | "min" as op, a=a, b=b):
@@ -209,6 +216,9 @@ class _Printer:
     def _power(self, base: Expr, exponent: float) -> str:
         x = self._float(base)
         if exponent in (2.0, 3.0):
+            if self._is_exact:
+                square = f"__fmul_rn({x}, {x})"
+                return square if exponent == 2.0 else f"__fmul_rn({square}, {x})"
             return f"({x} * {x})" if exponent == 2.0 else f"({x} * {x} * {x})"
         forms = {1.0: x, -1.0: f"ep_recip_s({x})"}
         return forms.get(exponent) or f"ep_pow_s({x}, {cuda_float_literal(exponent)})"

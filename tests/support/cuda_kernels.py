@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from builder_host.codegen.nvrtc_cubin import launch_problem
 from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CudaToolchain
 from builder_host.kernels.family import GridLaunch, Problem, Program, Tactic
@@ -46,6 +48,24 @@ def compile_all(sources: Sequence[str], architecture: str) -> list[bytes]:
         assert not isinstance(result, CompileFailure), f"{result}\n{source}"
         cubins.append(result.code)
     return cubins
+
+
+def compile_programs(programs: Sequence[Program], architecture: str) -> None:
+    """Compile for one architecture; each kernel must be launchable, and keep all in registers."""
+    need_toolkit()
+    target = make_target(architecture)
+    toolchain = CudaToolchain(target, store=store_of_the_run(), jobs=2)
+    results = toolchain.compile_objects([program.source for program in programs])
+    for result, program in zip(results, programs, strict=True):
+        assert not isinstance(result, CompileFailure), f"{result}\n{program.source}"
+        for launch in program.launches:
+            assert isinstance(launch, GridLaunch)
+            kernel = result.kernel(launch.symbol)
+            threads = math.prod(launch.block)
+            problem = launch_problem(target, kernel, threads, launch.shared_memory_bytes)
+            assert problem is None, f"{launch.symbol}: {problem}"
+            local = kernel.stack_bytes
+            assert local == 0, f"{launch.symbol} keeps {local} bytes of a thread in local memory"
 
 
 def run(

@@ -36,6 +36,7 @@ from builder_host.layouts import Layout, dense_layout
 from builder_host.network.layers.convolution import ConvolutionParams
 from builder_host.network.network import Epilogue
 from builder_host.network.tensor_type import TensorType
+from builder_host.targets.cuda import CudaTarget
 from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 from support.aarch64_emulator import emulator, run_emulated
@@ -140,7 +141,7 @@ def scaled_epilogue(y: DataType, *, residual: bool, relu: bool, factor: float) -
     return Epilogue(requantised(value, factor, y), 3 if residual else 2)
 
 
-def convolution_problem(case: Case8, target: CpuTarget) -> Problem:
+def convolution_problem(case: Case8, target: CpuTarget | CudaTarget) -> Problem:
     """The case in the target's blocked format."""
     blocked = target.blocked_format
     x = dense_layout(

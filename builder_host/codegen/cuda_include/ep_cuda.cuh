@@ -286,15 +286,63 @@ EP_DEVICE void ep_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned
 }
 #endif
 
-/* sum += dot product of four signed bytes each; __dp4a on sm_61 and later, else four products. */
-EP_DEVICE int ep_dp4a(unsigned a, unsigned b, int sum) {
+#if EP_ARCH >= 75 || EP_ARCH == 0
+/* d += a * b on 8-bit integers, exact: m16n8k32 (sm_75: four m8n8k16). b is signed, a when
+ * `is_signed`. Lane l, g = l / 4, t = l % 4, four bytes each:
+ *   a[0]: row g, k 4t..   a[1]: row g + 8, k 4t..   a[2]: row g, k 4t + 16..   a[3]: row g + 8, ..
+ *   b[0]: k 4t.., column g   b[1]: k 4t + 16.., column g   d: as for fp16 */
+template <bool is_signed>
+EP_DEVICE void ep_mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#if EP_ARCH >= 80
+  if constexpr (is_signed) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#elif EP_ARCH >= 75
+  EP_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const int row = i % 2, k = i / 2;
+    if constexpr (is_signed) {
+      asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+                   : "+r"(d[2 * row]), "+r"(d[2 * row + 1])
+                   : "r"(a[2 * k + row]), "r"(b[k]));
+    } else {
+      asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0,%1}, {%2}, {%3}, {%0,%1};"
+                   : "+r"(d[2 * row]), "+r"(d[2 * row + 1])
+                   : "r"(a[2 * k + row]), "r"(b[k]));
+    }
+  }
+#endif
+}
+#endif
+
+/* sum + dot product of four bytes each, b signed, a when `is_signed`: one instruction on sm_61 and
+ * later, except sm_62; four products elsewhere. */
+template <bool is_signed>
+EP_DEVICE int ep_dot4(unsigned a, unsigned b, int sum) {
 #if EP_ARCH >= 61 && EP_ARCH != 62
-  return __dp4a(static_cast<int>(a), static_cast<int>(b), sum);
+  int found;
+  if constexpr (is_signed) {
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(found) : "r"(a), "r"(b), "r"(sum));
+  } else {
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(found) : "r"(a), "r"(b), "r"(sum));
+  }
+  return found;
 #else
   EP_UNROLL
   for (int i = 0; i < 4; ++i) {
-    sum += static_cast<int>(static_cast<ep_i8>(a >> (8 * i))) *
-           static_cast<int>(static_cast<ep_i8>(b >> (8 * i)));
+    const unsigned byte = (a >> (8 * i)) & 0xffu;
+    const int left = is_signed ? static_cast<ep_i8>(byte) : static_cast<int>(byte);
+    sum += left * static_cast<int>(static_cast<ep_i8>(b >> (8 * i)));
   }
   return sum;
 #endif

@@ -122,9 +122,11 @@ EP_DEVICE ep_u16 ep_to_bf16(float x) {
   return static_cast<ep_u16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-/* Storage to float and back. */
+/* Storage to float and back; to 8 bits: a whole number in range, NaN gives 0. */
 EP_DEVICE float ep_to_float(float x) { return x; }
 EP_DEVICE float ep_to_float(half x) { return __half2float(x); }
+EP_DEVICE float ep_to_float(ep_i8 x) { return static_cast<float>(x); }
+EP_DEVICE float ep_to_float(ep_u8 x) { return static_cast<float>(x); }
 template <typename T>
 EP_DEVICE T ep_from_float(float x);
 template <>
@@ -134,6 +136,14 @@ __device__ __forceinline__ float ep_from_float<float>(float x) {
 template <>
 __device__ __forceinline__ half ep_from_float<half>(float x) {
   return __float2half_rn(x);
+}
+template <>
+__device__ __forceinline__ ep_i8 ep_from_float<ep_i8>(float x) {
+  return static_cast<ep_i8>(static_cast<int>(x));
+}
+template <>
+__device__ __forceinline__ ep_u8 ep_from_float<ep_u8>(float x) {
+  return static_cast<ep_u8>(static_cast<int>(x));
 }
 
 /* --- several neighbouring elements at once -------------------------------------------------------- */

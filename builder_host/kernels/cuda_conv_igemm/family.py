@@ -81,12 +81,12 @@ class CudaConvIgemm:
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tiles by the estimate."""
         conv = _require(problem, target)
-        return [_tactic(self.name, tile) for tile in candidates(conv, target, _MOST_TACTICS)]
+        return [tile_tactic(self.name, tile) for tile in candidates(conv, target, _MOST_TACTICS)]
 
     def generate(self, problem: Problem, tactic: Tactic, target: Any) -> Program:
         """One launch, or two where splits are added through a workspace."""
         conv = _require(problem, target)
-        tile = _tile(tactic)
+        tile = tile_of_tactic(tactic)
         kind = "patch" if tile.is_patch else "igemm"
         symbol = symbol_for(
             f"conv_{kind}_f16_{tile.pixels}x{tile.filters}x{tile.tile_k}"
@@ -146,7 +146,7 @@ class CudaConvIgemm:
         weights = constants[1]
         if weights is None:
             raise ValueError(f"{self.name}: the weights of {problem.text()} are not given")
-        tile = _tile(tactic)
+        tile = tile_of_tactic(tactic)
         padded = tile.padded_filters(conv)
         fragments = fragment_weights(grouped_weights(problem, conv, weights), tile, padded)
         return [None, fragments, *pack_operands(conv, constants, padded)]
@@ -178,7 +178,8 @@ def _require(problem: Problem, target: Any) -> Convolution:
     return conv
 
 
-def _tactic(name: str, tile: Tile) -> Tactic:
+def tile_tactic(name: str, tile: Tile) -> Tactic:
+    """A tile as a tactic of a family."""
     return Tactic(
         name,
         (
@@ -203,7 +204,8 @@ def _sum(tile: Tile) -> str:
     return "cluster" if tile.uses_cluster else "workspace"
 
 
-def _tile(tactic: Tactic) -> Tile:
+def tile_of_tactic(tactic: Tactic) -> Tile:
+    """The tile of a tactic."""
     values = tactic.values
     return Tile(
         pixels=int(values["pixels"]),

@@ -179,8 +179,17 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     return max(clocks / clocks_per_us, memory_us)
 
 
-def candidates(conv: Convolution, target: CudaTarget, most: int) -> list[Tile]:
-    """Tiles that fit the target and the problem, the expected best first."""
+def candidates(
+    conv: Convolution, target: CudaTarget, most: int, *, patches: bool = True
+) -> list[Tile]:
+    """Tiles that fit the target and the problem, the expected best first.
+
+    Args:
+        conv: the convolution.
+        target: the GPU.
+        most: tiles to return.
+        patches: whether there is a kernel that reads its input patch once for all taps.
+    """
     found: dict[tuple[int | bool, ...], tuple[float, Tile]] = {}
     for pixels, filters, warps_m, warps_n, warps_k in _SHAPES:
         for tile_k in _TILE_K:
@@ -191,7 +200,7 @@ def candidates(conv: Convolution, target: CudaTarget, most: int) -> list[Tile]:
                     pixels, filters, warps_m, warps_n, warps_k, tile_k, 2, splits,
                     splits > 1 and target.has_clusters,
                 )  # fmt: skip
-                for shape in (linear, *_patches(linear, conv)):
+                for shape in (linear, *(_patches(linear, conv) if patches else ())):
                     tile = _fitted(shape, conv, target)
                     if tile is None:
                         continue

@@ -34,21 +34,22 @@ def fragment_weights(weights: Array, tile: Tile, padded_filters: int) -> Array:
     """Fragments by group, filter tile, step, 16 k values, pair of column tiles and lane.
 
     Args:
-        weights: `[groups, filters per group, taps, channels per group]`.
+        weights: `[groups, filters per group, taps, channels per group]`, two bytes each: float16,
+            or pairs of neighbouring INT8 channels.
         tile: the kernel's tile.
         padded_filters: filters per group with those that fill the last tile.
 
     Returns:
-        Flat float16 array; a channel count that is no multiple of 8 is padded per tap.
+        Flat array of the same type; a channel count that is no multiple of 8 is padded per tap.
     """
     if tile.is_patch:
         weights = by_channel_chunk(weights, tile.tile_k)
     groups, filters, taps, channels = weights.shape
     padded_channels = -(-channels // 8) * 8
     steps = -(-taps * padded_channels // tile.tile_k)
-    by_tap = np.zeros((groups, padded_filters, taps, padded_channels), np.float16)
+    by_tap = np.zeros((groups, padded_filters, taps, padded_channels), weights.dtype)
     by_tap[:, :filters, :, :channels] = weights
-    flat = np.zeros((groups, padded_filters, steps * tile.tile_k), np.float16)
+    flat = np.zeros((groups, padded_filters, steps * tile.tile_k), weights.dtype)
     flat[:, :, : taps * padded_channels] = by_tap.reshape(groups, padded_filters, -1)
     blocks = flat.reshape(
         groups, padded_filters // tile.filters, tile.filters, steps, tile.tile_k // 16, 16

@@ -48,7 +48,9 @@ def epilogue_parameters(conv: Convolution) -> dict[str, int | str]:
         "OPERAND_NAMES": names,
         "OPERAND_LOADS": "\n".join(loads),
         "OPERAND_SCALARS": " ".join(scalars),
-        "EPILOGUE": print_cuda(epilogue.expr, inputs) if epilogue else "x0",
+        "EPILOGUE": print_cuda(epilogue.expr, inputs, is_exact=conv.is_integer)
+        if epilogue
+        else "x0",
     }
 
 

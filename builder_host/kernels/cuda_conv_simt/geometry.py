@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder_host.codegen.template import parameter_names
+from builder_host.codegen.value_range import fits
 from builder_host.kernels.family import Problem
 from builder_host.kernels.store_epilogue import with_bias_as_operand
 from builder_host.layouts import Layout, dense_layout
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType, TensorFormat
 
@@ -22,6 +24,13 @@ MAX_OPERANDS = 6
 _MAX_ELEMS = 2**31 - 1  # kernels index with 32 bits
 _FORMATS = (TensorFormat.NHWC, TensorFormat.LINEAR)
 _STORAGE = (DataType.FLOAT16, DataType.FLOAT32)
+_LARGEST = {DataType.INT8: 128, DataType.UINT8: 255}
+_C_TYPES = {
+    DataType.FLOAT16: "half",
+    DataType.FLOAT32: "float",
+    DataType.INT8: "ep_i8",
+    DataType.UINT8: "ep_u8",
+}
 
 Strides = tuple[int, int, int, int]
 
@@ -106,6 +115,16 @@ class Convolution:
         return self.batch * self.out_h * self.out_w
 
     @property
+    def is_integer(self) -> bool:
+        """Whether x holds 8-bit integers; the epilogue is then computed exactly as written."""
+        return self.x_dtype in EIGHT_BITS
+
+    @property
+    def num_terms(self) -> int:
+        """Products of one output."""
+        return self.num_taps * self.group_channels
+
+    @property
     def products(self) -> float:
         """Multiplications without regard to borders."""
         share = self.stride_h * self.stride_w if self.is_transposed else 1
@@ -149,6 +168,7 @@ class Convolution:
             "DILATION_W": self.dilation_w,
             "IS_TRANSPOSED": int(self.is_transposed),
             "X_TYPE": c_type(self.x_dtype),
+            "X_IS_SIGNED": int(self.x_dtype is not DataType.UINT8),
             "Y_TYPE": c_type(self.y_dtype),
             "X_VECTOR": self.x_vector,
             "Y_VECTOR": self.y_vector,
@@ -162,11 +182,16 @@ class Convolution:
 
 def c_type(dtype: DataType) -> str:
     """Storage type in CUDA C++."""
-    return {DataType.FLOAT16: "half", DataType.FLOAT32: "float"}[dtype]
+    return _C_TYPES[dtype]
 
 
 def convolution_of(
-    problem: Problem, target: Any, *, spans_groups: bool = False, converts_x: bool = False
+    problem: Problem,
+    target: Any,
+    *,
+    spans_groups: bool = False,
+    converts_x: bool = False,
+    integers: bool = False,
 ) -> Convolution | None:
     """The problem as a `Convolution`, or None when no CUDA family can compute it.
 
@@ -175,9 +200,11 @@ def convolution_of(
         target: any target.
         spans_groups: vectors of channels may hold several groups, for depthwise kernels.
         converts_x: x may have another type than the weights.
+        integers: x has 8 bits and the weights are INT8, instead of fp16 or fp32 (see
+            `integer_types_apply`).
 
-    Needs a CUDA target, rank 4, fp16 or fp32 storage in NHWC or row-major order, constant weights
-    and bias, and epilogue operands that broadcast to the output.
+    Needs a CUDA target, rank 4, NHWC or row-major order, constant weights and bias, and epilogue
+    operands that broadcast to the output.
     """
     if problem.kind not in ("convolution", "deconvolution") or not isinstance(target, CudaTarget):
         return None
@@ -187,11 +214,16 @@ def convolution_of(
     x, weights = problem.inputs[0], problem.inputs[1]
     if len(x.shape) != 4 or 0 in (*x.shape, *y.shape):
         return None
-    if any(t.format not in _FORMATS or t.dtype not in _STORAGE for t in (*problem.inputs, y)):
+    if any(t.format not in _FORMATS for t in (*problem.inputs, y)):
         return None
     if max(x.stored_elems, y.stored_elems) > _MAX_ELEMS:
         return None
-    if x.dtype is not weights.dtype and not converts_x:
+    if integers:
+        types_apply = problem.kind == "convolution" and integer_types_apply(problem)
+    else:
+        types_apply = all(t.dtype in _STORAGE for t in (*problem.inputs, y))
+        types_apply = types_apply and (converts_x or x.dtype is weights.dtype)
+    if not types_apply:
         return None
     canonical = with_bias_as_operand(problem, 2, 1)
     params = problem.params
@@ -234,6 +266,30 @@ def convolution_of(
         y_is_view=not y.is_dense,
         operands=tuple(operands),
     )
+
+
+def integer_types_apply(problem: Problem) -> bool:
+    """Whether a product of 8-bit tensors can be computed with exact int32 sums.
+
+    8-bit x, constant INT8 weights and no bias (a sum of integers has its bias in the epilogue),
+    sums that fit int32, a float result or one that is clipped to its 8 bits, operands of the
+    epilogue in float, or in 8 bits where they are no constants.
+    """
+    if problem.num_own_inputs != 2 or not problem.is_constant[1]:
+        return False
+    x, weights, y = problem.inputs[0], problem.inputs[1], problem.outputs[0]
+    if x.dtype not in EIGHT_BITS or weights.dtype is not DataType.INT8:
+        return False
+    num_outputs = y.shape[1] if problem.kind == "convolution" else y.shape[-1]
+    terms = math.prod(weights.shape) // max(num_outputs, 1)
+    if terms * _LARGEST[x.dtype] * 128 >= 2**31:
+        return False
+    for layout, constant in zip(problem.inputs[2:], problem.is_constant[2:], strict=True):
+        if layout.dtype not in _STORAGE and (constant or layout.dtype not in EIGHT_BITS):
+            return False
+    if y.dtype in _STORAGE:
+        return True
+    return problem.epilogue is not None and fits(problem.epilogue.expr, y.dtype)
 
 
 def _four(strides: Sequence[int]) -> Strides:

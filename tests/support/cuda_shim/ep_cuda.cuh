@@ -191,8 +191,31 @@ EP_DEVICE void ep_mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned
         d[i] = sum;
     }
 }
-EP_DEVICE int ep_dp4a(unsigned a, unsigned b, int sum) {
-    for (int i = 0; i < 4; i++) sum += (int)(ep_i8)(a >> 8 * i) * (int)(ep_i8)(b >> 8 * i);
+template <bool is_signed>
+EP_DEVICE void ep_mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const unsigned own[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    auto slots = emu::exchange(own, sizeof own);
+    const int lane = emu::current->lane, g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; i++) {
+        const int row = g + i / 2 * 8, column = 2 * t + i % 2;
+        unsigned sum = (unsigned)d[i];  // wraps, as on the device
+        for (int k = 0; k < 32; k++) {
+            const unsigned char *left = (const unsigned char *)slots[row % 8 * 4 + k % 16 / 4];
+            const signed char *right = (const signed char *)slots[column * 4 + k % 16 / 4];
+            const unsigned char byte = left[(k / 16 * 2 + row / 8) * 4 + k % 4];
+            const int factor = is_signed ? (int)(signed char)byte : (int)byte;
+            sum += (unsigned)(factor * (int)right[(4 + k / 16) * 4 + k % 4]);
+        }
+        d[i] = (int)sum;
+    }
+}
+template <bool is_signed>
+EP_DEVICE int ep_dot4(unsigned a, unsigned b, int sum) {
+    for (int i = 0; i < 4; i++) {
+        const unsigned char byte = (unsigned char)(a >> 8 * i);
+        const int factor = is_signed ? (int)(signed char)byte : (int)byte;
+        sum += factor * (int)(ep_i8)(b >> 8 * i);
+    }
     return sum;
 }
 
