@@ -23,13 +23,13 @@ from builder_host.emit.verification import (
     TOLERANCE_OF_SAME_CODE,
     check_outputs,
     make_canary,
-    only_profile,
     with_canary,
 )
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.kernels.family import Problem
 from builder_host.lowering.draft import Draft, check_same_bindings, make_draft
+from builder_host.measure.base import PlanDevice
 from builder_host.measure.bundle import write_bundle
 from builder_host.measure.local import (
     LocalDevice,
@@ -41,6 +41,7 @@ from builder_host.measure.local import (
 )
 from builder_host.network.network import Network
 from builder_host.plugins.provenance import plugin_provenance
+from builder_host.recipe import recipe_of
 from builder_host.report import BuildReport, make_report
 from builder_host.targets.backend import Backend, CpuBackend, make_backend
 from builder_host.targets.target import target_fingerprint, target_hardware
@@ -153,12 +154,14 @@ class _Build:
             self.fingerprint, here = boards.fingerprint, ""
         else:
             self.fingerprint, here = resolve_target(config.target)
+        hardware = target_hardware(config.target)
+        self.recipe = recipe_of(next(iter(networks.values())), config, hardware)
         self.backend = make_backend(
             self.fingerprint,
             compiler=config.compiler,
             artifact_dir=config.artifact_dir,
             jobs=config.num_jobs or os.cpu_count() or 1,
-            hardware=target_hardware(config.target),
+            hardware=hardware,
             executor=executor,
         )
         if boards is None:
@@ -178,7 +181,7 @@ class _Build:
             self.drafts.append(draft)
         check_same_bindings(self.drafts)
         self.flush_bytes = self.backend.target.flush_bytes(self.drafts[0].constant_bytes)
-        self.device: LocalDevice | RemoteBoards | None = boards
+        self.device: PlanDevice | None = boards
         if boards is not None:
             boards.prepare(flush_bytes=self.flush_bytes, support=self.backend.support_code())
         else:
@@ -226,12 +229,9 @@ class _Build:
             fingerprint=self.fingerprint,
             provenance=_provenance(self.drafts[0].network, config, self.backend, chosen)
             | self.plugins,
+            recipe=self.recipe,
         )
-        accuracy: dict[str, float] = {}
-        for index, draft in enumerate(self.drafts):
-            plan, errors = self._try_profile(plan, index, draft)
-            prefix = f"{draft.name}: " if index else ""
-            accuracy |= {prefix + name: error for name, error in errors.items()}
+        plan, accuracy = self._tried(plan)
         _save_cache(config, self.cache)
         report = make_report(plan, tuned, self.tuner.summary, accuracy)
         self.progress("done", 1, 1)
@@ -240,26 +240,51 @@ class _Build:
     def _problems(self) -> Iterator[Problem]:
         return (operation.problem for draft in self.drafts for operation in draft.operations)
 
-    def _try_profile(self, plan: Plan, index: int, draft: Draft) -> tuple[Plan, dict[str, float]]:
-        """The plan with a canary for a profile, and the error of each of its outputs."""
-        config, device, reference = self.config, self.device, draft.reference
-        if device is not None:
-            alone = only_profile(plan, index)
-            outputs = device.run_canary(alone, CANARY_SEED)
-            limit = ERROR_LIMITS[draft.precision.storage]
-            errors = check_outputs(reference, outputs, limit) if reference is not None else {}
-            timing = _plan_timing(alone, device, self.tuner, config)
+    def _tried(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
+        """The plan with a canary for each profile, and the error of each output."""
+        if self.device is None:
+            for index, draft in enumerate(self.drafts):
+                if draft.reference is not None:
+                    tolerance = TOLERANCE_OF_PRECISION[draft.precision.storage]
+                    canary = make_canary(plan.bindings, draft.reference, None, tolerance)
+                    plan = with_canary(plan, index, canary)
+            return plan, {}
+        known = [self._known_latency(plan, index) for index in range(len(self.drafts))]
+        may_time = self.config.measure == "local" and not self.config.is_strict_cache
+        trials = self.device.try_plan(
+            plan, CANARY_SEED, [may_time and timing is None for _, timing in known]
+        )
+        accuracy: dict[str, float] = {}
+        tried = plan
+        for index, (draft, (key, timing), trial) in enumerate(
+            zip(self.drafts, known, trials, strict=True)
+        ):
+            if draft.reference is not None:
+                limit = ERROR_LIMITS[draft.precision.storage]
+                errors = check_outputs(draft.reference, trial.outputs, limit)
+                prefix = f"{draft.name}: " if index else ""
+                accuracy |= {prefix + name: error for name, error in errors.items()}
+            if trial.timing is not None:
+                timing = trial.timing
+                self.cache.put(key, timing)
             latency_us = timing.median_us if timing is not None else None
-            canary = make_canary(plan.bindings, outputs, latency_us, TOLERANCE_OF_SAME_CODE)
+            canary = make_canary(plan.bindings, trial.outputs, latency_us, TOLERANCE_OF_SAME_CODE)
+            tried = with_canary(tried, index, canary)
             if timing is not None and timing.observed and index == 0:
                 told = {**plan.provenance, "conditions": timing.observed}
-                plan = replace(plan, provenance=told)
-            return with_canary(plan, index, canary), errors
-        if reference is not None:
-            tolerance = TOLERANCE_OF_PRECISION[draft.precision.storage]
-            canary = make_canary(plan.bindings, reference, None, tolerance)
-            return with_canary(plan, index, canary), {}
-        return plan, {}
+                tried = replace(tried, provenance=told)
+        return tried, accuracy
+
+    def _known_latency(self, plan: Plan, index: int) -> tuple[TimingKey, Timing | None]:
+        """Key of a profile's latency in the cache, and what the cache says."""
+        variant = plan.variants[0]
+        codes = (hashlib.sha256(code.data).hexdigest() for code in variant.code_objects)
+        steps = digest(*codes, *(repr(step) for step in variant.profiles[index].steps))
+        tuner = self.tuner
+        key = TimingKey(
+            tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity, "warm"
+        )
+        return key, tuner.cache.get(key)
 
 
 def _trace(config: BuilderConfig, profile: str, *, is_only: bool) -> TraceWriter | None:
@@ -354,23 +379,6 @@ def _load_cache(config: BuilderConfig) -> TimingCache:
 def _save_cache(config: BuilderConfig, cache: TimingCache) -> None:
     if config.timing_cache is not None and not config.is_strict_cache:
         cache.save(config.timing_cache)
-
-
-def _plan_timing(
-    plan: Plan, device: LocalDevice | RemoteBoards, tuner: Tuner, config: BuilderConfig
-) -> Timing | None:
-    """Latency of the whole plan: from the cache, else measured now."""
-    variant = plan.variants[0]
-    codes = (hashlib.sha256(code.data).hexdigest() for code in variant.code_objects)
-    steps = digest(*codes, *(repr(step) for step in variant.profiles[0].steps))
-    key = TimingKey(
-        tuner.fingerprint_id, f"plan:{steps}", "plan", "plan", tuner.backend.identity, "warm"
-    )
-    timing = tuner.cache.get(key)
-    if timing is None and config.measure == "local" and not config.is_strict_cache:
-        timing = device.time_plan(plan, CANARY_SEED)
-        tuner.cache.put(key, timing)
-    return timing
 
 
 def _provenance(

@@ -33,6 +33,7 @@ from planformat.plan import (
     Step,
     Variant,
 )
+from planformat.recipe import BuildRecipe
 
 
 def emit_plan(
@@ -41,6 +42,7 @@ def emit_plan(
     backend: Backend,
     fingerprint: DeviceFingerprint,
     provenance: Mapping[str, str],
+    recipe: BuildRecipe,
 ) -> Plan:
     """Put a plan together.
 
@@ -49,6 +51,7 @@ def emit_plan(
         backend: compiles and links the code objects.
         fingerprint: of the device that the plan is for.
         provenance: text facts to store.
+        recipe: what the networks were built from and how.
 
     Raises:
         CompileError: code that was tuned before does not compile or link now.
@@ -65,7 +68,7 @@ def emit_plan(
     weights, chunk_lengths, offsets = region.finish()
     code = backend.link([item.program for profile in profiles for item in profile.operations])
     emitted = [
-        _profile(profile, own_keys, offsets, code)
+        emit_profile(profile, own_keys, offsets, code)
         for profile, own_keys in zip(profiles, keys, strict=True)
     ]
     variant = Variant(
@@ -84,16 +87,24 @@ def emit_plan(
         weights=weights.data,
         chunk_lengths=chunk_lengths,
         provenance=dict(sorted(provenance.items())),
-        details=encode_details(PlanDetails((tuple(details for _, details in emitted),))),
+        details=encode_details(PlanDetails((tuple(details for _, details in emitted),), recipe)),
     )
 
 
-def _profile(
+def emit_profile(
     profile: TunedProfile,
     keys: Sequence[Sequence[bytes | None]],
     offsets: Mapping[bytes, int],
     code: LinkedCode,
 ) -> tuple[Profile, ProfileDetails]:
+    """Steps of a profile, and what the plan tells about them.
+
+    Args:
+        profile: with its tactics.
+        keys: for each operation and input the key of a packed constant, or None.
+        offsets: where in the weights the constant of a key begins, in bytes.
+        code: where kernels are found.
+    """
     network, placement, tuned = profile.draft.network, profile.draft.placement, profile.operations
     bindings = [*network.inputs, *network.outputs]
     binding_index = {tensor: index for index, tensor in enumerate(bindings)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from builder_host.emit.operation_count import count_operations
@@ -50,6 +51,7 @@ def operation_details(
         outputs=tuple(outputs),
         steps=steps,
         num_candidates=item.selection.num_candidates,
+        source_sha256=hashlib.sha256(item.program.source.encode()).hexdigest(),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from builder_host.errors import BuilderError
 from builder_host.importers.uff.inputs import AxisOrder
 from builder_host.network.network import Network
+from builder_host.network.origin import origin_of_files
 from builder_host.plugins.registry import PluginRegistry
 
 ENDINGS = (".onnx", ".pb", ".prototxt", ".uff")
@@ -36,13 +37,29 @@ def import_model_file(
         BuilderError: a missing file, an unknown ending, weights that the format does not take.
         ImportModelError: with every problem of the model.
     """
-    path = Path(model)
-    for one in (path, *((Path(weights),) if weights else ())):
+    paths = [Path(model), *((Path(weights),) if weights else ())]
+    for one in paths:
         if not one.is_file():
             raise BuilderError(f"{one}: no such file")
+    network = _imported(
+        paths[0], weights, shapes=shapes, outputs=outputs, uff_order=uff_order, plugins=plugins
+    )
+    network.origin = origin_of_files(paths, outputs=outputs, image_order=uff_order)
+    return network
+
+
+def _imported(
+    path: Path,
+    weights: str | Path | None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None,
+    outputs: Sequence[str] | None,
+    uff_order: AxisOrder,
+    plugins: PluginRegistry | None,
+) -> Network:
     if path.suffix not in ENDINGS:
         raise BuilderError(
-            f"{model}: unknown kind of model '{path.suffix}'; expected {', '.join(ENDINGS)}"
+            f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(ENDINGS)}"
         )
     if path.suffix == ".prototxt":
         from builder_host.importers.caffe.model import import_caffe

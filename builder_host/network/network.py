@@ -21,6 +21,7 @@ from builder_host.network.api_compute import ComputeMethods
 from builder_host.network.api_index import IndexMethods
 from builder_host.network.api_recurrent import RecurrentMethods
 from builder_host.network.api_shape import ShapeMethods
+from builder_host.network.origin import NetworkOrigin
 from builder_host.network.rules import EIGHT_BITS, require_broadcastable_to
 from builder_host.network.tensor_type import MAX_RANK, TensorType
 from planformat.datatypes import DataType
@@ -141,6 +142,7 @@ class Network(ComputeMethods, IndexMethods, RecurrentMethods, ShapeMethods):
     """Layers in a topological order, network inputs and marked outputs.
 
     `aliases`: names of tensors that rewrites replaced, and what holds their values now.
+    `origin`: the files that it came from, None when a program made it.
     """
 
     def __init__(self, name: str = "network") -> None:
@@ -150,6 +152,7 @@ class Network(ComputeMethods, IndexMethods, RecurrentMethods, ShapeMethods):
         self.outputs: list[Tensor] = []
         self.layers: list[Layer] = []
         self.aliases: dict[str, Tensor] = {}
+        self.origin: NetworkOrigin | None = None
         self._names: set[str] = set()
 
     # --- tensors -------------------------------------------------------------------------
