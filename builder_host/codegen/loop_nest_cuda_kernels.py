@@ -47,8 +47,8 @@ from builder_host.codegen.loop_nest_cuda_parts import (
     unravel,
 )
 from builder_host.codegen.loop_nest_cuda_reduce import reduce_part, share_of_lanes
-from builder_host.codegen.loop_schedule import merged
 from builder_host.codegen.nest import Nest, accesses
+from builder_host.codegen.nest_shape import merged
 from planformat.datatypes import DataType
 
 

@@ -47,7 +47,7 @@ class CudaLoopNestFamily:
         """Hash the generator: the lowerings, the printers and the headers."""
         codegen = Path(loop_nest_cuda.__file__).parent
         files = [Path(__file__), *sorted(Path(lowering_package.__path__[0]).glob("*.py"))]
-        names = ["nest", "loop_nest", "indices", "loop_schedule"]
+        names = ["nest", "nest_shape", "loop_nest", "indices"]
         names += ["cuda_expression", "c_integer_expression"]
         names += [path.stem for path in codegen.glob("loop_nest_cuda*.py")]
         files += [codegen / f"{name}.py" for name in sorted(names)]
