@@ -19,7 +19,7 @@ from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.precision.cost import Rules, unprofitable_layers
 from builder_host.precision.rules import AppliedPrecision, apply_precision
-from builder_host.targets.backend import Backend
+from builder_host.targets.backend import KernelTarget
 from builder_host.targets.cuda import CudaTarget
 from builder_host.targets.target import CpuTarget
 from builder_host.trace import TraceWriter
@@ -60,7 +60,7 @@ def make_draft(
     name: str,
     network: Network,
     config: BuilderConfig,
-    backend: Backend,
+    backend: KernelTarget,
     *,
     num_workers: int,
     trace: TraceWriter | None,
@@ -72,7 +72,7 @@ def make_draft(
         name: of the profile.
         network: as imported, in the profile's shapes; it is left as it is.
         config: options of the build.
-        backend: of the target.
+        backend: target and kernel families.
         num_workers: threads that share the work.
         trace: where the network is written after each pass.
         first: the plan's first profile, whose precisions this one repeats: the result of a sample

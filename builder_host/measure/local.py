@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, replace
@@ -19,21 +18,18 @@ from builder_host.codegen.toolchain_c import CToolchain
 from builder_host.emit.verification import stored_type
 from builder_host.errors import TargetError
 from builder_host.kernels.family import GridLaunch, Launch
-from builder_host.measure.base import MeasureJob
+from builder_host.measure.base import MeasureJob, PlanTrial
 from builder_host.tune.timing_cache import Timing
 from planformat.canary import canary_input
 from planformat.fingerprint import DeviceFingerprint, compare
 from planformat.plan import Plan
 from planformat.tensors import storage_elems
-from planformat.writer import plan_bytes
 
 if TYPE_CHECKING:
     from runtime_edge.tuning import CpuTuneDevice, TuneLaunch
     from runtime_edge.tuning_cuda import CudaTuneDevice
 
 log = logging.getLogger(__name__)
-
-_PLAN_REPEATS = 30
 
 
 def local_fingerprint() -> DeviceFingerprint:
@@ -57,7 +53,7 @@ def load_engine(plan: Plan) -> Any:
     import runtime_edge
 
     try:
-        return runtime_edge.load(plan_bytes(plan), canary=False)
+        return runtime_edge.load(plan, canary=False)
     except runtime_edge.RuntimeEdgeError as error:
         raise TargetError(f"this machine cannot run the plan: {error}") from error
 
@@ -162,54 +158,46 @@ class LocalDevice:
         observed = conditions_text(read_conditions())
         return [replace(Timing(*astuple(result)), observed=observed) for result in results]
 
-    def run_canary(self, plan: Plan, seed: int) -> dict[str, npt.NDArray[Any]]:
-        """Outputs of a plan, by name, for the canary inputs of a seed."""
-        context, inputs = self._context(plan, seed)
-        types = {binding.name: stored_type(binding.dtype) for binding in plan.bindings}
-        return {
-            name: np.array(values).view(types[name])  # the runtime gives bfloat16 as raw bits
-            for name, values in context.execute(inputs).items()
-        }
+    def try_plan(self, plan: Plan, seed: int, is_timed: Sequence[bool]) -> list[PlanTrial]:
+        """See `PlanDevice`."""
+        return try_plan_here(plan, seed, is_timed)
 
-    def time_plan(self, plan: Plan, seed: int) -> Timing:
-        """Latency of whole inferences, warm."""
-        import time
 
-        context, inputs = self._context(plan, seed)
-        context.execute(inputs)
-        times_us = []
-        for _ in range(_PLAN_REPEATS):
-            start = time.perf_counter_ns()
-            context.execute(inputs)
-            times_us.append((time.perf_counter_ns() - start) / 1000)
-        return replace(_summary(times_us), observed=conditions_text(read_conditions()))
+def try_plan_here(plan: Plan, seed: int, is_timed: Sequence[bool]) -> list[PlanTrial]:
+    """`PlanDevice.try_plan` on the device of this machine that the plan is for."""
+    from runtime_edge.latency import measure_latency
 
-    def _context(self, plan: Plan, seed: int) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
-        import runtime_edge
-        from runtime_edge.arrays import NUMPY_TYPES
+    trials = []
+    with load_engine(plan) as engine:
+        for name, timed in zip(engine.profiles, is_timed, strict=True):
+            outputs = _canary_outputs(engine, name, seed)
+            timing = None
+            if timed:
+                timing = Timing(*measure_latency(engine, name, seed=seed))
+                timing = replace(timing, observed=conditions_text(read_conditions()))
+            trials.append(PlanTrial(outputs, timing))
+    return trials
 
-        engine = runtime_edge.load(plan_bytes(plan), canary=False)
-        shapes = plan.variants[0].profiles[0].shapes
+
+def _canary_outputs(engine: Any, profile: str, seed: int) -> dict[str, npt.NDArray[Any]]:
+    from runtime_edge.arrays import NUMPY_TYPES
+
+    types = {binding.name: stored_type(binding.dtype) for binding in engine.bindings}
+    with engine.create_context(profile=profile) as context:
         inputs = {
             binding.name: np.frombuffer(
                 canary_input(seed, index, storage_elems(shape, binding.format), binding.dtype),
                 dtype=NUMPY_TYPES[binding.dtype],
             ).reshape(shape)
-            for index, (binding, shape) in enumerate(zip(plan.bindings, shapes, strict=True))
+            for index, (binding, shape) in enumerate(
+                zip(engine.bindings, context.profile.shapes, strict=True)
+            )
             if binding.is_input
         }
-        return engine.create_context(), inputs
-
-
-def _summary(times_us: Sequence[float]) -> Timing:
-    ordered = sorted(times_us)
-    count = len(ordered)
-    return Timing(
-        round(statistics.median(ordered), 3),
-        round(ordered[int(0.2 * (count - 1))], 3),
-        round(ordered[int(0.8 * (count - 1))], 3),
-        count,
-    )
+        return {
+            name: np.array(values).view(types[name])  # the runtime gives bfloat16 as raw bits
+            for name, values in context.execute(inputs).items()
+        }
 
 
 def _tune_launch(launch: Launch | GridLaunch) -> TuneLaunch:

@@ -32,12 +32,16 @@ class LinkedCode:
         return next(i for i, kernel in enumerate(self.kernels) if kernel.symbol == symbol)
 
 
-class Backend(Protocol):
-    """One device kind with its target and tools."""
+class KernelTarget(Protocol):
+    """A target and the kernel families for it: enough to lay out, generate and pack."""
 
     target: Any
     target_kind: str  # `cpu` or `cuda`
     families: tuple[KernelFamily, ...]
+
+
+class Backend(KernelTarget, Protocol):
+    """One device kind with its target and tools."""
 
     @property
     def version(self) -> str:
@@ -211,6 +215,22 @@ def make_backend(
             fingerprint, hardware=hardware, store=store, jobs=jobs, executor=executor
         )
     return CpuBackend(fingerprint, compiler=compiler, store=store, jobs=jobs, executor=executor)
+
+
+class TargetWithoutTools:
+    """A target whose code exists already: nothing is compiled for it. See `KernelTarget`."""
+
+    def __init__(self, fingerprint: DeviceFingerprint, hardware: Mapping[str, int | float]) -> None:
+        """Raises TargetError when nothing is generated for the fingerprint."""
+        self.target_kind = fingerprint.device_kind
+        self.target: Any
+        if self.target_kind == "cuda":
+            from builder_host.targets.cuda import cuda_target
+
+            self.target = cuda_target(fingerprint, hardware)
+        else:
+            self.target = cpu_target(fingerprint)
+        self.families = kernel_families(self.target_kind)
 
 
 def _symbols(programs: Sequence[Program]) -> list[str]:
