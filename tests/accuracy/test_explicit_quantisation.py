@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import helper
 from support.cases import DATA, case, load
+from support.onnx_models import model
 
 import builder_host as bh
 import runtime_edge
@@ -37,3 +40,35 @@ def test_dequantised_constant_feeds_a_float_convolution(tmp_path):
     np.testing.assert_allclose(
         got.reshape(expected.shape), expected, rtol=0, atol=max(one.atol, 1e-6)
     )
+
+
+@pytest.mark.parametrize("block", [4, 5, 11])
+def test_weights_with_a_scale_per_block_as_onnxruntime_has_them(tmp_path, block):
+    """Blocks along the summed axis of 11; the last one is short, or there is one only."""
+    rng = np.random.default_rng(block)
+    count = -(-11 // block)
+    known = {
+        "q": rng.integers(-128, 128, (11, 6)).astype(np.int8),
+        "scale": rng.uniform(0.01, 0.1, (count, 6)).astype(np.float32),
+        "zero": rng.integers(-5, 6, (count, 6)).astype(np.int8),
+    }
+    blocks = {"axis": 0, "block_size": block}
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], **blocks),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    whole = model(nodes, {"x": (3, 11)}, ["y"], known, opset=21)
+    whole.ir_version = 10
+    x = rng.normal(0, 1, (3, 11)).astype(np.float32)
+    (want,) = onnxruntime.InferenceSession(whole.SerializeToString()).run(None, {"x": x})
+    plan = bh.build(bh.import_onnx(whole), bh.BuilderConfig(measure="none", artifact_dir=tmp_path))
+    got = runtime_edge.load(plan.to_bytes()).create_context().execute({"x": x})["y"]
+    # 11 products of magnitudes up to 13 each, in float32
+    np.testing.assert_allclose(got, want, rtol=0, atol=11 * 13 * 2.0**-22)
+
+
+def test_blocks_that_do_not_fit_are_refused():
+    known = {"scale": np.ones((2, 6), np.float32)}
+    node = helper.make_node("QuantizeLinear", ["x", "scale"], ["y"], axis=0, block_size=4)
+    with pytest.raises(bh.BuilderError, match=r"does not fit blocks of 4 along axis 0 .*\[3, 6\]"):
+        bh.import_onnx(model([node], {"x": (11, 6)}, ["y"], known, opset=21))

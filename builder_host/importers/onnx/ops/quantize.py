@@ -1,11 +1,14 @@
-"""QuantizeLinear and DequantizeLinear per tensor or per axis, as plain arithmetic."""
+"""QuantizeLinear and DequantizeLinear per tensor, axis or block, as plain arithmetic."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from builder_host.expressions import Binary, Input, Unary, clip
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.importers.onnx.weights import element_type
+from builder_host.network.layers.gather import GatherParams
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Tensor
 from builder_host.network.rules import EIGHT_BITS
@@ -91,14 +94,29 @@ def dequantised(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None) -> Te
 
 
 def _along_axis(node: Node, x: Tensor, number: int) -> Tensor:
-    """Input `number` shaped to broadcast against x: a scalar, or one value per slice of `axis`."""
+    """Input `number` shaped to broadcast against x: per tensor, slice or block of `axis`."""
     axis = node.attr_int("axis", 1)
-    if node.attr_int("block_size", 0):
-        node.fail("attribute 'block_size' is not supported; quantise per tensor or per axis")
+    block = node.attr_int("block_size", 0)
     tensor = node.input(number)
+    if block:
+        return _repeated(node, x, tensor, node.axis(axis, x.type.rank), block)
     if tensor.type.num_elems == 1 and tensor.type.rank <= 1:
         return node.reshape(tensor, ())
     axis = node.axis(axis, x.type.rank)
     if tensor.shape != (x.shape[axis],):
         node.fail(f"'{tensor.name}' of {tensor.type} does not fit axis {axis} of {x.type}")
     return node.reshape(tensor, [d if i == axis else 1 for i, d in enumerate(x.shape)])
+
+
+def _repeated(node: Node, x: Tensor, tensor: Tensor, axis: int, block: int) -> Tensor:
+    """One value per `block` elements of an axis -> one per element; the last block may be short."""
+    if block < 0:
+        node.fail(f"attribute 'block_size' is {block}; expected at least 0")
+    shape = [-(-d // block) if i == axis else d for i, d in enumerate(x.shape)]
+    if list(tensor.shape) != shape:
+        node.fail(
+            f"'{tensor.name}' of {tensor.type} does not fit blocks of {block} along axis {axis} of "
+            f"{x.type}; expected {shape}"
+        )
+    places = np.arange(x.shape[axis], dtype=np.int64) // block
+    return node.add("gather", GatherParams(axis), tensor, node.const(places))
