@@ -13,6 +13,7 @@ from planformat.fingerprint import DeviceFingerprint, compare, select_match
 from planformat.plan import Binding, Plan, Profile, Variant
 from planformat.reader import OpenPlan, open_plan, read_plan
 from planformat.tensors import storage_bytes
+from planformat.validate import check_plan
 from runtime_edge.canary import CanaryReport, binding_region_bytes, run_canary
 from runtime_edge.config import RuntimeConfig
 from runtime_edge.context import ExecutionContext
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def load(
-    plan: str | os.PathLike[str] | bytes | bytearray | memoryview,
+    plan: str | os.PathLike[str] | bytes | bytearray | memoryview | Plan,
     *,
     public_key: bytes | None = None,
     allow: Collection[str] = (),
@@ -40,8 +41,9 @@ def load(
     The plan's machine code runs in this process: load plans from elsewhere with a public key.
 
     Args:
-        plan: path of a PLAN file (mapped, weights are used in place), or its content.
-        public_key: 32 bytes; the plan must be signed with its private half.
+        plan: path of a PLAN file (mapped, weights are used in place), its content, or a plan that
+            this process has just made: its rules are checked, there is nothing to hash.
+        public_key: 32 bytes; the plan must be signed with its private half. Files only.
         allow: fingerprint fields that may differ (`board.*` names a group).
         canary: run the canary inference of the first profile that has one and compare.
         num_workers: threads per context; None uses the number that the plan was tuned for, limited
@@ -54,13 +56,22 @@ def load(
             keeps it until the engine is closed. None: where the device wants them.
 
     Raises:
+        ValueError: a public key for a plan that is no file.
         planformat.errors.PlanError: the file is damaged, not signed as wanted, or made for another
             device (every differing field is listed).
         LoadError: its code cannot be loaded.
         CanaryError: it computes other numbers here than at build time.
     """
     opened: OpenPlan | None = None
-    if isinstance(plan, (bytes, bytearray, memoryview)):
+    if isinstance(plan, Plan):
+        if public_key is not None:
+            raise ValueError(
+                f"plan '{plan.name}' was made in this process: it has no signature to check with a "
+                "public key; write it with save_plan and load the file"
+            )
+        source, content = "(built)", plan
+        check_plan(content, source=source)
+    elif isinstance(plan, (bytes, bytearray, memoryview)):
         source = "(bytes)"
         content = read_plan(plan, public_key=public_key, source=source)
     else:

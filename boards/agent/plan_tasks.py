@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +15,6 @@ from boards.conditions import (
     slow_causes,
 )
 
-_LATENCY_RUNS = 50
-_LATENCY_BUDGET_S = 2.0
 _LATENCY_MARGIN = 0.10  # more than this off the build's record is worth a word
 
 Answer = Callable[..., None]
@@ -30,6 +27,7 @@ def check(task: Mapping[str, Any], answer: Answer) -> None:
     from planformat.release import release_of
     from runtime_edge.device.select import choose_device
     from runtime_edge.engine import load
+    from runtime_edge.latency import measure_latency
 
     public_key = bytes.fromhex(task["public_key"]) if task["public_key"] else None
     allow, source = task["allow"], task["source"]
@@ -65,7 +63,8 @@ def check(task: Mapping[str, Any], answer: Answer) -> None:
         answer(step="canary" if report is not None else "loads (the plan holds no canary)")
         notes = [] if report is not None else ["the plan holds no canary; nothing was compared"]
         built_us = report.built_latency_us if report is not None else None
-        checked_us = _latency_us(engine, report.profile if report is not None else None)[0]
+        profile = report.profile if report is not None else None
+        checked_us = measure_latency(engine, profile).median_us
         notes += _latency_notes(checked_us, built_us, conditions)
         answer(
             network=engine.name,
@@ -89,45 +88,6 @@ def _available_bytes(device: Any) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _latency_us(engine: Any, profile: str | None = None) -> tuple[float, float, float, int]:
-    """Median, 20th and 80th percentile and number of whole inferences of a profile, warm."""
-    from planformat.canary import canary_input
-    from planformat.tensors import storage_elems
-    from runtime_edge.memory import ALIGNMENT_BYTES
-
-    device = engine.device
-    addresses: dict[str, int] = {}
-    times: list[float] = []
-    with engine.create_stream() as stream, engine.create_context(profile=profile) as context:
-        for number, (binding, shape) in enumerate(
-            zip(engine.bindings, context.profile.shapes, strict=True)
-        ):
-            count = storage_elems(shape, binding.format)
-            address = device.allocate(count * binding.dtype.size_bytes, ALIGNMENT_BYTES)
-            addresses[binding.name] = address
-            if binding.is_input:
-                device.write(address, canary_input(1, number, count, binding.dtype))
-        end = time.perf_counter() + _LATENCY_BUDGET_S
-        for run in range(_LATENCY_RUNS + 2):
-            start = time.perf_counter_ns()
-            context.enqueue(addresses, stream)
-            stream.synchronize()
-            if run >= 2 or time.perf_counter() > end:
-                times.append((time.perf_counter_ns() - start) / 1000)
-            if time.perf_counter() > end:
-                break
-    for address in addresses.values():
-        device.free(address)
-    times.sort()
-    last = len(times) - 1
-    return (
-        round(statistics.median(times), 3),
-        round(times[int(0.2 * last)], 3),
-        round(times[int(0.8 * last)], 3),
-        len(times),
-    )
-
-
 def _latency_notes(checked_us: float, built_us: float | None, built: str) -> list[str]:
     if not built_us:
         return ["the plan records no latency; build it with timings of this device to compare"]
@@ -147,6 +107,7 @@ def run(task: Mapping[str, Any], answer: Answer) -> None:
     """One inference on given inputs; outputs are written beside each other into one file."""
     from planformat.tensors import storage_bytes
     from runtime_edge.engine import load
+    from runtime_edge.latency import measure_latency
     from runtime_edge.memory import ALIGNMENT_BYTES
 
     public_key = bytes.fromhex(task["public_key"]) if task["public_key"] else None
@@ -182,7 +143,7 @@ def run(task: Mapping[str, Any], answer: Answer) -> None:
                     file.write(device.read(addresses[row["name"]], row["bytes"]))
         for address in addresses.values():
             device.free(address)
-        latency = _latency_us(engine) if task["time"] else None
+        latency = measure_latency(engine) if task["time"] else None
     answer(
         outputs=rows,
         time_us=round(elapsed_us, 1),

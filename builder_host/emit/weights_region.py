@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import mmap
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class WeightsRegion:
     def finish(self) -> tuple[npt.NDArray[np.uint8], tuple[int, ...], dict[bytes, int]]:
         """The region's bytes, the length of every chunk, the offset in bytes of every piece.
 
-        Large pieces come first in the order of their first use, then the small ones.
+        The bytes start on a page, so that a plan can be run in place before it is written. Large
+        pieces come first in the order of their first use, then the small ones.
         """
         large = [(k, p) for k, p in self._pieces.items() if p.nbytes >= _LARGE_BYTES]
         small = [(k, p) for k, p in self._pieces.items() if p.nbytes < _LARGE_BYTES]
@@ -59,7 +61,8 @@ class WeightsRegion:
         if position > (cuts[-1] if cuts else 0):
             position = _aligned(position, CHUNK_ALIGN_BYTES)
             cuts.append(position)
-        data = np.zeros(position, dtype=np.uint8)
+        pages = mmap.mmap(-1, max(1, position))
+        data = np.frombuffer(pages, np.uint8, position)
         for key, piece in self._pieces.items():
             data[offsets[key] : offsets[key] + piece.nbytes] = piece
         edges = [0, *dict.fromkeys(cut for cut in cuts if cut > 0)]

@@ -21,8 +21,9 @@ from boards.link.file_transfer import BUSY_WAIT_S, BoardLink, fetch_file, send_t
 from boards.link.key_file import read_link_key
 from boards.link.messages import Message
 from boards.store.pieces import plan_edges
+from builder_host.emit.verification import only_profile
 from builder_host.errors import MeasureError, TargetError
-from builder_host.measure.base import MeasureJob
+from builder_host.measure.base import MeasureJob, PlanTrial
 from builder_host.measure.bundle import bundle_pieces
 from builder_host.network.network import NUMPY_OF_DTYPE
 from builder_host.tune.timing_cache import Timing
@@ -182,9 +183,15 @@ class RemoteBoards:
             )
         return [results[index] for index in range(len(jobs))]
 
-    def run_canary(self, plan: Plan, seed: int) -> dict[str, npt.NDArray[Any]]:
-        """Outputs of a plan on the first board, by name, for the canary inputs of a seed."""
-        answer = self._run(plan, {"canary_seed": seed})
+    def try_plan(self, plan: Plan, seed: int, is_timed: Sequence[bool]) -> list[PlanTrial]:
+        """See `PlanDevice`; on the first board, which runs the first profile of what it is sent."""
+        return [
+            self._try_profile(only_profile(plan, index), seed, timed)
+            for index, timed in enumerate(is_timed)
+        ]
+
+    def _try_profile(self, plan: Plan, seed: int, is_timed: bool) -> PlanTrial:
+        answer = self._run(plan, {"canary_seed": seed, "time": is_timed})
         data = fetch_file(self._links[0], answer.fields["sha256"], answer.fields["size"])
         outputs: dict[str, npt.NDArray[Any]] = {}
         offset = 0
@@ -196,13 +203,11 @@ class RemoteBoards:
             count = math.prod(shape)
             outputs[binding.name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
             offset += count * dtype.itemsize
-        return outputs
-
-    def time_plan(self, plan: Plan, seed: int) -> Timing:
-        """Latency of whole inferences on the first board, warm."""
-        fields = self._run(plan, {"canary_seed": seed, "time": True}).fields
-        row = fields["latency"]
-        return _timing([0, *row, ""], fields["conditions"])
+        timing = None
+        if is_timed:
+            row = answer.fields["latency"]
+            timing = _timing([0, *row, ""], answer.fields["conditions"])
+        return PlanTrial(outputs, timing)
 
     def close(self) -> None:
         """Give the links back."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from planformat.fingerprint import compare, describe_differences
 from planformat.writer import write_atomically
 from runtime_edge.bundle import Bundle, BundleError, cache_text, read_bundle
+from runtime_edge.cli import CommandError
 from runtime_edge.device.select import open_device, parse_device
 from runtime_edge.tuning import CpuTuneDevice, TuneDevice, tune
 
@@ -29,11 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD",
         help="fingerprint field that may differ from the bundle's (cuda.* for all of them)",
     )
+    parser.add_argument(
+        "--force", action="store_true", help="replace TIMINGS.cache if it is there already"
+    )
     parser.add_argument("--json", action="store_true", help="print counts as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if os.path.exists(args.output) and not args.force:
+        raise CommandError(
+            f"{args.output}: is there already and would lose its timings; name another file "
+            "(on the host, 'edgeplan tune import' puts both into one), or give --force"
+        )
     bundle = read_bundle(args.bundle)
     kind = bundle.fingerprint.device_kind
     name = args.device or kind

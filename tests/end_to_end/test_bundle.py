@@ -12,6 +12,7 @@ import builder_host as bh
 from builder_host.builder import write_tuning_bundle
 from builder_host.tune.timing_cache import load_timing_cache
 from runtime_edge.bundle import BundleError, cache_text, read_bundle
+from runtime_edge.cli import main
 from runtime_edge.tuning import CpuTuneDevice, tune
 
 MODEL = DATA / "onnx" / "mnist" / "mnist-8.onnx"
@@ -90,3 +91,18 @@ def test_truncated_bundles_are_refused(bundle_path, tmp_path):
         (tmp_path / "cut.zip").write_bytes(data[:length])
         with pytest.raises(BundleError, match="not a tuning bundle"):
             read_bundle(tmp_path / "cut.zip")
+
+
+def test_timings_of_an_earlier_run_are_not_overwritten(tmp_path, capsys):
+    old = tmp_path / "t.cache"
+    old.write_text("hours of work")
+    assert main(["tune", str(tmp_path / "b.zip"), "-o", str(old)]) == 1
+    assert "is there already and would lose its timings" in capsys.readouterr().err
+    assert old.read_text() == "hours of work"
+
+
+def test_forced_timings_replace_a_file(bundle_path, tmp_path):
+    old = tmp_path / "t.cache"
+    old.write_text("not timings")
+    assert main(["tune", str(bundle_path), "-o", str(old), "--force"]) == 0
+    assert len(load_timing_cache(old)) == len(read_bundle(bundle_path).jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 import struct
@@ -139,6 +140,22 @@ def test_signature_is_checked_when_a_key_is_given(tmp_path):
         rt.load(path, public_key=public_key_of(other))
     with pytest.raises(PlanSignatureError):
         rt.load(bytes_of(tiny_plans.plan()), public_key=public_key_of(key))
+
+
+def test_plan_made_here_is_loaded_in_place_and_checked():
+    np = pytest.importorskip("numpy")
+    memory = rt.load(bytes_of(tiny_plans.plan())).plan.weights
+    aligned = mmap.mmap(-1, len(memory))
+    aligned[:] = bytes(memory)
+    plan = replace(tiny_plans.plan(), weights=memoryview(aligned))
+    with rt.load(plan) as engine:
+        address = np.frombuffer(aligned, np.uint8).__array_interface__["data"][0]
+        assert engine._weights_address == address
+        assert engine.canary_report is not None
+    with pytest.raises(PlanFormatError, match="chunks sum to 8 bytes, the weights have 7"):
+        rt.load(replace(plan, weights=bytes(memory)[:7]))
+    with pytest.raises(ValueError, match="no signature to check"):
+        rt.load(plan, public_key=bytes(32))
 
 
 def test_damaged_plan_is_refused(plan_path):
