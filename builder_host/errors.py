@@ -6,6 +6,7 @@ BuilderError
 ├── ImportModelError      a model file cannot be imported; holds every problem found
 ├── UnsupportedError      no kernel family implements a layer for the target
 ├── CompileError          a compiler failed; the text holds command and log
+├── RefitError            a model's weights do not go into a plan; names the layer
 ├── MeasureError          boards that cannot time candidates
 ├── TimingCacheError      unreadable cache, or a miss in a strict build
 └── TargetError           unknown target, or facts that do not fit together
@@ -49,6 +50,10 @@ class UnsupportedError(BuilderError):
 
 class CompileError(BuilderError):
     """A compiler failed."""
+
+
+class RefitError(BuilderError):
+    """A model's weights cannot be put into a plan."""
 
 
 class MeasureError(BuilderError):
