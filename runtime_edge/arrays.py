@@ -11,6 +11,7 @@ import numpy as np
 from planformat.datatypes import DataType, TensorFormat
 from planformat.plan import Binding
 from planformat.tensors import storage_elems
+from runtime_edge.buffers import buffer_address
 from runtime_edge.errors import BindingError, StrictModeError
 from runtime_edge.memory import ALIGNMENT_BYTES
 
@@ -40,7 +41,7 @@ def empty_aligned(shape: tuple[int, ...], dtype: DataType) -> Any:
     """New array whose first element is aligned to 64 bytes."""
     kind = NUMPY_TYPES[dtype]
     raw = np.empty(prod(shape) * kind.itemsize + ALIGNMENT_BYTES, np.uint8)
-    address: int = raw.__array_interface__["data"][0]
+    address = buffer_address(raw, is_writable=True)
     return np.ndarray(shape, kind, raw, -address % ALIGNMENT_BYTES)
 
 
@@ -90,6 +91,26 @@ def bound_arrays(
             + ", ".join(b.name for b in bindings if not b.is_input)
         )
     return arrays
+
+
+def array_addresses(bindings: Sequence[Binding], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What `BindingTable.update` takes for checked arrays that the caller keeps alive.
+
+    Args:
+        bindings: of the plan.
+        arrays: from `bound_arrays`.
+
+    Returns:
+        Addresses; an array that is strided or read-only stays itself, for the table to refuse.
+    """
+    found: dict[str, Any] = {}
+    for binding in bindings:
+        array = arrays[binding.name]
+        try:
+            found[binding.name] = buffer_address(array, is_writable=not binding.is_input)
+        except (BufferError, ValueError):
+            found[binding.name] = array
+    return found
 
 
 def _checked(value: Any, shape: tuple[int, ...], dtype: DataType, what: str) -> Any:

@@ -21,13 +21,14 @@ _MISSING = object()
 class _Slot:
     """One binding and what it is bound to."""
 
-    __slots__ = ("address", "binding", "holder", "index", "nbytes", "shape", "value")
+    __slots__ = ("address", "binding", "grain", "holder", "index", "nbytes", "shape", "value")
 
     def __init__(self, index: int, binding: Binding, shape: tuple[int, ...]) -> None:
         self.index = index
         self.binding = binding
         self.shape = shape
         self.nbytes = storage_bytes(shape, binding.dtype, binding.format)
+        self.grain = binding.dtype.size_bytes  # kept: looking it up costs a Python-level hash
         self.value: Any = _MISSING
         self.address = 0
         self.holder: Any = None
@@ -149,11 +150,10 @@ def _resolve(slot: _Slot, value: Any, hold: Callable[..., Any]) -> tuple[int, An
             raise BindingError(f"{slot.text()}: the memory given has {size:,} bytes only")
     else:
         address = region.address
-    grain = slot.binding.dtype.size_bytes
-    if slot.nbytes and (address <= 0 or address % grain):
+    if slot.nbytes and (address <= 0 or address % slot.grain):
         raise BindingError(
-            f"{slot.text()}: address {address:#x} is not a positive multiple of {grain}, the size "
-            "of one element"
+            f"{slot.text()}: address {address:#x} is not a positive multiple of {slot.grain}, the "
+            "size of one element"
         )
     return address, holder
 

@@ -115,7 +115,7 @@ class ExecutionContext:
             BindingError, ContextBusyError: as in `enqueue`.
             StrictModeError: strict mode, and an array would have to be made.
         """
-        from runtime_edge.arrays import bound_arrays
+        from runtime_edge.arrays import array_addresses, bound_arrays
 
         if not self._lock.acquire(blocking=False):
             self._raise_busy()
@@ -129,7 +129,7 @@ class ExecutionContext:
                 is_strict=self.engine.config.strict,
             )
             if not self._execute_staged(arrays):
-                self._table.update(arrays)
+                self._table.update(array_addresses(self.engine.plan.bindings, arrays))
                 self._program.run()
             self._table.clear()
         finally:

@@ -98,6 +98,24 @@ def test_execute_refuses(context, inputs, outputs, message):
     assert np.array_equal(context.execute({"x": X})["y"], Y)
 
 
+def test_execute_refuses_outputs_that_cannot_be_written_in_place(context):
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    assert np.array_equal(context.execute({"x": frozen})["y"], Y)
+    wide = np.zeros((1, 2000), np.float32)
+    both = X.copy()
+    for x, y, message in (
+        (X, frozen, "must be C-contiguous and writable"),
+        (X, wide[:, ::2], "must be C-contiguous and writable"),
+        (both, both, "outputs need memory of their own"),
+    ):
+        with pytest.raises(rt.BindingError, match=message):
+            context.execute({"x": x}, {"y": y})
+    assert not wide.any()
+    assert np.array_equal(both, X)
+    assert np.array_equal(context.execute({"x": both})["y"], Y)
+
+
 def test_enqueue_takes_addresses_pairs_and_buffers(context, stream):
     out = np.empty_like(X)
     for x, y in [
