@@ -100,6 +100,10 @@ class Api:
             _log.exception("%s %s failed", request.method, request.path)
             return error_response(RequestError(500, "internal error; the daemon's log tells more"))
 
+    def make_room(self) -> bool:
+        """See `Application`."""
+        return self._service.places.make_room()
+
     def _authorise(self, request: Request) -> None:
         if self._token is None:
             return
@@ -349,6 +353,10 @@ class MetricsApi:
         """Nothing here has a body."""
         request.body_limit_bytes = 0
         return None
+
+    def make_room(self) -> bool:
+        """Nobody's: see `begin`."""
+        return False
 
     def handle(self, request: Request) -> Response | None:
         """Answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
 
 from runtime_edge.memory import ALIGNMENT_BYTES, round_up
@@ -22,12 +23,12 @@ class Body:
 
     __slots__ = ("_block", "_pool", "address", "view")
 
-    def __init__(self, pool: BodyPool, block: bytearray, nbytes: int, lead: int) -> None:
+    def __init__(self, pool: BodyPool, block: mmap.mmap, nbytes: int, lead: int) -> None:
         """Place the body in a block so that byte `lead` is aligned."""
         start = ctypes.addressof(ctypes.c_char.from_buffer(block))
         offset = -(start + lead) % ALIGNMENT_BYTES
         self._pool = pool
-        self._block: bytearray | None = block
+        self._block: mmap.mmap | None = block
         self.address = start + offset
         self.view = memoryview(block)[offset : offset + nbytes]
 
@@ -40,33 +41,43 @@ class Body:
 
 
 class BodyPool:
-    """Blocks for bodies. Usable from any thread.
+    """Blocks for bodies, and the account of what else requests hold. Usable from any thread.
+
+    Blocks are mappings of their own: what is given back leaves the process, whatever the allocator
+    of the interpreter makes of blocks of these sizes.
 
     Attributes:
-        limit_bytes: of all bodies at once.
-        used_bytes: blocks that are in use.
+        limit_bytes: of all bodies at once; a single one always fits.
+        used_bytes: blocks that are in use; num_refused: requests for which there was no room.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         """A pool that holds nothing yet."""
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.num_refused = 0
         self._kept_bytes = 0
-        self._free: dict[int, list[bytearray]] = {}
+        self._free: dict[int, list[mmap.mmap]] = {}
         self._lock = threading.Lock()
 
     def take(self, nbytes: int, lead: int = 0) -> Body | None:
         """Memory for a body of nbytes whose byte `lead` is aligned; None over the limit."""
         size = _block_bytes(nbytes + ALIGNMENT_BYTES)
         with self._lock:
-            if self.used_bytes + size > self.limit_bytes:
+            if self.used_bytes and self.used_bytes + size > self.limit_bytes:
                 return None
             self.used_bytes += size
             free = self._free.get(size)
             block = free.pop() if free else None
             if block is not None:
                 self._kept_bytes -= size
-        return Body(self, bytearray(size) if block is None else block, nbytes, lead)
+        if block is None:
+            try:
+                block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError:  # the machine has no more, whatever the limit says
+                self.unreserve(size)
+                return None
+        return Body(self, block, nbytes, lead)
 
     def reserve(self, nbytes: int) -> bool:
         """Count memory that the caller takes elsewhere; false over the limit."""
@@ -76,20 +87,27 @@ class BodyPool:
             self.used_bytes += nbytes
             return True
 
+    def hold(self, nbytes: int) -> None:
+        """Count memory that is taken already, limit or not."""
+        with self._lock:
+            self.used_bytes += nbytes
+
     def unreserve(self, nbytes: int) -> None:
-        """The end of what was reserved."""
+        """The end of what was reserved or held."""
         with self._lock:
             self.used_bytes -= nbytes
 
     def refusal(self, nbytes: int) -> OverloadError:
         """What to tell a client for whose nbytes there is no room now."""
+        with self._lock:
+            self.num_refused += 1
         return OverloadError(
             Refusal.QUEUE_BYTES,
             f"requests in work hold {self.used_bytes:,} of {self.limit_bytes:,} bytes; there is no "
             f"room for {nbytes:,} more: try again later",
         )
 
-    def give_back(self, block: bytearray) -> None:
+    def give_back(self, block: mmap.mmap) -> None:
         """Keep a block for the next body, or let it go."""
         size = len(block)
         with self._lock:

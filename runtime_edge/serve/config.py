@@ -34,8 +34,9 @@ class PlanConfig:
         threads: per context on the CPU; 0 takes what the plan was tuned for.
         version: what clients see as the model's version; digits.
         required: the daemon is not ready without it.
-        queue_requests, queue_bytes, queue_ms: bounds of its queue: number, bytes of input, and time
-            that a request waits before its execution begins.
+        queue_requests, queue_bytes, queue_ms: bounds of its queue: number and bytes of requests,
+            counted from their heads on, and time that a request waits before its execution begins.
+            A single request is taken whatever its bytes.
         deadline_ms: of requests that name none; 0 is no deadline.
         priority_levels, default_priority: 1 is the most urgent; requests may choose 1 to
             priority_levels.
@@ -54,7 +55,7 @@ class PlanConfig:
     version: str = "1"
     required: bool = True
     queue_requests: int = 64
-    queue_bytes: int = 64 << 20
+    queue_bytes: int = 16 << 20
     queue_ms: float = 1000.0
     deadline_ms: float = 0.0
     priority_levels: int = 3
@@ -110,7 +111,8 @@ class ServeConfig:
         allow_unauthenticated: listen on other addresses than loopback without a token.
         max_connections: open at once, all listeners together.
         max_body_bytes: of one request, whatever the plan.
-        max_inflight_bytes: of all request bodies in memory at once.
+        max_inflight_bytes: of all request bodies, and answers that clients are slow to read, in
+            memory at once.
         head_timeout_s: for the whole head of a request; body_timeout_s: for its body;
             idle_timeout_s: between requests; write_timeout_s: for a response.
         drain_timeout_s: how long work may take to end after SIGTERM.
@@ -134,7 +136,7 @@ class ServeConfig:
     allow_unauthenticated: bool = False
     max_connections: int = 256
     max_body_bytes: int = 64 << 20
-    max_inflight_bytes: int = 128 << 20
+    max_inflight_bytes: int = 64 << 20
     head_timeout_s: float = 10.0
     body_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0

@@ -22,6 +22,7 @@ MAX_HEAD_BYTES = 16 << 10
 _END_OF_HEAD = b"\r\n\r\n"
 _DISCARD_BYTES = 256 << 10
 _LINGER_S = 2.0
+_LARGE_PART_BYTES = 64 << 10  # joining costs more than another write from here on
 
 # What the connection is waiting for.
 _HEAD, _BODY, _CHUNKED, _DISCARD, _ANSWER, _CLOSED = range(6)
@@ -51,6 +52,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._message: MessageParser | None = None
         self._is_keep_alive = True
         self._is_writing = False
+        self._unsent_bytes = 0
         self._is_reading_paused = False
         self.expires_s: float | None = None
 
@@ -77,13 +79,14 @@ class HttpConnection(asyncio.BufferedProtocol):
         del exc
         self._state = _CLOSED
         self._server.remove(self)
+        self._forget_unsent()
         self._drop_message()
         request, self._request = self._request, None
         if request is not None:
             cancel, request.on_cancel = request.on_cancel, None
             if cancel is not None:
                 cancel()
-            request.release_body()
+            request.release()
 
     def eof_received(self) -> bool:
         """A client that sends no more is gone: nothing is computed for it."""
@@ -97,6 +100,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The answer is out: go on with the next request."""
         self._is_writing = False
+        self._forget_unsent()
         if self._state == _HEAD:
             self._await_head()
 
@@ -223,6 +227,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             refused = self._take_body(request, length)
         is_waiting = request.headers.get(b"expect", b"").lower() == b"100-continue"
         if refused is not None:
+            request.release()  # draining a body takes neither memory nor a place in a queue
             self._refused = refused
             if is_waiting or length is None or length > self._server.max_discard_bytes:
                 # The client has not sent the body yet, or it is not worth reading.
@@ -245,10 +250,13 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Memory for the body, or the answer that there is none."""
         text = request.headers.get(TENSOR_HEADER, b"")
         lead = int(text) if text.isdigit() and len(text) <= MAX_BODY_DIGITS else 0
-        request.body = self._server.bodies.take(length, lead if lead <= length else 0)
-        if request.body is not None:
-            return None
-        return error_response(self._server.bodies.refusal(length))
+        pool = self._server.bodies
+        while True:
+            request.body = pool.take(length, lead if lead <= length else 0)
+            if request.body is not None:
+                return None
+            if not self._server.application.make_room():
+                return error_response(pool.refusal(length))
 
     def _begin_body(self, request: Request, length: int) -> None:
         assert request.body is not None
@@ -292,7 +300,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if chunks:
             refused = self._take_body(request, len(chunks))
             if refused is not None:
-                self.respond(request, refused)
+                request.respond(refused)
                 return
             assert request.body is not None
             request.body.view[:] = chunks
@@ -330,7 +338,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         """Answer what cannot be understood, and close: where the next request begins is unknown."""
         request, self._request = self._request, None
         if request is not None:
-            request.release_body()
+            request.release()
         self._drop_message()
         self._write(error_response(error), is_keep_alive=False)
 
@@ -347,7 +355,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if not is_keep_alive:
             lines.append("Connection: close")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-        self._transport.write(head if is_head else b"".join((head, *response.parts)))
+        self._send([head] if is_head else [head, *response.parts])
         if not is_keep_alive:
             self._state = _CLOSED
             self._used = 0
@@ -360,6 +368,29 @@ class HttpConnection(asyncio.BufferedProtocol):
             else:
                 self._transport.close()
                 self.expires_s = time.monotonic() + limits.write_timeout_s
+
+    def _send(self, parts: list[bytes | memoryview]) -> None:
+        """Small parts in one piece, large ones as they are; what the client leaves is counted."""
+        small: list[bytes | memoryview] = []
+        for part in parts:
+            if len(part) < _LARGE_PART_BYTES:
+                small.append(part)
+                continue
+            if small:
+                self._transport.write(b"".join(small))
+                small = []
+            self._transport.write(memoryview(part))
+        if small:
+            self._transport.write(b"".join(small))
+        unsent = self._transport.get_write_buffer_size()
+        if unsent >= _LARGE_PART_BYTES:  # while clients leave their answers, less is let in
+            self._unsent_bytes = unsent
+            self._server.bodies.hold(unsent)
+
+    def _forget_unsent(self) -> None:
+        unsent, self._unsent_bytes = self._unsent_bytes, 0
+        if unsent:
+            self._server.bodies.unreserve(unsent)
 
     def _drop(self, nbytes: int) -> None:
         """Remove bytes from the front of the buffer."""

@@ -13,6 +13,7 @@ from runtime_edge.serve.errors import OverloadError, RequestError
 if TYPE_CHECKING:
     from runtime_edge.serve.bodies import Body
     from runtime_edge.serve.http_connection import HttpConnection
+    from runtime_edge.serve.places import Place
 
 JSON_TYPE = "application/json"
 REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -26,6 +27,7 @@ class Request:
         headers: lower-case names; of those sent twice, the last.
         content_length: bytes of body announced, None for chunked.
         body: its memory, None when there is none; the handler may take it over (set to None).
+        place: in the queue of the plan that it is for, until it is queued.
         begun_ns, received_ns: monotonic time when the head and the whole request had arrived.
         body_limit_bytes: set by `Application.begin`.
         on_cancel: called when the client goes before it was answered.
@@ -43,6 +45,7 @@ class Request:
         "method",
         "on_cancel",
         "path",
+        "place",
         "query",
         "received_ns",
         "route",
@@ -64,6 +67,7 @@ class Request:
         self.headers = headers
         self.content_length: int | None = 0
         self.body: Body | None = None
+        self.place: Place | None = None
         self.body_limit_bytes = 0
         self.on_cancel: Callable[[], None] | None = None
         self.is_trusted_peer = False
@@ -74,14 +78,17 @@ class Request:
     def respond(self, response: Response) -> None:
         """Answer; does nothing when the client has gone. On the event loop's thread."""
         self.on_cancel = None
-        self.release_body()
+        self.release()
         self.connection.respond(self, response)
 
-    def release_body(self) -> None:
-        """Give the body's memory back, if it is still the request's."""
+    def release(self) -> None:
+        """Give back the body's memory and the place in the queue, if they are still held."""
         body, self.body = self.body, None
         if body is not None:
             body.release()
+        place, self.place = self.place, None
+        if place is not None:
+            place.give_back()
 
 
 class Response:
@@ -111,7 +118,7 @@ class Response:
 
 
 class Application(Protocol):
-    """What answers requests. Both methods run on the event loop's thread and must be quick."""
+    """What answers requests. All methods run on the event loop's thread and must be quick."""
 
     def begin(self, request: Request) -> Response | None:
         """Look at the head; set `body_limit_bytes`, or refuse before the body is taken in."""
@@ -119,6 +126,10 @@ class Application(Protocol):
 
     def handle(self, request: Request) -> Response | None:
         """Answer a whole request, now or later through `Request.respond` (then None)."""
+        ...
+
+    def make_room(self) -> bool:
+        """Give up on a body that has been coming for too long; false when there is none."""
         ...
 
 

@@ -91,9 +91,9 @@ class MessageParser:
                 raise
         return self._is_complete
 
-    def take_chunks(self) -> bytes:
+    def take_chunks(self) -> bytearray:
         """The body; its memory counts no more."""
-        body = bytes(self._chunks)
+        body = self._chunks
         self.release()
         return body
 

@@ -62,11 +62,11 @@ class InferRoute:
         plan = self._repository.plan(name, version)
         length = request.content_length or 0
         if plan.deployment is not None:
-            limit = min(self._limit(plan.deployment), plan.config.queue_bytes)
-            request.body_limit_bytes = limit
-            if length > limit:
+            request.body_limit_bytes = self._limit(plan.deployment)
+            if length > request.body_limit_bytes:
                 return  # no waiting makes it fit: the connection answers 413
         self._service.begin(name, version, length)
+        request.place = self._service.places.take(plan.queue, length, request.connection.expire)
 
     def _limit(self, deployment: Deployment) -> int:
         """The largest body that can make sense for a plan."""
@@ -79,7 +79,7 @@ class InferRoute:
         )
         batches = _BATCHES_PER_BODY if deployment.lanes[0].is_batched else 1
         limit = _HEAD_ROOM_BYTES + max(binary, text) * batches
-        return min(limit, self._config.max_body_bytes)
+        return min(limit, self._config.max_body_bytes, self._config.max_inflight_bytes)
 
     def handle(self, request: Request, arguments: tuple[str, ...]) -> Response | None:
         """Take a whole request; it is answered later.
@@ -87,6 +87,8 @@ class InferRoute:
         Raises:
             RequestError: wrong, or refused now.
         """
+        if request.place is not None:
+            request.place.keep()
         plan = self._repository.plan(*arguments)
         deployment = plan.deployment
         if deployment is None:
@@ -146,13 +148,16 @@ class InferRoute:
                         request.respond(error_response(error))
                 else:
                     work.release()
-                    request.release_body()
+                    request.release()
             finally:
                 self._repository.finished(deployment)
 
         future.add_done_callback(parsed)
 
     def _submit(self, request: Request, plan: ServedPlan, work: InferWork) -> None:
+        place, request.place = request.place, None
+        if place is not None:
+            place.give_back()  # from here on it counts as queued
         try:
             job = self._service.submit(
                 plan, work, request.received_ns, lambda answer: self._finish(request, answer)

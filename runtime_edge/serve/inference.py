@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from runtime_edge.serve.deployment import BatchResult
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
 from runtime_edge.serve.infer_request import InferWork
+from runtime_edge.serve.places import Places
 from runtime_edge.serve.repository import Repository, ServedPlan
 from runtime_edge.serve.scheduler import Batch, Job, JobState
 from runtime_edge.serve.statistics import RequestTimes
@@ -45,6 +46,7 @@ class InferenceService:
     Attributes:
         is_draining: nothing new is taken.
         num_pending: accepted and not answered yet.
+        places: of requests whose bodies are on their way.
         on_idle: called when the last one has been answered; on_failure: an execution failed.
     """
 
@@ -54,6 +56,7 @@ class InferenceService:
         self.trace = trace
         self.is_draining = False
         self.num_pending = 0
+        self.places = Places()
         self.on_idle: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._numbers = itertools.count(1)
@@ -76,6 +79,8 @@ class InferenceService:
             refused = OverloadError(Refusal.NOT_READY, text, 5)
         else:
             refused = plan.worker.refuse_early(plan.queue, nbytes)
+            while refused is not None and self.places.make_room(plan.queue):
+                refused = plan.worker.refuse_early(plan.queue, nbytes)
         if refused is not None:
             self._count_refusal(plan, refused, 0)
             raise refused

@@ -180,6 +180,9 @@ class Exposition:
         self._add_gpu_memory(lines)
         text = "Memory of request bodies in work"
         _add(lines, "edgeplan_body_bytes", "gauge", text, [({}, self.bodies.used_bytes)])
+        text = "Requests refused because there was no memory for their bodies"
+        refused = self.bodies.num_refused
+        _add(lines, "edgeplan_bodies_refused_total", "counter", text, [({}, refused)])
         text = "Bound of edgeplan_body_bytes"
         _add(lines, "edgeplan_body_limit_bytes", "gauge", text, [({}, self.bodies.limit_bytes)])
 

@@ -42,6 +42,7 @@ class PlanQueue:
         batch_delay_us: how long a request may wait for company.
         weight: share against other plans.
         num_queued, queued_bytes: what waits now.
+        num_coming, coming_bytes: requests that hold a place and are not queued yet; see places.py.
         virtual_ns: see the module.
     """
 
@@ -53,6 +54,8 @@ class PlanQueue:
     weight: float = 1.0
     num_queued: int = 0
     queued_bytes: int = 0
+    num_coming: int = 0
+    coming_bytes: int = 0
     virtual_ns: float = 0.0
 
 
@@ -116,19 +119,25 @@ class StreamQueue:
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def refuse_early(self, queue: PlanQueue, nbytes: int, now_ns: int) -> OverloadError | None:
-        """The bounds that can be checked before a request's body is here."""
-        if queue.num_queued >= queue.max_requests:
+        """The bounds that can be checked before a request's body is here.
+
+        Requests whose bodies are on their way count as if they waited. A request that would be
+        alone is within the bound of bytes, whatever its size.
+        """
+        num = queue.num_queued + queue.num_coming
+        held_bytes = queue.queued_bytes + queue.coming_bytes
+        if num >= queue.max_requests:
             return OverloadError(
                 Refusal.QUEUE_REQUESTS,
-                f"plan '{queue.name}': {queue.num_queued} requests wait, at most "
-                f"{queue.max_requests} may; try again later",
+                f"plan '{queue.name}': {num} requests wait, at most {queue.max_requests} may; try "
+                "again later",
                 self._seconds_of_backlog(now_ns),
             )
-        if queue.queued_bytes + nbytes > queue.max_bytes:
+        if num and held_bytes + nbytes > queue.max_bytes:
             return OverloadError(
                 Refusal.QUEUE_BYTES,
-                f"plan '{queue.name}': waiting requests hold {queue.queued_bytes:,} bytes and "
-                f"this one has {nbytes:,}, at most {queue.max_bytes:,} may wait; try again later",
+                f"plan '{queue.name}': waiting requests hold {held_bytes:,} bytes and this one has "
+                f"{nbytes:,}, at most {queue.max_bytes:,} may wait; try again later",
                 self._seconds_of_backlog(now_ns),
             )
         return None

@@ -91,6 +91,7 @@ def _plan(plan: ServedPlan) -> dict[str, Any]:
         "reason": plan.reason,
         "generation": plan.generation,
         "queued": plan.queue.num_queued,
+        "coming": plan.queue.num_coming,
         "queue_limit": plan.config.queue_requests,
         "queued_bytes": plan.queue.queued_bytes,
         "success": statistics.success.count,

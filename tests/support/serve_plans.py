@@ -67,8 +67,13 @@ def two_input_plan() -> Plan:
     return _plan("two", bindings, [profile], b"")
 
 
-def slow_plan(times: int = 1000) -> Plan:
-    """`y[i]`: the sum of x, `times` times over, about 10 µs each; x (1, 1000), y (1, 10)."""
+def slow_plan(times: int = 1000, *, row_elems: int = 1000) -> Plan:
+    """`y[i]`: the sum of x's first 1000, `times` times over, about 10 µs each; y (1, 10).
+
+    Args:
+        times: repetitions.
+        row_elems: x is (1, row_elems).
+    """
     step = Step(
         "slow",
         2,
@@ -79,7 +84,7 @@ def slow_plan(times: int = 1000) -> Plan:
             Argument(ArgumentKind.IMMEDIATE, times),
         ),
     )
-    profile = Profile("default", ((1, 1000), (1, 10)), (step,), 0, 0)
+    profile = Profile("default", ((1, row_elems), (1, 10)), (step,), 0, 0)
     bindings = (Binding("x", True, DataType.FLOAT32), Binding("y", False, DataType.FLOAT32))
     return _plan("slow", bindings, [profile], b"")
 

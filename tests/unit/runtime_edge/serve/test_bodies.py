@@ -38,6 +38,17 @@ def test_blocks_are_used_again():
     assert abs(pool.take(590_000).address - address) < 64
 
 
+def test_a_single_body_fits_whatever_the_limit_and_refusals_are_counted():
+    pool = BodyPool(100_000)
+    large = pool.take(300_000)
+    assert large is not None
+    assert pool.take(1) is None
+    assert pool.refusal(1).status == 503
+    assert pool.num_refused == 1
+    large.release()
+    assert pool.used_bytes == 0
+
+
 def test_reserved_bytes_count():
     pool = BodyPool(100_000)
     assert pool.reserve(90_000)

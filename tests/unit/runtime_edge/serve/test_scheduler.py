@@ -208,6 +208,19 @@ def test_a_flooded_plan_does_not_starve_another():
     assert order.index(ours) < 5
 
 
+def test_requests_on_their_way_count_and_a_single_one_fits_whatever_its_bytes():
+    stream, plan = StreamQueue(), queue(requests=3, nbytes=100)
+    assert stream.refuse_early(plan, 1000, 0) is None
+    plan.num_coming, plan.coming_bytes = 1, 60
+    assert stream.refuse_early(plan, 40, 0) is None
+    assert stream.refuse_early(plan, 41, 0).reason is Refusal.QUEUE_BYTES
+    stream.submit(job(plan, model(r1=1000), nbytes=10), 0)
+    assert stream.refuse_early(plan, 30, 0) is None
+    assert stream.refuse_early(plan, 31, 0).reason is Refusal.QUEUE_BYTES
+    plan.num_coming = 2
+    assert stream.refuse_early(plan, 1, 0).reason is Refusal.QUEUE_REQUESTS
+
+
 def test_weights_divide_the_device():
     stream, latency = StreamQueue(), model(r1=1000)
     heavy, light = queue("heavy", weight=3.0), queue("light")

@@ -1,0 +1,89 @@
+"""Places in plans' queues for requests whose bodies are still on their way.
+
+A head that is taken holds a place, so that no more bodies are let in than the queue has room for.
+Whoever sends slowly loses the place once it has had it for some time and another request wants one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from runtime_edge.serve.scheduler import PlanQueue
+
+GRACE_NS = 1_000_000_000
+"""Time for a body before it may have to give way: a megabyte at 8 Mbit/s."""
+
+
+class Place:
+    """One request's place. Made by `Places.take`."""
+
+    __slots__ = ("_nbytes", "_places", "begun_ns", "give_up", "queue")
+
+    def __init__(
+        self, places: Places, queue: PlanQueue, nbytes: int, give_up: Callable[[], None]
+    ) -> None:
+        """Count the request as coming."""
+        self._places: Places | None = places
+        self._nbytes = nbytes
+        self.queue = queue
+        self.give_up = give_up
+        self.begun_ns = time.monotonic_ns()
+        queue.num_coming += 1
+        queue.coming_bytes += nbytes
+
+    def keep(self) -> None:
+        """The body is here: the place cannot be lost any more."""
+        if self._places is not None:
+            self._places.forget(self)
+
+    def give_back(self) -> None:
+        """The request is queued, or over. Doing so twice is fine."""
+        places, self._places = self._places, None
+        if places is not None:
+            places.forget(self)
+            self.queue.num_coming -= 1
+            self.queue.coming_bytes -= self._nbytes
+
+
+class Places:
+    """All places that can still be lost, oldest first. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        """None taken."""
+        self._coming: dict[Place, None] = {}
+
+    def take(self, queue: PlanQueue, nbytes: int, give_up: Callable[[], None]) -> Place:
+        """Count a request whose body is on its way.
+
+        Args:
+            queue: of its plan.
+            nbytes: of its body, 0 where that is unknown.
+            give_up: answers the request and gives the place back.
+        """
+        place = Place(self, queue, nbytes, give_up)
+        self._coming[place] = None
+        return place
+
+    def make_room(self, queue: PlanQueue | None = None) -> bool:
+        """Give up on the request that has been coming for longest, if that is too long.
+
+        Args:
+            queue: only on one for this plan.
+
+        Returns:
+            False when there is none.
+        """
+        latest = time.monotonic_ns() - GRACE_NS
+        for place in self._coming:
+            if place.begun_ns > latest:
+                break
+            if queue is None or place.queue is queue:
+                self.forget(place)
+                place.give_up()
+                return True
+        return False
+
+    def forget(self, place: Place) -> None:
+        """A place that cannot be lost any more."""
+        self._coming.pop(place, None)
