@@ -17,6 +17,7 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us, stream_us
 from builder_host.kernels.family import (
     Array,
     GridLaunch,
@@ -160,8 +161,7 @@ def _cost_us(conv: Convolution, target: CudaTarget, vector: int, run: int, threa
     loads = conv.kernel_h * (columns + conv.kernel_w) * max(vector * size, 8) * threads / 64.0
     products = conv.num_taps * run * vector * threads / 128.0
     clocks = _BASE_CLOCKS + _ROW_CLOCKS * (conv.kernel_h - 1) + per_sm * (loads + products)
-    clocks_per_us = (target.core_clock_hz or 1_500_000_000) / 1e6
-    return max(clocks / clocks_per_us, conv.moved_bytes / (1e3 * max(target.memory_gbps, 1.0)))
+    return max(clocks_us(clocks, target), stream_us(conv.moved_bytes, target))
 
 
 FAMILY = CudaConvDepthwise()

@@ -20,6 +20,7 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us, stream_us
 from builder_host.kernels.family import (
     Array,
     GridLaunch,
@@ -224,8 +225,7 @@ def _cost_us(shape: _Shape, conv: Convolution, target: CudaTarget) -> float:
     products = shape.rows * shape.columns * shape.filters * 16 * _num_steps(conv) / rate
     products *= max(1.0, 8.0 / (shape.threads // 32 * min(per_sm, 4)))
     clocks = _BASE_CLOCKS + per_sm * (products + _PIXEL_CLOCKS * shape.patch_pixels(conv))
-    clocks_per_us = (target.core_clock_hz or 1_500_000_000) / 1e6
-    return max(clocks / clocks_per_us, conv.moved_bytes / (1e3 * max(target.memory_gbps, 1.0)))
+    return max(clocks_us(clocks, target), stream_us(conv.moved_bytes, target))
 
 
 FAMILY = CudaConvFirst()

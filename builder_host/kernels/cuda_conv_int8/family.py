@@ -44,12 +44,15 @@ from builder_host.targets.cuda import CudaTarget
 _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.cu").read_text()
 _SUMS = (_HERE / "sums.cuh").read_text()
+TERMS_SOURCE = (_HERE / "terms.cuh").read_text()
 _SUMS_INCLUDE = '#include "sums.cuh"\n'
+_TERMS_INCLUDE = '#include "terms.cuh"\n'
 _MOST_TACTICS = 12
 _MIN_GROUP = 8
 TEMPLATE_HASH = template_hash(
     _TEMPLATE,
     _SUMS,
+    TERMS_SOURCE,
     CONVOLUTION_SOURCE,
     *((_HERE / name).read_text() for name in ("family.py", "halves.py")),
     *((_HERE.parent / "cuda_conv_igemm" / name).read_text() for name in ("tiles.py", "weights.py")),
@@ -135,7 +138,8 @@ def program_of(
         "OPERAND_STAGES": stages,
         "OPERANDS_AT": shared,
     }
-    source = fill(with_convolution(_TEMPLATE).replace(_SUMS_INCLUDE, _SUMS), parameters)
+    template = with_terms(with_convolution(_TEMPLATE)).replace(_SUMS_INCLUDE, _SUMS)
+    source = fill(template, parameters)
     is_dependent = target.has_dependent_launch
     launches = [
         GridLaunch(
@@ -155,6 +159,13 @@ def program_of(
             GridLaunch(f"{symbol}_sum", grid, (SUM_THREADS, 1, 1), is_dependent=is_dependent)
         )
     return Program(source, tuple(launches), workspace)
+
+
+def with_terms(template: str) -> str:
+    """The template with its line `#include "terms.cuh"` replaced by that file's text."""
+    if _TERMS_INCLUDE not in template:
+        raise ValueError(f"the template has no line {_TERMS_INCLUDE.strip()}")
+    return template.replace(_TERMS_INCLUDE, TERMS_SOURCE)
 
 
 def packed_of(

@@ -14,6 +14,7 @@ import numpy as np
 from builder_host.kernels.cuda_conv_igemm.tiles import Tile, candidates, estimate_us
 from builder_host.kernels.cuda_conv_igemm.weights import fragment_weights
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us
 from builder_host.kernels.family import Array
 from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
@@ -30,22 +31,19 @@ def in_halves(conv: Convolution) -> Convolution:
     Where a group's channels are no multiple of 16, taps and channels together are padded to whole
     chunks: a 1x1 convolution that reads every term once.
     """
-    halves = {"x_dtype": DataType.FLOAT16, "w_dtype": DataType.FLOAT16}
+    halves = replace(conv, x_dtype=DataType.FLOAT16, w_dtype=DataType.FLOAT16)
     if conv.group_channels % CHUNK == 0:
-        return replace(
-            conv, channels=conv.channels // 2, x_vector=max(conv.x_vector // 2, 1), **halves
-        )
+        return replace(halves, channels=conv.channels // 2, x_vector=max(conv.x_vector // 2, 1))
     terms = -(-conv.num_terms // CHUNK) * CHUNK
     image_bytes = conv.batch * conv.channels * conv.in_h * conv.in_w
     return replace(
-        conv,
+        halves,
         channels=terms // 2 * conv.groups,
         kernel_h=1,
         kernel_w=1,
         in_h=1,
         in_w=-(-image_bytes // (conv.batch * terms * conv.groups)),  # as many bytes as there are
         x_vector=1,
-        **halves,
     )
 
 
@@ -63,7 +61,7 @@ def tile_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     _, y, z = tile.grid(halves)
     pieces = tile.pixels * tile.steps(halves) * tile.tile_k * 2 / conv.x_vector
     per_sm = -(-y * z // target.num_sms)
-    return time_us + per_sm * pieces * _PIECE_CLOCKS / ((target.core_clock_hz or 1.5e9) / 1e6)
+    return time_us + clocks_us(per_sm * pieces * _PIECE_CLOCKS, target)
 
 
 def sum_bytes(tile: Tile) -> int:

@@ -60,8 +60,8 @@
 // end of parameters
 #include "convolution.cuh"
 #include "sums.cuh"
+#include "terms.cuh"
 
-constexpr int kTerms = KERNEL_H * KERNEL_W * GROUP_CHANNELS;
 constexpr int kChunks = (kTerms + 15) / 16;  // of a pixel's row
 constexpr int kChunksOfStep = TILE_K / 16;
 constexpr int kSteps = (kChunks + kChunksOfStep - 1) / kChunksOfStep;
@@ -74,37 +74,10 @@ constexpr int kStageBytes = kPixelBytes + kWeightBytes;
 constexpr int kRowsAtOnce = kThreads / kChunksOfStep;
 constexpr int kPasses = (TILE_PIXELS + kRowsAtOnce - 1) / kRowsAtOnce;
 
-struct RowPlan {
-  int n_offset, origin_h, origin_w;
-};
-
-// Address of one term of a pixel's row; nullptr for padding and for what lies behind the last term.
-EP_DEVICE const X_TYPE *address_of(const X_TYPE *x, const RowPlan &row, int term) {
-  const int tap = term / GROUP_CHANNELS, channel = term - tap * GROUP_CHANNELS;
-  const int r = tap / KERNEL_W, s = tap - r * KERNEL_W;
-  int ih, iw;
-  const bool in_h = RowRule::find(row.origin_h, r, ih);
-  const bool in_w = ColumnRule::find(row.origin_w, s, iw);
-  const bool is_valid = in_h && in_w && (kTerms % TILE_K == 0 || term < kTerms);
-  return is_valid ? x + row.n_offset + ih * X_H + iw * X_W + channel : nullptr;
-}
-
-// 16 terms from X_VECTOR neighbouring channels at a time.
 template <bool is_aligned>
-EP_DEVICE void copy_pieces(unsigned char *to, const X_TYPE *x, const RowPlan &row, int first) {
-  unsigned words[4] = {0u, 0u, 0u, 0u};
-  EP_UNROLL
-  for (int i = 0; i < 16; i += X_VECTOR) {
-    const X_TYPE *from = address_of(x, row, first + i);
-    if (from != nullptr) {
-      const EpPack<X_TYPE, X_VECTOR> piece = ep_load_pack_of_step<X_TYPE, X_VECTOR, is_aligned>(from);
-      EP_UNROLL
-      for (int j = 0; j < X_VECTOR; ++j) {
-        words[(i + j) / 4] |= static_cast<unsigned>(static_cast<ep_u8>(piece.at[j]))
-                              << ((i + j) % 4 * 8);
-      }
-    }
-  }
+EP_DEVICE void copy_terms(unsigned char *to, const X_TYPE *x, const RowPlan &row, int first) {
+  unsigned words[4];
+  load_terms<16, is_aligned>(words, x, row, first);
   ep_store16(to, make_uint4(words[0], words[1], words[2], words[3]));
 }
 
@@ -121,9 +94,9 @@ EP_DEVICE void load_pixels(unsigned char *stage, const X_TYPE *x, const RowPlan 
         const X_TYPE *from = address_of(x, rows[pass], term);
         ep_cp_async16_zero(row, from != nullptr ? from : x, from != nullptr);
       } else if (is_aligned) {
-        copy_pieces<true>(row, x, rows[pass], term);
+        copy_terms<true>(row, x, rows[pass], term);
       } else {
-        copy_pieces<false>(row, x, rows[pass], term);
+        copy_terms<false>(row, x, rows[pass], term);
       }
     }
   }
@@ -167,11 +140,7 @@ EP_KERNEL __launch_bounds__(kThreads)
   RowPlan rows[kPasses];
   EP_UNROLL
   for (int pass = 0; pass < kPasses; ++pass) {
-    const int m = first_pixel + threadIdx.x / kChunksOfStep + pass * kRowsAtOnce;
-    const Pixel at = pixel_of(m);
-    rows[pass].n_offset = at.n * X_N;
-    rows[pass].origin_h = m < kPixels ? RowRule::origin(at.oh) : -(1 << 24);
-    rows[pass].origin_w = ColumnRule::origin(at.ow);
+    rows[pass] = row_plan(first_pixel + threadIdx.x / kChunksOfStep + pass * kRowsAtOnce);
   }
   x += group * GROUP_CHANNELS;
   const bool is_aligned = !X_IS_VIEW || ep_is_aligned(x, X_VECTOR);

@@ -22,6 +22,7 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us, stream_us
 from builder_host.kernels.family import (
     Array,
     GridLaunch,
@@ -268,14 +269,6 @@ def _direct_filters(conv: Convolution) -> int:
     return 4 if conv.group_filters >= 3 else conv.group_filters
 
 
-def _clocks_per_us(target: CudaTarget) -> float:
-    return (target.core_clock_hz or 1_000_000_000) / 1e6
-
-
-def _memory_us(moved_bytes: float, target: CudaTarget) -> float:
-    return moved_bytes / (1e3 * max(target.memory_gbps, 1.0))
-
-
 def _ranked_tiles(conv: Convolution, target: CudaTarget) -> list[tuple[float, _Tile]]:
     """Tiles that fit, with their estimates in microseconds, best first."""
     found: list[tuple[float, _Tile]] = []
@@ -305,7 +298,7 @@ def _tile_us(tile: _Tile, conv: Convolution, target: CudaTarget) -> float:
     if splits > 1:
         clocks += _SECOND_KERNEL_CLOCKS
     moved = conv.moved_bytes + 2.0 * tile.workspace_bytes(conv)
-    return max(clocks / _clocks_per_us(target), _memory_us(moved, target))
+    return max(clocks_us(clocks, target), stream_us(moved, target))
 
 
 def _scatter(conv: Convolution) -> float:
@@ -320,7 +313,7 @@ def _direct_us(conv: Convolution, target: CudaTarget, width: int) -> float:
     clocks = _BASE_CLOCKS + waves * max(
         terms * _DIRECT_CLOCKS, terms * width * 1024.0 / (0.25 * 128) * _scatter(conv)
     )
-    return max(clocks / _clocks_per_us(target), _memory_us(conv.moved_bytes, target))
+    return max(clocks_us(clocks, target), stream_us(conv.moved_bytes, target))
 
 
 FAMILY = CudaConvSimt()

@@ -21,6 +21,7 @@ from builder_host.kernels.cuda_conv_simt.epilogue import (
     with_convolution,
 )
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution, convolution_of
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us, stream_us
 from builder_host.kernels.family import (
     Array,
     GridLaunch,
@@ -192,8 +193,7 @@ def _tile_us(tile: _Tile, conv: Convolution, target: CudaTarget) -> float:
     products = tile.pixels * tile.filters * _TILE_K / _PRODUCTS_PER_CLOCK
     step = max(products, _STEP_CLOCKS / min(per_sm, 4))
     clocks = _BASE_CLOCKS + per_sm * steps * step
-    clocks_per_us = (target.core_clock_hz or 1_000_000_000) / 1e6
-    return max(clocks / clocks_per_us, conv.moved_bytes / (1e3 * max(target.memory_gbps, 1.0)))
+    return max(clocks_us(clocks, target), stream_us(conv.moved_bytes, target))
 
 
 FAMILY = CudaConvTf32()

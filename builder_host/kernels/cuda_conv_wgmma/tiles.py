@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution
+from builder_host.kernels.cuda_loop_nest.cost import clocks_us, stream_us
 from builder_host.targets.cuda import CudaTarget
 
 MAX_GRID = 65535  # blocks in y and z
@@ -133,7 +134,6 @@ class Tile:
 
 def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     """Time by waves over the SMs: the larger of copies and products, and fixed parts."""
-    clocks_per_us = (target.core_clock_hz or 1_500_000_000) / 1e6
     splits, y, z = tile.grid(conv)
     blocks = splits * y * z
     num_sms = target.num_sms
@@ -159,10 +159,10 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     if splits > 1:
         fixed, each = _CLUSTER_CLOCKS
         clocks += fixed + each * splits
-    memory_us = conv.moved_bytes / (
-        1e3 * max(target.memory_gbps, 1.0) * (2.0 if conv.moved_bytes < target.l2_bytes else 1.0)
-    )
-    return max(clocks / clocks_per_us, memory_us)
+    memory_us = stream_us(conv.moved_bytes, target)
+    if conv.moved_bytes < target.l2_bytes:
+        memory_us /= 2.0
+    return max(clocks_us(clocks, target), memory_us)
 
 
 def candidates(conv: Convolution, target: CudaTarget, most: int) -> list[Tile]:

@@ -24,6 +24,16 @@ def clock_hz(target: CudaTarget) -> float:
     return float(target.core_clock_hz) or _CLOCK_HZ
 
 
+def clocks_us(clocks: float, target: CudaTarget) -> float:
+    """Microseconds of core clocks."""
+    return clocks / clock_hz(target) * 1e6
+
+
+def stream_us(num_bytes: float, target: CudaTarget) -> float:
+    """Microseconds to move bytes once between memory and all SMs, none of them in L2."""
+    return num_bytes / (memory_gbps(target) * 1e3)
+
+
 def bytes_us(num_bytes: float, target: CudaTarget) -> float:
     """Microseconds to move bytes once by all SMs."""
     rate = memory_gbps(target) * (_L2_SPEEDUP if num_bytes < target.l2_bytes / 2 else 1.0)
