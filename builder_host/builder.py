@@ -144,7 +144,7 @@ class _Build:
         executor: Executor | None,
         boards: RemoteBoards | None,
     ) -> None:
-        self.config = config
+        self.config = config = config.with_table()
         self.progress = progress
         networks = {DEFAULT_PROFILE: network} if isinstance(network, Network) else dict(network)
         if not networks:
@@ -177,6 +177,7 @@ class _Build:
                 num_workers=self.num_workers,
                 trace=_trace(config, name, is_only=len(networks) == 1),
                 first=self.drafts[0] if self.drafts else None,
+                store=self.backend.toolchain.store,
             )
             self.drafts.append(draft)
         check_same_bindings(self.drafts)

@@ -101,6 +101,14 @@ class BuilderConfig:
         if self.is_strict_cache and self.timing_cache is None:
             raise BuilderError("a strict build needs a timing cache; name its file")
 
+    def with_table(self) -> BuilderConfig:
+        """The same options with the calibration table read, and the dynamic ranges in it.
+
+        Raises:
+            BuilderError: the calibration table cannot be read.
+        """
+        return replace(self, calibration=self.table(), dynamic_ranges={})
+
     def table(self) -> CalibrationTable | None:
         """Calibration and dynamic ranges in one, None when the build has neither.
 

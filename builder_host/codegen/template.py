@@ -7,12 +7,14 @@ the file is changed.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
 BEGIN = "// parameters"
 END = "// end of parameters"
 _DEFINE = re.compile(r"^#define\s+([A-Za-z_]\w*)(?:\s+(.*))?$")
+_WORD = re.compile(r"\w+")
 
 
 class TemplateError(ValueError):
@@ -26,7 +28,7 @@ def parameter_names(text: str) -> tuple[str, ...]:
         TemplateError: no parameter block, two of them, or a line in it that is no parameter.
     """
     _, block, _ = _split(text)
-    return tuple(name for name, _ in _defines(block))
+    return tuple(_defines(block))
 
 
 def fill(text: str, parameters: Mapping[str, int | str]) -> str:
@@ -44,10 +46,12 @@ def fill(text: str, parameters: Mapping[str, int | str]) -> str:
             body never mentions, or a broken parameter block.
     """
     head, block, tail = _split(text)
-    names = [name for name, _ in _defines(block)]
+    defines = _defines(block)
+    names = list(defines)
+    used = {word for line in (*tail, *defines.values()) for word in _words(line)}
     unknown = sorted(set(parameters) - set(names))
     missing = sorted(set(names) - set(parameters))
-    unused = [name for name in names if not _is_mentioned(name, block, tail)]
+    unused = [name for name in names if name not in used]
     problems = [
         f"{what}: {', '.join(found)}"
         for what, found in (
@@ -79,9 +83,9 @@ def _split(text: str) -> tuple[list[str], list[str], list[str]]:
     return lines[: begins[0]], lines[begins[0] + 1 : ends[0]], lines[ends[0] + 1 :]
 
 
-def _defines(block: list[str]) -> list[tuple[str, str]]:
+def _defines(block: list[str]) -> dict[str, str]:
     """Name and default of each parameter; comments, #ifndef and #endif lines are dropped."""
-    found: list[tuple[str, str]] = []
+    found: dict[str, str] = {}
     for line in block:
         bare = line.split("//", 1)[0].strip()
         if not bare or bare.startswith(("/*", "*", "#ifndef", "#endif")):
@@ -89,13 +93,12 @@ def _defines(block: list[str]) -> list[tuple[str, str]]:
         match = _DEFINE.match(bare)
         if match is None:
             raise TemplateError(f"line '{line}' in the parameter block is no '#define NAME value'")
-        if match[1] in {name for name, _ in found}:
+        if match[1] in found:
             raise TemplateError(f"parameter {match[1]} is defined twice")
-        found.append((match[1], match[2] or ""))
+        found[match[1]] = match[2] or ""
     return found
 
 
-def _is_mentioned(name: str, block: list[str], tail: list[str]) -> bool:
-    word = re.compile(rf"\b{name}\b")
-    in_block = any(word.search(value) for _, value in _defines(block))
-    return in_block or any(word.search(line) for line in tail)
+@functools.lru_cache(maxsize=1 << 15)  # templates repeat their lines from fill to fill
+def _words(line: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(line))

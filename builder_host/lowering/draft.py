@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.config import BuilderConfig
-from builder_host.emit.verification import reference_outputs
+from builder_host.emit.remembered_reference import remembered_outputs
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.lowering.placement import Operation, Placement
@@ -65,6 +66,7 @@ def make_draft(
     num_workers: int,
     trace: TraceWriter | None,
     first: Draft | None = None,
+    store: ArtifactStore | None = None,
 ) -> Draft:
     """Take a copy of a network through passes, layouts and placement.
 
@@ -77,13 +79,14 @@ def make_draft(
         trace: where the network is written after each pass.
         first: the plan's first profile, whose precisions this one repeats: the result of a sample
             must not depend on the batch that it is in.
+        store: where the float64 reference is kept from build to build, or None.
 
     Raises:
         BuilderError: the network has no outputs or breaks a rule of a pass.
     """
     network = copy_network(network)
     _check_bindings(network)
-    reference = reference_outputs(network) if config.is_checked else None
+    reference = remembered_outputs(network, store) if config.is_checked else None
     run_passes(network, trace)
     choice = FamilyChoice(backend.families, backend.target)
     table = config.table()
@@ -113,7 +116,7 @@ def make_draft(
     applied = replace(apply(network, rules), unprofitable=tuple(pattern for pattern, _ in rules))
     choice.tf32_layers = applied.tf32_layers
     if reference is not None and applied.num_int8_layers:
-        reference = reference_outputs(network)
+        reference = remembered_outputs(network, store)
     formats = layout_assignment.run(network, choice, num_workers)
     if isinstance(backend.target, CudaTarget):
         absorb_casts.run(network, formats, choice, num_workers)
