@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 from builder_host.kernels.cuda_conv_simt.geometry import Convolution
@@ -190,6 +191,11 @@ def candidates(
         most: tiles to return.
         patches: whether there is a kernel that reads its input patch once for all taps.
     """
+    return list(_ranked(conv, target, patches)[:most])
+
+
+@functools.lru_cache(maxsize=512)  # a build asks often: applies, estimate, tactics, source
+def _ranked(conv: Convolution, target: CudaTarget, patches: bool) -> tuple[Tile, ...]:
     found: dict[tuple[int | bool, ...], tuple[float, Tile]] = {}
     for pixels, filters, warps_m, warps_n, warps_k in _SHAPES:
         for tile_k in _TILE_K:
@@ -209,7 +215,7 @@ def candidates(
                     if key not in found or cost < found[key][0]:
                         found[key] = (cost, tile)
     ranked = sorted(found.values(), key=lambda item: item[0])
-    return [tile for _, tile in ranked[:most]]
+    return tuple(tile for _, tile in ranked)
 
 
 def _products_per_clock(target: CudaTarget) -> float:
