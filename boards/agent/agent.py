@@ -8,6 +8,7 @@ import logging
 import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,13 +24,15 @@ from boards.errors import (
     LinkLostError,
     LinkProtocolError,
 )
-from boards.link.connection import LOGS, Closed, Established, MessageReceived
+from boards.link.channels import LOGS
+from boards.link.connection import Closed, Established, MessageReceived
 from boards.link.handshake import LinkSettings
 from boards.link.messages import decode_message
 from boards.link.server_line import ServerLine
 from boards.link.transports.base import Transport
 from boards.link.transports.tcp import socket_transport
 from boards.store.incoming import Incoming
+from boards.store.incoming_file import IncomingFile
 from boards.store.plan_store import PlanStore
 from planformat.errors import PlanError
 
@@ -39,6 +42,7 @@ _T = TypeVar("_T")
 MAX_HOSTS = 16
 MAX_LOG_LINES = 1000
 MAX_UNSENT_BYTES = 8 << 20  # answers that a host does not read; then its requests wait
+_GREETING_S = 20.0  # whoever connects and has no session for so long makes room for others
 _CHILD_LOOK_S = 0.2
 _TRIAL_LOOK_S = 1.0
 
@@ -99,12 +103,14 @@ class Agent:
         self._listeners: list[socket.socket] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._aside: collections.deque[Callable[[], None]] = collections.deque()
-        self._unsynced: list[Callable[[], None]] = []
+        self._unsynced: list[tuple[Request, IncomingFile]] = []
         self._is_ending = False
         self._heard_at = time.monotonic()
         self._had_host = False
         self._look_at = 0.0
         self._trial_at = 0.0
+        self._trial_problem = ""
+        self._wake_lock = threading.RLock()  # a signal's handler may hold it already
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
@@ -149,9 +155,11 @@ class Agent:
 
     def stop(self) -> None:
         """Let `run` return. May be called from a signal handler or another thread."""
-        self._is_ending = True
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+        with self._wake_lock:
+            self._is_ending = True
+            if self._wake_write >= 0:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._wake_write, b"x")
 
     def run(self) -> None:
         """Serve until `stop` is called, or the only host has gone if the config says so."""
@@ -174,9 +182,9 @@ class Agent:
 
         self._thread.submit(work).add_done_callback(ended)
 
-    def when_synced(self, action: Callable[[], None]) -> None:
-        """Call something after the pieces taken so far have reached the disk."""
-        self._unsynced.append(action)
+    def when_synced(self, request: Request, file: IncomingFile) -> None:
+        """Answer after the pieces of a file taken so far have reached the disk."""
+        self._unsynced.append((request, file))
 
     def watch_child(self, child: Child) -> None:
         """Wait for a child's answers."""
@@ -244,6 +252,7 @@ class Agent:
             log.warning("%s: refused, %d hosts are connected", address[0], MAX_HOSTS)
             return
         self.add_transport(socket_transport(made, f"tcp {address[0]}:{address[1]}"))
+        self._hosts[-1].greet_by = time.monotonic() + _GREETING_S
 
     def _receive(self, host: Host) -> None:
         if host not in self._hosts:
@@ -262,6 +271,12 @@ class Agent:
             self._drop(host, str(error))
             return
         self._take_events(host)
+        if host.greet_by is None:
+            return
+        if host.line.is_open:
+            host.greet_by = now + _GREETING_S
+        elif now > host.greet_by:
+            self._drop(host, f"no session for {_GREETING_S:.0f} s")
 
     def _take_events(self, host: Host) -> None:
         while host.line.unsent_bytes < MAX_UNSENT_BYTES:
@@ -312,12 +327,19 @@ class Agent:
 
     def _sync(self) -> None:
         """Group commit: one synchronisation for all pieces of this round, then the answers."""
-        if not self._unsynced:
-            return
-        actions, self._unsynced = self._unsynced, []
-        self.incoming.sync()
-        for action in actions:
-            action()
+        waiting, self._unsynced = self._unsynced, []
+        problems: dict[IncomingFile, BoardError | OSError] = {}
+        for file in dict.fromkeys(file for _, file in waiting):
+            try:
+                file.sync()
+            except (BoardError, OSError) as error:
+                log.warning("pieces of %s did not reach the disk: %s", file.sha256[:16], error)
+                problems[file] = error
+        for request, file in waiting:
+            if file in problems:
+                request.fail(f"the piece did not reach the board's disk: {problems[file]}")
+            else:
+                request.reply()
 
     def _write_all(self, now: float) -> None:
         for host in list(self._hosts):
@@ -365,11 +387,15 @@ class Agent:
             self._selector.unregister(descriptor)
 
     def _end_trials(self) -> None:
+        problem = ""
         try:
             for name in self.store.expire_trials():
                 log.warning("'%s': the trial failed, the release before is active again", name)
         except (BoardError, OSError) as error:
-            log.warning("trials cannot be looked at: %s", error)
+            problem = str(error)
+        if problem and problem != self._trial_problem:  # it is looked at every second, said once
+            log.warning("trials cannot be looked at: %s", problem)
+        self._trial_problem = problem
 
     def _send_log(self, line: str) -> None:
         for host in self._hosts:
@@ -386,5 +412,7 @@ class Agent:
             listener.close()
         self.incoming.close()
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._wake_lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1  # `stop` must not write to what gets this number next

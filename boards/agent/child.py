@@ -154,7 +154,7 @@ class Child:
     def _take(self, answer: bytes) -> None:
         try:
             self._on_answer(json.loads(answer))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
             self.kill(f"it answered with nonsense: {error!r}")
 
     def tick(self, now: float) -> None:

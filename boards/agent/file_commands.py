@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from boards.agent.arguments import whole
 from boards.errors import CommandFailedError
-from boards.store.incoming import IncomingFile, check_sha256
+from boards.store.incoming import check_sha256
+from boards.store.incoming_file import IncomingFile
 from boards.store.pieces import MAX_PIECE_BYTES
 from boards.store.plan_store import check_name
 from boards.store.records import ReleaseRecord
@@ -27,6 +28,7 @@ def begin(request: Request) -> None:
     """Start a transfer, or go on with one; the answer says which pieces are wanted."""
     sha256 = check_sha256(request.fields["sha256"])
     size = whole(request.fields["size"], 1, MAX_FILE_BYTES)
+    _refuse_while_checking(request, sha256)
 
     def finish(file: IncomingFile) -> None:
         bitmap = file.missing_bitmap()
@@ -49,32 +51,57 @@ def put(request: Request) -> None:
             raise CommandFailedError(
                 f"piece {index} cannot be unpacked: {error}", "damaged"
             ) from error
-    file.put(index, data)
-    request.agent.when_synced(request.reply)
+    file.put(index, data, len(request.body))
+    request.agent.when_synced(request, file)
 
 
 def commit(request: Request) -> None:
     """Compare a whole file with its hash, and put it where it belongs."""
     sha256 = check_sha256(request.fields["sha256"])
-    file = request.agent.incoming.get(sha256)
+    incoming = request.agent.incoming
+    file = incoming.get(sha256)
     is_cached = request.fields.get("to") == "cache"
     name = "" if is_cached else check_name(str(request.fields["name"]))
+    _refuse_while_checking(request, sha256)
+    file.begin_check()
+
+    def check() -> int:
+        try:
+            return file.check()
+        except BaseException:
+            file.end_check()
+            raise
 
     def finish(missing: int) -> None:
-        if missing:
-            text = f"{missing} pieces are missing or damaged; begin again"
-            raise CommandFailedError(text, "missing")
-        if is_cached:
-            request.agent.incoming.to_cache(sha256)
-            request.reply()
-            return
-        record = ReleaseRecord(sha256[:16], sha256, file.size_bytes)
-        request.agent.store.add(name, file.part_path, record, file.table)
-        request.agent.incoming.finish(sha256)
-        log.info("'%s': release %s is stored", name, record.release_id)
-        request.reply({"release": record.release_id})
+        try:
+            if missing:
+                text = f"{missing} pieces are missing or damaged; begin again"
+                raise CommandFailedError(text, "missing")
+            if is_cached:
+                incoming.to_cache(sha256)
+                release = ""
+            else:
+                release = _store(request, name, file)
+        finally:
+            file.end_check()
+        received = {"received": file.num_received, "received_bytes": file.received_bytes}
+        request.reply({**({"release": release} if release else {}), **received})
 
-    request.agent.aside(request, file.check, finish)
+    request.agent.aside(request, check, finish)
+
+
+def _store(request: Request, name: str, file: IncomingFile) -> str:
+    """Move a checked plan into the store. Returns its release."""
+    record = ReleaseRecord(file.sha256[:16], file.sha256, file.size_bytes)
+    request.agent.store.add(name, file.part_path, record, file.table)
+    request.agent.incoming.finish(file.sha256)
+    log.info("'%s': release %s is stored", name, record.release_id)
+    return record.release_id
+
+
+def _refuse_while_checking(request: Request, sha256: str) -> None:
+    if request.agent.incoming.is_checking(sha256):
+        raise CommandFailedError(f"file {sha256[:16]} is being checked; wait", "busy")
 
 
 def get(request: Request) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import secrets
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boards.agent.arguments import memory_limit, release_id_of, seconds, texts, whole
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DAEMON_UNIT = "edgeplan.service"
+_DAEMON_TIMEOUT_S = 50.0  # a host waits 60 s for an answer
 _DAEMON_ACTIONS = ("start", "stop", "restart", "is-active")
 
 
@@ -135,7 +132,7 @@ def roll_back(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """All plans and releases, and the conditions."""
+    """All plans and releases, transfers that have not ended, and the conditions."""
     store = request.agent.store
     plans = [
         {
@@ -147,7 +144,19 @@ def status(request: Request) -> None:
         }
         for name in store.names()
     ]
-    request.reply({"plans": plans, "conditions": read_conditions()})
+    transfers = [
+        {
+            "sha256": file.sha256,
+            "bytes": file.size_bytes,
+            "pieces": len(file.pieces),
+            "missing": file.num_missing,
+            "copied": file.num_copied,
+            "received": file.num_received,
+            "received_bytes": file.received_bytes,
+        }
+        for file in request.agent.incoming.transfers()
+    ]
+    request.reply({"plans": plans, "transfers": transfers, "conditions": read_conditions()})
 
 
 def run(request: Request) -> None:
@@ -163,8 +172,7 @@ def run(request: Request) -> None:
     else:
         path = agent.store.active(check_name(str(request.fields["name"])))
     seed = request.fields.get("canary_seed")
-    agent.incoming.cache.mkdir(parents=True, exist_ok=True)
-    output = agent.incoming.cache / f".run-{secrets.token_hex(8)}"
+    output = agent.incoming.new_result()
     task = {
         "task": "run",
         "path": str(path),
@@ -178,11 +186,8 @@ def run(request: Request) -> None:
     }
 
     def keep(answer: Mapping[str, Any]) -> dict[str, Any]:
-        sha256 = _file_sha256(output)
-        target = agent.incoming.cache / sha256
-        target.mkdir(exist_ok=True)
-        os.replace(output, target / "content")
-        return {**answer, "sha256": sha256, "size": (target / "content").stat().st_size}
+        sha256, size_bytes = agent.incoming.keep_result(output)
+        return {**answer, "sha256": sha256, "size": size_bytes}
 
     forward(request, task, CHECK_SILENCE_S, keep, lambda: output.unlink(missing_ok=True))
 
@@ -194,28 +199,25 @@ def daemon(request: Request) -> None:
         raise CommandFailedError(
             f"action is {action!r}; known: {', '.join(_DAEMON_ACTIONS)}", "arguments"
         )
-    try:
-        done = subprocess.run(
-            ["systemctl", "--no-ask-password", action, _DAEMON_UNIT],  # noqa: S607 - system's own
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CommandFailedError(f"systemctl {action} {_DAEMON_UNIT}: {error}") from error
-    text = (done.stdout + done.stderr).strip()
-    if done.returncode and action != "is-active":
-        raise CommandFailedError(f"systemctl {action} {_DAEMON_UNIT}: {text}")
-    request.reply({"text": text})
+
+    def work() -> str:
+        try:
+            done = subprocess.run(
+                ["systemctl", "--no-ask-password", action, _DAEMON_UNIT],  # noqa: S607 - system's
+                capture_output=True,
+                text=True,
+                timeout=_DAEMON_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise CommandFailedError(f"systemctl {action} {_DAEMON_UNIT}: {error}") from error
+        text = (done.stdout + done.stderr).strip()
+        if done.returncode and action != "is-active":
+            raise CommandFailedError(f"systemctl {action} {_DAEMON_UNIT}: {text}")
+        return text
+
+    # a daemon that loads plans takes long to report, and the link must be served meanwhile
+    request.agent.aside(request, work, lambda text: request.reply({"text": text}))
 
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d", time.gmtime())
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from boards.agent.child import Child, OnAnswer, OnEnd
 from boards.errors import CommandFailedError
-from boards.link.connection import BULK, COMMANDS
+from boards.link.channels import BULK, COMMANDS
 from boards.link.server_line import ServerLine
 
 if TYPE_CHECKING:
@@ -23,13 +23,16 @@ class Host:
     """One line with whoever is at its other end.
 
     Attributes:
-        line: to the host; follows_logs: whether it wants log lines.
+        line: to the host; name: of the line, for messages.
+        follows_logs: whether it wants log lines.
+        greet_by: when a line without a session is given up, by the monotonic clock; None: never.
         children: processes that work for it, by the request's number.
     """
 
     line: ServerLine
     name: str
     follows_logs: bool = False
+    greet_by: float | None = None
     children: dict[int, Child] = field(default_factory=dict)
 
 

@@ -23,11 +23,17 @@ def run(args: argparse.Namespace) -> int:
     board.pop("id", None)
     board.pop("ok", None)
     if args.json:
-        print(json.dumps({**board, "plans": status["plans"], "conditions": status["conditions"]}))
+        told = {key: status[key] for key in ("plans", "transfers", "conditions")}
+        print(json.dumps({**board, **told}))
         return 0
     print(f"{board['host']} ({board['model'] or board['architecture']}), {board['software']}")
     print(f"store {board['store']}: {board['free_bytes']:,} bytes free; clock {board['utc']}")
     print(f"conditions: {conditions_text(status['conditions'])}")
+    for row in status["transfers"]:
+        print(
+            f"transfer {row['sha256'][:16]}: {row['missing']} of {row['pieces']} pieces are "
+            f"missing; {row['received']} came over the link, {row['received_bytes']:,} bytes"
+        )
     if not status["plans"]:
         print("no plan was deployed")
     for plan in status["plans"]:

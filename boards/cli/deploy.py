@@ -83,6 +83,11 @@ def _report(done: Deployment) -> dict[str, Any]:
         "pieces": done.sending.num_pieces,
         "pieces_sent": done.sending.num_sent,
         "sent_bytes": done.sending.sent_bytes,
+        "link_losses": done.sending.num_losses,
+        "pieces_resent": done.sending.num_resent,
+        "resent_bytes": done.sending.resent_bytes,
+        "pieces_received": done.sending.num_received,
+        "received_bytes": done.sending.received_bytes,
         "checks": list(done.steps),
         "latency_us": done.checked_us,
         "built_latency_us": done.built_us,
@@ -99,6 +104,11 @@ def _text(done: Deployment) -> str:
         f"travelled, {sending.sent_bytes:,} of {sending.size_bytes:,} bytes; "
         f"checked: {', '.join(done.steps)}",
     ]
+    if sending.num_losses:
+        lines.append(
+            f"the link was lost {sending.num_losses} times; {sending.num_resent} pieces, "
+            f"{sending.resent_bytes:,} bytes, had to travel again"
+        )
     if done.checked_us is not None:
         built = f", {done.built_us:,.1f} µs at build" if done.built_us else ""
         lines.append(f"latency {done.checked_us:,.1f} µs{built}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -11,7 +12,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another class before 3.11
 from dataclasses import dataclass, field
@@ -23,10 +24,8 @@ from boards.errors import (
     LinkLostError,
     LinkProtocolError,
 )
+from boards.link.channels import BULK, COMMANDS, LOGS, Outgoing
 from boards.link.connection import (
-    BULK,
-    COMMANDS,
-    LOGS,
     Closed,
     Connection,
     Echoed,
@@ -43,18 +42,26 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 12.0
 CALL_TIMEOUT_S = 60.0
-_SETTLE_S = 0.1
-_TEST_BYTES = 1024
-_NUM_TESTS = 4
-_TEST_TIMEOUT_S = 1.0
-_FALLBACK_S = 3.0
 Notice = Callable[[Message], None]
 
 
-@dataclass(slots=True)
-class _Call:
-    future: Future[Message]
-    notice: Notice | None
+class Call(Future[Message]):
+    """A request whose answer is awaited."""
+
+    def __init__(self, body_bytes: int, notice: Notice | None) -> None:
+        """Take the length of its body, and who hears what the board says meanwhile."""
+        super().__init__()
+        self.body_bytes = body_bytes
+        self.notice = notice
+        self.outgoing: Outgoing | None = None
+
+    @property
+    def travelled_bytes(self) -> int:
+        """Bytes of its body that were given to the line. Exact once the session has ended."""
+        if self.outgoing is None:
+            return 0
+        head_bytes = self.outgoing.size - self.body_bytes
+        return max(0, self.outgoing.num_given_bytes - head_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ class BoardClient:
             secrets.randbits(32), secrets.token_bytes(16), settings, time.monotonic()
         )
         self._ids = itertools.count(1)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._inbox: deque[Callable[[], None]] = deque()
         self._opened: Future[None] = Future()
         self._echoes: list[bytes] = []
@@ -165,24 +172,41 @@ class BoardClient:
         body: bytes = b"",
         *,
         notice: Notice | None = None,
-    ) -> Future[Message]:
-        """As `call`, without waiting. Requests with a long body travel behind short ones."""
+        after: Call | None = None,
+    ) -> Call:
+        """As `call`, without waiting. Requests with a long body travel behind short ones.
+
+        Args:
+            op: name of the command.
+            fields: its arguments.
+            body: bytes that belong to it.
+            notice: as in `call`.
+            after: the last fragment of this request is not sent before that one is answered.
+        """
         number = next(self._ids)
         data = encode_message({"id": number, "op": op, **(fields or {})}, body)
-        future: Future[Message] = Future()
+        call = Call(len(body), notice)
 
         def send() -> None:
-            self._calls[number] = _Call(future, notice)
+            self._calls[number] = call
             self.num_payload_bytes += len(data)
-            self._connection.send(BULK if len(body) > 1024 else COMMANDS, data)
+            channel = BULK if len(body) > 1024 else COMMANDS
+            outgoing = self._connection.send(channel, data, is_held=after is not None)
+            call.outgoing = outgoing
+
+            def let_go(_answered: Future[Message]) -> None:
+                outgoing.is_held = False
+
+            if after is not None:
+                after.add_done_callback(let_go)
 
         with self._lock:
             if self._error is not None:
-                future.set_exception(self._error)
-                return future
+                call.set_exception(self._error)
+                return call
             self._inbox.append(send)
         self._wake()
-        return future
+        return call
 
     def close(self) -> None:
         """Say farewell and give the line back."""
@@ -200,57 +224,36 @@ class BoardClient:
         """Close."""
         self.close()
 
-    # --- rate of a serial line -----------------------------------------------------------
+    # --- for changing the rate of a serial line ------------------------------------------
 
-    def raise_rate(self, baud: int, stop_bits: int, base_baud: int, base_stop_bits: int) -> bool:
-        """Try a higher rate; both ends go back when the test patterns do not come through.
+    @property
+    def is_lost(self) -> bool:
+        """Whether the session has ended."""
+        with self._lock:
+            return self._error is not None
 
-        Returns:
-            Whether the line now runs at the higher rate.
+    def set_rate(self, baud: int, stop_bits: int) -> None:
+        """Change the rate of this end. Raises LinkError when the line refuses it."""
 
-        Raises:
-            LinkLostError: the line works at neither rate.
-        """
-        try:
-            self.call("set_rate", {"baud": baud, "stop_bits": stop_bits}, timeout_s=5)
-        except CommandFailedError as error:
-            log.warning("%s: the board refuses %d baud: %s", self.name, baud, error)
-            return False
-        time.sleep(_SETTLE_S)  # the board switches when its answer is out and acknowledged
-        try:
-            self._in_thread(lambda: self._switch(baud, stop_bits))
-            if self._is_test_passed():
-                self.call("keep_rate", timeout_s=_TEST_TIMEOUT_S)
-                return True
-        except LinkLostError:
-            with self._lock:
-                if self._error is not None:
-                    raise
-        except LinkError as error:
-            log.warning("%s: %s", self.name, error)
-        log.warning("%s: %d baud does not work, back to %d", self.name, baud, base_baud)
-        self._in_thread(lambda: self._switch(base_baud, base_stop_bits))
-        time.sleep(_FALLBACK_S)  # the board goes back by itself
-        self.call("ping", timeout_s=10)
-        return False
+        def switch() -> None:
+            self._line.forget_pending()
+            self._line.transport.set_rate(baud, stop_bits)
 
-    def _switch(self, baud: int, stop_bits: int) -> None:
-        self._line.forget_pending()
-        self._line.transport.set_rate(baud, stop_bits)
+        self._in_thread(switch)
 
-    def _is_test_passed(self) -> bool:
-        patterns = [secrets.token_bytes(_TEST_BYTES) for _ in range(_NUM_TESTS)]
-        self._echoes.clear()
+    def are_echoed(self, patterns: Sequence[bytes], timeout_s: float) -> bool:
+        """Send patterns outside the sequence; whether all come back as they were, in order."""
 
         def send() -> None:
+            self._echoes.clear()
             for pattern in patterns:
                 self._connection.send_test(pattern)
 
         self._in_thread(send)
-        end = time.monotonic() + _TEST_TIMEOUT_S
-        while len(self._echoes) < _NUM_TESTS and time.monotonic() < end:
+        end = time.monotonic() + timeout_s
+        while len(self._echoes) < len(patterns) and time.monotonic() < end:
             time.sleep(0.01)
-        return self._echoes == patterns
+        return self._echoes == list(patterns)
 
     def _in_thread(self, action: Callable[[], None]) -> None:
         """Run something in the link's thread and wait for it."""
@@ -273,13 +276,11 @@ class BoardClient:
     # --- the thread ----------------------------------------------------------------------
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"x")
-        except BlockingIOError:
-            pass  # it is awake already
-        except OSError:
-            if self._thread.is_alive():
-                raise
+        with self._lock:
+            if self._error is not None:
+                return  # the pipe is closed, and its number may be another file's
+            with contextlib.suppress(BlockingIOError):  # it is awake already
+                os.write(self._wake_write, b"x")
 
     def _run(self) -> None:
         error: Exception = LinkLostError(f"{self.name}: the link was closed")
@@ -363,18 +364,18 @@ class BoardClient:
                     call.notice(message)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 del self._calls[message.fields["id"]]
-                if call.future.set_running_or_notify_cancel():
-                    call.future.set_exception(
+                if call.set_running_or_notify_cancel():
+                    call.set_exception(
                         LinkProtocolError(f"{self.name}: a notice makes no sense: {error}")
                     )
             return
         del self._calls[message.fields["id"]]
-        if not call.future.set_running_or_notify_cancel():
+        if not call.set_running_or_notify_cancel():
             return
         if message.fields.get("ok") is True:
-            call.future.set_result(message)
+            call.set_result(message)
             return
-        call.future.set_exception(_failure(self.name, message.fields.get("error")))
+        call.set_exception(_failure(self.name, message.fields.get("error")))
 
     def _end(self, error: Exception) -> None:
         with self._lock:
@@ -389,8 +390,8 @@ class BoardClient:
             self._opened.set_exception(error)
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            if call.future.set_running_or_notify_cancel():
-                call.future.set_exception(error)
+            if call.set_running_or_notify_cancel():
+                call.set_exception(error)
 
 
 def _failure(name: str, error: object) -> CommandFailedError:

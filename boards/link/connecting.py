@@ -11,6 +11,7 @@ from boards.errors import LinkAddressError, LinkLostError
 from boards.link.address import DEFAULT_TCP_PORT, LinkAddress, parse_address
 from boards.link.client import BoardClient, LinkOptions
 from boards.link.frames import Frame, FrameType, encode_frame
+from boards.link.rate import raise_rate
 from boards.link.transports.base import Transport
 
 BASE_BAUD = 115200
@@ -86,7 +87,7 @@ def _raise_rate(client: BoardClient, address: LinkAddress) -> None:
     stop_bits = address.number("stop", 1)
     ladder = [rate for rate in _LOWER_RATES if base < rate < wanted]
     for rate in (wanted, *ladder) if wanted > base else ():
-        if client.raise_rate(rate, stop_bits, base, 1):
+        if raise_rate(client, rate, stop_bits, base, 1):
             return
 
 

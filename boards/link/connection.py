@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from boards.errors import LinkProtocolError, LinkRefusedError
+from boards.link.channels import NUM_CHANNELS, Inbox, Outbox, Outgoing
 from boards.link.frames import FLAG_ACK_NOW, FLAG_END, Frame, FrameType
 from boards.link.handshake import (
     VERSION_HIGHEST,
@@ -25,10 +26,6 @@ from boards.link.handshake import (
     welcome_payload,
 )
 from boards.link.reliability import ReceiveWindow, SendWindow
-
-NUM_CHANNELS = 3
-COMMANDS, BULK, LOGS = range(NUM_CHANNELS)
-MAX_MESSAGE_BYTES = 4 << 20
 
 _HELLO_INTERVAL_S = 0.25
 _HELLO_INTERVAL_MAX_S = 1.0
@@ -47,10 +44,11 @@ class Established:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A whole message."""
+    """A whole message, and the number of frames that it took."""
 
     channel: int
     data: bytes
+    num_frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,8 @@ class Connection:
         self._events: deque[Event] = deque()
         self._control: deque[Frame] = deque()
         self._probes: deque[Frame] = deque()
-        self._queues: tuple[deque[memoryview], ...] = tuple(deque() for _ in range(NUM_CHANNELS))
-        self._partial: list[bytearray] = [bytearray() for _ in range(NUM_CHANNELS)]
+        self._outbox = Outbox()
+        self._inbox = Inbox()
         self._max_payload = settings.max_payload_bytes
         self._hello = b""
         self._welcome = b""
@@ -114,11 +112,14 @@ class Connection:
 
     # --- what the owner does -------------------------------------------------------------
 
-    def send(self, channel: int, data: bytes) -> None:
-        """Queue a message. Raises ValueError when it is too long."""
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise ValueError(f"message of {len(data):,} bytes; the limit is {MAX_MESSAGE_BYTES:,}")
-        self._queues[channel].append(memoryview(data))
+    def send(self, channel: int, data: bytes, *, is_held: bool = False) -> Outgoing:
+        """Queue a message. Raises ValueError when it is too long.
+
+        Returns:
+            How far it has come; with is_held its last fragment, and what is queued behind it on
+            this channel, wait until that attribute of it is cleared.
+        """
+        return self._outbox.add(channel, data, is_held=is_held)
 
     def send_test(self, payload: bytes) -> None:
         """Send a pattern outside the sequence; `Echoed` tells when it comes back."""
@@ -138,7 +139,7 @@ class Connection:
             return None
         event = self._events.popleft()
         if isinstance(event, MessageReceived):
-            self.receive_window.num_undelivered -= 1
+            self.receive_window.num_undelivered -= event.num_frames
         return event
 
     @property
@@ -149,12 +150,12 @@ class Connection:
     @property
     def queued_bytes(self) -> int:
         """Bytes of messages that were not sent a first time."""
-        return sum(len(data) for queue in self._queues for data in queue)
+        return self._outbox.num_bytes
 
     @property
     def is_idle(self) -> bool:
         """Whether everything queued has been acknowledged."""
-        return not self.send_window.num_unacked and not any(self._queues)
+        return not self.send_window.num_unacked and self._outbox.is_empty
 
     # --- frames in -----------------------------------------------------------------------
 
@@ -208,17 +209,14 @@ class Connection:
         is_next = frame.sequence == self.receive_window.expected
         self.receive_window.accept(frame)
         for part in self.receive_window.take():
-            partial = self._partial[part.channel]
-            partial += part.payload
-            if len(partial) > MAX_MESSAGE_BYTES:
-                self._fail(
-                    LinkProtocolError(f"a message is longer than {MAX_MESSAGE_BYTES:,} bytes")
-                )
+            try:
+                message = self._inbox.take(part)
+            except LinkProtocolError as error:
+                self._fail(error)
                 return
-            if part.flags & FLAG_END:
-                self._events.append(MessageReceived(part.channel, bytes(partial)))
-                self.receive_window.num_undelivered += 1
-                partial.clear()
+            if message is not None:
+                self._events.append(MessageReceived(part.channel, *message))
+                self.receive_window.num_undelivered += message[1]
         if not is_next or frame.flags & FLAG_ACK_NOW or self.receive_window.has_gap:
             self._is_ack_due = True
         elif self._ack_at is None:
@@ -392,27 +390,26 @@ class Connection:
         return Frame(FrameType.AUTH, self.session, self._proof(b"client"))
 
     def _next_data(self, now: float) -> Frame | None:
-        for channel, queue in enumerate(self._queues):
-            if not queue:
-                continue
-            data = queue[0]
-            part, rest = data[: self._max_payload], data[self._max_payload :]
-            flags = 0
-            if rest:
-                queue[0] = rest
-            else:
-                queue.popleft()
-                flags = FLAG_END
-            if not any(self._queues):
-                flags |= FLAG_ACK_NOW
-            frame = Frame(FrameType.DATA, self.session, bytes(part), channel, flags)
-            self._probe_at = None
-            return self.send_window.assign(frame, now)
-        return None
+        fragment = self._outbox.next_fragment(self._max_payload)
+        if fragment is None:
+            return None
+        channel, payload, is_end = fragment
+        flags = FLAG_END if is_end else 0
+        if not self._has_data:
+            flags |= FLAG_ACK_NOW
+        self._probe_at = None
+        return self.send_window.assign(
+            Frame(FrameType.DATA, self.session, payload, channel, flags), now
+        )
+
+    @property
+    def _has_data(self) -> bool:
+        """Whether a fragment of a message could be sent."""
+        return self._outbox.has_fragment(self._max_payload)
 
     def _probe_due(self, now: float) -> bool:
         """Whether to ask a receiver without room again."""
-        if self.send_window.num_unacked or not any(self._queues):
+        if self.send_window.num_unacked or not self._has_data:
             return False
         if self._probe_at is None:
             self._probe_at = now + self.send_window.timeout_s
@@ -432,7 +429,7 @@ class Connection:
         if self.state in ("open", "auth") and now - self._last_heard > self.settings.dead_after_s:
             silence = now - self._last_heard
             self._fail(TimeoutError(f"nothing was heard from the other end for {silence:.0f} s"))
-        elif self.send_window.is_used_up and any(self._queues):
+        elif self.send_window.is_used_up and self._has_data:
             self._fail(LinkProtocolError("the session has no sequence number left; connect again"))
 
     def wake_at(self, now: float) -> float:
@@ -443,7 +440,7 @@ class Connection:
             return now + _IDLE_PING_S
         if self.state != "open":
             return self._repeat_at if self.is_client else now + _IDLE_PING_S
-        if self.send_window.has_lost or (self.send_window.has_room and any(self._queues)):
+        if self.send_window.has_lost or (self.send_window.has_room and self._has_data):
             return now
         times = [self._last_sent + _IDLE_PING_S]
         times += [t for t in (self._ack_at, self._probe_at) if t is not None]
@@ -452,7 +449,7 @@ class Connection:
             times.append(lost_at)
         if self._is_credit_news:
             times.append(now)
-        if not self.send_window.has_room and any(self._queues) and self._probe_at is None:
+        if not self.send_window.has_room and self._has_data and self._probe_at is None:
             times.append(now)
         return min(times)
 

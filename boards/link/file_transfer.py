@@ -10,15 +10,14 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from boards.errors import CommandFailedError, LinkError, LinkLostError, LinkRefusedError
-from boards.link.client import BoardClient, LinkOptions
+from boards.link.client import BoardClient, Call, LinkOptions
 from boards.link.connecting import connect
 from boards.link.messages import Message
-from boards.store.pieces import Piece, cut, encode_table, plan_edges
+from boards.store.pieces import MAX_PIECE_BYTES, Piece, cut, encode_table, plan_edges
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +37,11 @@ class Sending:
         sha256: of the file; size_bytes: of it.
         num_pieces: in all; num_sent: that travelled, repeats included.
         sent_bytes: of their content as it travelled, i.e. packed.
+        num_losses: of the link meanwhile.
+        num_resent: pieces of num_sent that were on the line when the link was lost, and had to
+            travel again; resent_bytes: of sent_bytes, what had travelled of them in vain.
+        num_received, received_bytes: what the board counted since this file was first begun there,
+            in earlier attempts too; None when its answer was lost.
     """
 
     sha256: str
@@ -45,6 +49,11 @@ class Sending:
     num_pieces: int
     num_sent: int
     sent_bytes: int
+    num_losses: int
+    num_resent: int
+    resent_bytes: int
+    num_received: int | None
+    received_bytes: int | None
 
 
 class BoardLink:
@@ -183,21 +192,23 @@ def send_file(
     """
     sha256 = hashlib.sha256(view).hexdigest()
     sender = _Sender(sha256, view, pieces, progress or _no_progress)
+    busy_until = time.monotonic() + BUSY_WAIT_S
     while True:
         try:
             sender.send_missing(link.client)
             message = link.client.call("commit", {"sha256": sha256, **commit}, timeout_s=600)
-            return message, Sending(
-                sha256, len(view), len(pieces), sender.num_sent, sender.sent_bytes
-            )
+            return message, sender.result(message)
         except LinkLostError as error:
+            sender.num_losses += 1
             if _is_stored(link, error, sha256, commit):
-                release = Message({"release": sha256[:16]})
-                return release, Sending(
-                    sha256, len(view), len(pieces), sender.num_sent, sender.sent_bytes
-                )
+                message = Message({"release": sha256[:16]})
+                return message, sender.result(message)
         except CommandFailedError as error:
-            sender.count_failure(error)
+            # a file that is being checked: the link was lost after `commit`
+            if error.code == "busy" and time.monotonic() < busy_until:
+                time.sleep(_RETRY_S)
+            else:
+                sender.count_failure(error)
 
 
 def _is_stored(
@@ -215,17 +226,29 @@ def _is_stored(
     )
 
 
+@dataclass(slots=True)
+class _Flying:
+    """A piece under way."""
+
+    index: int
+    call: Call
+
+
 class _Sender:
     def __init__(
         self, sha256: str, view: memoryview, pieces: Sequence[Piece], progress: Progress
     ) -> None:
-        self.num_sent = 0
-        self.sent_bytes = 0
+        self.num_losses = 0
+        self._num_sent = 0
+        self._sent_bytes = 0
+        self._num_resent = 0
+        self._resent_bytes = 0
         self._sha256 = sha256
         self._view = view
         self._pieces = pieces
         self._progress = progress
         self._num_failures = 0
+        self._unanswered: dict[int, int] = {}  # bytes on the line at the last loss, by piece
 
     def send_missing(self, client: BoardClient) -> None:
         """One pass over what the board lacks."""
@@ -236,20 +259,29 @@ class _Sender:
             timeout_s=600,
         )
         missing = [i for i in range(len(self._pieces)) if _bit(begun.body, i)]
-        flying: deque[Future[Message]] = deque()
+        self._count_unanswered(frozenset(missing))
+        flying: deque[_Flying] = deque()
         confirmed = 0
         try:
             for index in missing:
                 if len(flying) >= IN_FLIGHT:
-                    flying.popleft().result()
+                    self._land(flying)
                     confirmed += 1
                     self._progress(confirmed, len(missing))
-                flying.append(self._send(client, index))
+                flying.append(_Flying(index, self._send(client, index, flying)))
             while flying:
-                flying.popleft().result()
+                self._land(flying)
+        except LinkLostError:
+            client.close()  # from now on nothing is given to the line
+            self._unanswered |= {
+                one.index: one.call.travelled_bytes
+                for one in flying
+                if one.call.travelled_bytes > 0
+            }
+            raise
         finally:
-            for future in flying:
-                future.cancel()
+            for one in flying:
+                one.call.cancel()
         self._progress(len(missing), len(missing))
 
     def count_failure(self, error: CommandFailedError) -> None:
@@ -259,16 +291,51 @@ class _Sender:
             raise error
         log.warning("%s", error)
 
-    def _send(self, client: BoardClient, index: int) -> Future[Message]:
+    def result(self, message: Message) -> Sending:
+        """What travelled, after the answer to the last command."""
+        received = (message.fields.get(name) for name in ("received", "received_bytes"))
+        return Sending(
+            self._sha256,
+            len(self._view),
+            len(self._pieces),
+            self._num_sent,
+            self._sent_bytes,
+            self.num_losses,
+            self._num_resent,
+            self._resent_bytes,
+            *(value if type(value) is int else None for value in received),
+        )
+
+    def _send(self, client: BoardClient, index: int, flying: Sequence[_Flying]) -> Call:
         piece = self._pieces[index]
         data = bytes(self._view[piece.offset : piece.offset + piece.length])
         packed = zlib.compress(data, 6)
         is_packed = len(packed) < _WORTH * len(data)
         body = packed if is_packed else data
-        self.num_sent += 1
-        self.sent_bytes += len(body)
         fields = {"sha256": self._sha256, "index": index, "zlib": is_packed}
-        return client.start("put", fields, body)
+        # what is on the line and not confirmed stays below two pieces of the longest kind: the
+        # second of two such pieces keeps its last fragment back until the first is confirmed
+        unconfirmed_bytes = sum(one.call.body_bytes for one in flying)
+        is_much = unconfirmed_bytes + len(body) >= IN_FLIGHT * MAX_PIECE_BYTES
+        return client.start("put", fields, body, after=flying[-1].call if is_much else None)
+
+    def _land(self, flying: deque[_Flying]) -> None:
+        """Wait until the oldest piece is confirmed."""
+        first = flying[0]
+        first.call.result()
+        flying.popleft()
+        self._num_sent += 1
+        self._sent_bytes += first.call.body_bytes
+
+    def _count_unanswered(self, missing: frozenset[int]) -> None:
+        """Count what was on the line when the link was lost: it arrived, or travels again."""
+        for index, travelled_bytes in self._unanswered.items():
+            self._num_sent += 1
+            self._sent_bytes += travelled_bytes
+            if index in missing:
+                self._num_resent += 1
+                self._resent_bytes += travelled_bytes
+        self._unanswered.clear()
 
 
 def fetch_file(link: BoardLink, sha256: str, size_bytes: int) -> bytes:

@@ -167,7 +167,7 @@ class ReceiveWindow:
 
     Attributes:
         expected: sequence that comes next.
-        num_undelivered: messages that wait for their reader; they take credit.
+        num_undelivered: frames of messages that wait for their reader; they take credit.
         num_duplicates: frames that came twice.
     """
 

@@ -1,8 +1,4 @@
-"""Files on their way in: a part file, its piece table, and a bitmap of the pieces that are there.
-
-The bitmap lags behind the data on disk, never the other way: pieces are synchronised before their
-bits. Whatever happens to this process or to the power, a later `begin` goes on where it was.
-"""
+"""Transfers to a board, and a cache of files that it needs for a while."""
 
 from __future__ import annotations
 
@@ -10,164 +6,21 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from boards.errors import StoreError
-from boards.store.durable_file import sync_folder, write_durably
+from boards.store.durable_file import write_durably
+from boards.store.incoming_file import TABLE, IncomingFile, file_sha256
 from boards.store.pieces import Piece, decode_table
 
-MAX_INCOMING = 4  # transfers kept for later; the one that rested longest goes first
+MAX_INCOMING = 4  # transfers at work or kept for later; the one that rested longest goes first
 MAX_CACHE_BYTES = 512 << 20
 _DISK_RESERVE_BYTES = 16 << 20
-_READ_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-TABLE = "pieces.table"
-
-
-class IncomingFile:
-    """One file on its way in.
-
-    Attributes:
-        sha256: of the whole file, hexadecimal; size_bytes: of it.
-        pieces: in order.
-        num_copied: pieces that were found on the board at `begin`.
-        is_checking: another thread compares its hashes; nothing is taken meanwhile.
-    """
-
-    def __init__(self, folder: Path, sha256: str, size_bytes: int, table: bytes) -> None:
-        """Open or make the files of a transfer. Use `Incoming.begin`."""
-        self.sha256 = sha256
-        self.size_bytes = size_bytes
-        self.pieces = decode_table(table, size_bytes)
-        self.num_copied = 0
-        self.is_checking = False
-        self._table = table
-        self._folder = folder
-        self._unsynced: list[int] = []
-        self._bits = bytearray(-(-len(self.pieces) // 8))
-        folder.mkdir(parents=True, exist_ok=True)
-        table_path = folder / TABLE
-        if table_path.exists() and table_path.read_bytes() == table:
-            stored = (folder / "bitmap").read_bytes() if (folder / "bitmap").exists() else b""
-            if len(stored) == len(self._bits) and self.part_path.exists():
-                self._bits[:] = stored
-        else:
-            (folder / "bitmap").unlink(missing_ok=True)
-            write_durably(table_path, table)
-        os.utime(folder)
-        self._part = os.open(self.part_path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if os.fstat(self._part).st_size != size_bytes:
-                os.ftruncate(self._part, size_bytes)
-            if size_bytes:
-                os.posix_fallocate(self._part, 0, size_bytes)
-            self._map = os.open(folder / "bitmap", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError:
-            os.close(self._part)
-            raise
-        os.pwrite(self._map, self._bits, 0)
-        os.fsync(self._map)
-        sync_folder(folder)
-
-    @property
-    def part_path(self) -> Path:
-        """Where the bytes are collected."""
-        return self._folder / "part"
-
-    @property
-    def table(self) -> bytes:
-        """The piece table."""
-        return self._table
-
-    def has(self, index: int) -> bool:
-        """Whether a piece is there."""
-        return bool(self._bits[index >> 3] >> (index & 7) & 1)
-
-    @property
-    def num_missing(self) -> int:
-        """Pieces that are not there."""
-        return sum(not self.has(index) for index in range(len(self.pieces)))
-
-    def missing_bitmap(self) -> bytes:
-        """Bit i of byte i // 8, lowest first: piece i is wanted."""
-        bits = bytearray(len(self._bits))
-        for index in range(len(self.pieces)):
-            if not self.has(index):
-                bits[index >> 3] |= 1 << (index & 7)
-        return bytes(bits)
-
-    def put(self, index: int, data: bytes) -> None:
-        """Take a piece; it counts once `sync` was called.
-
-        Raises:
-            StoreError: no such piece, or other bytes than its hash says.
-        """
-        if self.is_checking:
-            raise StoreError(f"file {self.sha256[:16]} is being checked; wait")
-        if not 0 <= index < len(self.pieces):
-            raise StoreError(f"piece {index} of a file of {len(self.pieces)} pieces")
-        piece = self.pieces[index]
-        if len(data) != piece.length or hashlib.sha256(data).digest() != piece.sha256:
-            raise StoreError(
-                f"piece {index}: {len(data):,} bytes with another hash than the table's "
-                f"{piece.length:,} bytes; send it again"
-            )
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._part, data[written:], piece.offset + written)
-        self._unsynced.append(index)
-
-    def sync(self) -> None:
-        """Let the pieces taken so far, then their bits, reach the disk."""
-        if not self._unsynced:
-            return
-        os.fdatasync(self._part)
-        for index in self._unsynced:
-            self._bits[index >> 3] |= 1 << (index & 7)
-        self._unsynced.clear()
-        os.pwrite(self._map, self._bits, 0)
-        os.fdatasync(self._map)
-
-    def check(self) -> int:
-        """Compare the whole file with its hash; pieces that differ are wanted again.
-
-        Returns:
-            Number of pieces that are missing now: 0 when the file is right.
-
-        Raises:
-            StoreError: every piece is right and the whole is not.
-        """
-        self.is_checking = True
-        try:
-            return self._check()
-        finally:
-            self.is_checking = False
-
-    def _check(self) -> int:
-        self.sync()
-        if self.num_missing == 0 and _file_sha256(self._part) == self.sha256:
-            return 0
-        for index, piece in enumerate(self.pieces):
-            data = os.pread(self._part, piece.length, piece.offset)
-            if hashlib.sha256(data).digest() != piece.sha256:
-                self._bits[index >> 3] &= ~(1 << (index & 7))
-        os.pwrite(self._map, self._bits, 0)
-        os.fdatasync(self._map)
-        if self.num_missing == 0:
-            raise StoreError(
-                f"every piece is right but the file's SHA-256 is not {self.sha256}: the sender's "
-                "table belongs to another file"
-            )
-        return self.num_missing
-
-    def close(self) -> None:
-        """Close the files; the transfer can go on later."""
-        if self._part >= 0:
-            os.close(self._part)
-            os.close(self._map)
-            self._part = -1
+_RESULT = ".result-"
 
 
 class Incoming:
@@ -182,6 +35,8 @@ class Incoming:
         self.cache = root / "cache"
         self._root = root
         self._open: dict[str, IncomingFile] = {}
+        for path in self.cache.glob(f"{_RESULT}*"):
+            path.unlink(missing_ok=True)  # of a process that was killed
 
     def begin(self, sha256: str, size_bytes: int, table: bytes) -> IncomingFile:
         """Start a transfer or go on with it; pieces of other files here are copied.
@@ -219,11 +74,14 @@ class Incoming:
             raise StoreError(f"no transfer of {sha256[:16]} was begun; begin it again")
         return file
 
-    def sync(self) -> None:
-        """Synchronise every transfer."""
-        for file in list(self._open.values()):
-            if not file.is_checking:
-                file.sync()
+    def is_checking(self, sha256: str) -> bool:
+        """Whether a transfer is complete but for its check."""
+        file = self._open.get(sha256)
+        return file is not None and file.is_checking
+
+    def transfers(self) -> tuple[IncomingFile, ...]:
+        """Transfers that were begun and did not end, since this process started."""
+        return tuple(self._open.values())
 
     def to_cache(self, sha256: str) -> Path:
         """Move a complete file into the cache; older ones make room. Returns its path."""
@@ -236,6 +94,22 @@ class Incoming:
         self._drop(self.folder / sha256)
         self._trim_cache(keep=sha256)
         return target / "content"
+
+    def new_result(self) -> Path:
+        """Where a file may be written that `keep_result` then takes into the cache."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        return self.cache / f"{_RESULT}{secrets.token_hex(8)}"
+
+    def keep_result(self, path: Path) -> tuple[str, int]:
+        """Take a file of `new_result` into the cache. Returns its SHA-256 and size in bytes."""
+        with open(path, "rb") as file:
+            sha256 = file_sha256(file.fileno())
+        target = self.cache / sha256
+        target.mkdir(exist_ok=True)
+        os.replace(path, target / "content")
+        os.utime(target)
+        self._trim_cache(keep=sha256)
+        return sha256, (target / "content").stat().st_size
 
     def cached(self, sha256: str) -> Path:
         """Path of a file in the cache. Raises StoreError."""
@@ -283,8 +157,7 @@ class Incoming:
                 if hashlib.sha256(data).digest() != piece.sha256:
                     continue  # damaged on disk: let it travel again
                 for index in by_hash.pop(piece.sha256):
-                    file.put(index, data)
-                    file.num_copied += 1
+                    file.copy(index, data)
 
     def _known_files(self) -> Iterator[tuple[Path, Path]]:
         """Content and piece table of every whole file on the board, and of resting transfers."""
@@ -296,10 +169,18 @@ class Incoming:
             yield table.parent / "part", table
 
     def _make_room(self, *, keep: str) -> None:
-        others = [p for p in self.folder.iterdir() if p.name != keep and p.name not in self._open]
-        others.sort(key=lambda path: path.stat().st_mtime)
-        for folder in others[: max(0, len(others) - (MAX_INCOMING - 1))]:
-            self._drop(folder)
+        """Drop transfers: first those of earlier processes, then those whose host went away."""
+        resting = {p.name: p.stat().st_mtime for p in self.folder.iterdir() if p.name != keep}
+        at_work = {file.sha256: file for file in self.transfers() if file.sha256 in resting}
+        names = sorted(resting.keys() - at_work, key=resting.__getitem__)
+        names += [
+            file.sha256
+            for file in sorted(at_work.values(), key=lambda file: file.used_at)
+            if not file.is_checking
+        ]
+        for name in names[: max(0, len(resting) - (MAX_INCOMING - 1))]:
+            self._close(name)
+            self._drop(self.folder / name)
 
     def _trim_cache(self, *, keep: str) -> None:
         rows = [p for p in self.cache.iterdir() if (p / "content").exists()]
@@ -319,12 +200,3 @@ def check_sha256(text: str) -> str:
     if not isinstance(text, str) or not _SHA256.fullmatch(text):
         raise StoreError(f"{text!r} is no SHA-256 in hexadecimal")
     return text
-
-
-def _file_sha256(descriptor: int) -> str:
-    digest = hashlib.sha256()
-    offset = 0
-    while data := os.pread(descriptor, _READ_BYTES, offset):
-        digest.update(data)
-        offset += len(data)
-    return digest.hexdigest()

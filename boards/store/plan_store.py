@@ -4,7 +4,7 @@
     ROOT/plans/NAME/releases/ID/record.json   what is known of it
     ROOT/plans/NAME/current, previous         symbolic links to releases/ID, replaced by rename
     ROOT/plans/NAME/floor                     lowest release number that may still be deployed
-    ROOT/incoming, ROOT/cache                 transfers and measuring jobs (transfers.py)
+    ROOT/incoming, ROOT/cache                 transfers, and files needed for a while (incoming.py)
 
 A folder appears under `releases` by one rename, when its file is complete. Readers follow `current`
 and need no lock; whoever changes something holds ROOT/lock.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -24,8 +25,10 @@ from pathlib import Path
 
 from boards.errors import ReleaseRefusedError, StoreError
 from boards.store.durable_file import link_durably, sync_folder, write_durably
-from boards.store.incoming import TABLE
+from boards.store.incoming_file import TABLE
 from boards.store.records import ReleaseRecord, ReleaseState, load_record, save_record
+
+log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "/var/lib/edgeplan"
 PLAN_FILE = "model.plan"
@@ -129,7 +132,7 @@ class PlanStore:
         return int(text)
 
     def add(self, name: str, source: Path, record: ReleaseRecord, table: bytes = b"") -> None:
-        """Take over a complete file. A release that is there already keeps its record.
+        """Take over a complete file. A release that is there already keeps its record if it can.
 
         Args:
             name: to deploy under.
@@ -143,9 +146,14 @@ class PlanStore:
         folder = self.release_folder(name, record.release_id)
         with self.lock():
             if folder.exists():
-                # the same bytes: this heals a file that was damaged on the disk
+                # the same bytes: this heals a file or record that was damaged on the disk
                 os.replace(source, folder / PLAN_FILE)
                 sync_folder(folder)
+                try:
+                    load_record(folder)
+                except StoreError as error:
+                    log.warning("%s", error)
+                    save_record(folder, record)
                 return
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging = folder.parent / f".{record.release_id}.new"
@@ -286,18 +294,27 @@ class PlanStore:
 
         Returns:
             Names that went back.
+
+        Raises:
+            StoreError: the record of an active release is damaged; the others were looked at.
         """
         names = []
+        problem: StoreError | None = None
         for name in self.names():
             release_id = self.generation(name)
             if not release_id:
                 continue
             with self.lock():
-                record = self.record(name, release_id)
-                reason = self._trial_problem(name, record)
+                try:
+                    reason = self._trial_problem(name, self.record(name, release_id))
+                except StoreError as error:
+                    problem = error
+                    continue
                 if reason:
                     self._roll_back(name, reason)
                     names.append(name)
+        if problem is not None and not names:
+            raise problem
         return tuple(names)
 
     @contextlib.contextmanager
@@ -327,8 +344,11 @@ class PlanStore:
         folder = self._folder(name)
         bad = self.active(name).parent.name
         before = self.previous(name)
-        record = replace(self.record(name, bad), state=ReleaseState.BAD, reason=reason)
-        save_record(self.release_folder(name, bad), record)
+        try:
+            record = replace(self.record(name, bad), state=ReleaseState.BAD, reason=reason)
+            save_record(self.release_folder(name, bad), record)
+        except StoreError as error:
+            log.warning("%s", error)  # going back matters more than what is known of it
         if before == bad:
             before = ""
         if before:

@@ -8,8 +8,9 @@ import pytest
 from support.faulty_line import BITS_PER_BYTE, Faults, FaultySession
 
 from boards.errors import LinkProtocolError, LinkRefusedError
-from boards.link.connection import BULK, COMMANDS, LOGS, Closed, Established
-from boards.link.frames import Frame, FrameType
+from boards.link.channels import BULK, COMMANDS, LOGS
+from boards.link.connection import Closed, Established
+from boards.link.frames import FLAG_END, Frame, FrameType
 from boards.link.handshake import LinkSettings
 
 KEY = b"k" * 32
@@ -98,6 +99,38 @@ def test_a_reader_that_does_not_read_stops_the_sender_and_loses_nothing():
     del session._collect
     session.run(lambda: len(session.at_server) == 300, 30)
     assert [int.from_bytes(data, "little") for _, data in session.at_server] == list(range(300))
+
+
+def test_long_messages_that_nobody_reads_take_little_memory():
+    """Their frames count, so that 64 of the longest messages cannot pile up."""
+    session = opened()
+    part = Frame(FrameType.DATA, session.server.session, bytes(2048), BULK)
+    credits = []
+    for sequence in range(64):
+        flags = FLAG_END if sequence % 32 == 31 else 0
+        session.server.receive(part._replace(sequence=sequence, flags=flags), session.now)
+        credits.append(session.server.receive_window.credit)
+    assert (credits[30], credits[31], credits[62], credits[63]) == (64, 32, 32, 0)
+    session._collect(session.server)
+    assert [len(data) for _, data in session.at_server] == [65536, 65536]
+    assert session.server.receive_window.credit == 64
+
+
+def test_a_held_message_keeps_its_last_fragment_and_its_channel_back():
+    session = opened()
+    held = session.client.send(BULK, b"a" * 5000, is_held=True)
+    session.client.send(BULK, b"b" * 5000)
+    session.client.send(COMMANDS, b"c")
+    session.client.send(LOGS, b"d")
+    end = session.now + 5
+    session.run(lambda: session.now > end, 10)
+    assert session.at_server == [(COMMANDS, b"c"), (LOGS, b"d")]
+    assert held.num_given_bytes == 2 * session.client.max_payload_bytes == 4096
+    assert not session.client.is_idle
+    held.is_held = False
+    session.run(lambda: len(session.at_server) == 4, 5)
+    assert session.at_server[2:] == [(BULK, b"a" * 5000), (BULK, b"b" * 5000)]
+    assert held.num_given_bytes == held.size
 
 
 def test_a_silent_other_end_is_noticed_and_an_idle_one_is_not():

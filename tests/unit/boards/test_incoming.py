@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -42,7 +43,7 @@ def sent(incoming, data, edges=()):
     file, pieces = begun(incoming, data, edges)
     missing = [i for i in range(len(pieces)) if not file.has(i)]
     for i in missing:
-        file.put(i, data[pieces[i].offset : pieces[i].offset + pieces[i].length])
+        file.put(i, data[pieces[i].offset : pieces[i].offset + pieces[i].length], 0)
     assert file.check() == 0
     incoming.to_cache(file.sha256)
     return len(missing)
@@ -89,9 +90,9 @@ def test_a_transfer_goes_on_after_a_restart(tmp_path):
     incoming = Incoming(tmp_path)
     file, pieces = begun(incoming, data)
     for i in (0, 3):
-        file.put(i, data[pieces[i].offset : pieces[i].offset + pieces[i].length])
+        file.put(i, data[pieces[i].offset : pieces[i].offset + pieces[i].length], 0)
     file.sync()
-    file.put(4, data[pieces[4].offset :])  # written, not confirmed
+    file.put(4, data[pieces[4].offset :], 0)  # written, not confirmed
     incoming.close()
     again, _ = begun(Incoming(tmp_path), data)
     # piece 4 lies in the part file: it is found by its hash, and need not be sent
@@ -104,7 +105,7 @@ def test_another_table_for_the_same_file_starts_anew(tmp_path):
     data = random_bytes(3, 3 * MAX_PIECE_BYTES)
     incoming = Incoming(tmp_path)
     file, pieces = begun(incoming, data)
-    file.put(0, data[: pieces[0].length])
+    file.put(0, data[: pieces[0].length], 0)
     file.sync()
     other, _ = begun(incoming, data, edges=[7])
     # the old bits count no more; the first piece is there by its own hash
@@ -131,7 +132,7 @@ def test_pieces_of_stored_plans_are_copied(tmp_path):
     data = random_bytes(7, 4 * MAX_PIECE_BYTES)
     file, pieces = begun(incoming, data)
     for i, piece in enumerate(pieces):
-        file.put(i, data[piece.offset : piece.offset + piece.length])
+        file.put(i, data[piece.offset : piece.offset + piece.length], 0)
     assert file.check() == 0
     record = ReleaseRecord(file.sha256[:16], file.sha256, len(data))
     store.add("net", file.part_path, record, file.table)
@@ -145,10 +146,102 @@ def test_a_file_with_the_right_pieces_and_another_name_is_refused(tmp_path):
     incoming = Incoming(tmp_path)
     data = random_bytes(8, 1000)
     file = incoming.begin("a" * 64, 1000, encode_table(cut(memoryview(data))))
-    file.put(0, data)
+    file.put(0, data, 0)
     with pytest.raises(StoreError, match="belongs to another file"):
         file.check()
     incoming.close()
+
+
+def test_pieces_that_did_not_reach_the_disk_are_wanted_again(tmp_path, monkeypatch):
+    """After a failed synchronisation the next one may succeed without having written anything."""
+    data = random_bytes(9, 2 * MAX_PIECE_BYTES)
+    incoming = Incoming(tmp_path)
+    file, pieces = begun(incoming, data)
+    file.put(0, data[: pieces[0].length], 0)
+    real = os.fdatasync
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        file.sync()
+    monkeypatch.setattr(os, "fdatasync", real)
+    file.sync()
+    assert not file.has(0)
+    file.put(0, data[: pieces[0].length], 0)
+    file.sync()
+    assert file.has(0)
+    incoming.close()
+
+
+def test_counts_of_what_came_outlive_the_process(tmp_path):
+    data = random_bytes(10, 3 * MAX_PIECE_BYTES)
+    incoming = Incoming(tmp_path)
+    file, pieces = begun(incoming, data)
+    file.put(0, data[: pieces[0].length], 1000)
+    file.put(0, data[: pieces[0].length], 1000)
+    file.sync()
+    incoming.close()
+    again, _ = begun(Incoming(tmp_path), data)
+    assert (again.num_received, again.received_bytes) == (2, 2000)
+    again.close()
+
+
+def test_a_transfer_that_another_one_ended_takes_nothing(tmp_path):
+    data = random_bytes(11, 1000)
+    incoming = Incoming(tmp_path)
+    first, _ = begun(incoming, data)
+    second, _ = begun(incoming, data)
+    with pytest.raises(StoreError, match="was ended; begin it again"):
+        first.put(0, data, 0)
+    with pytest.raises(StoreError, match="was ended; begin it again"):
+        first.check()
+    second.put(0, data, 0)
+    assert second.check() == 0
+    incoming.close()
+
+
+def test_nothing_is_taken_during_a_check(tmp_path):
+    data = random_bytes(12, 1000)
+    incoming = Incoming(tmp_path)
+    file, _ = begun(incoming, data)
+    assert not incoming.is_checking(file.sha256)
+    file.begin_check()
+    assert incoming.is_checking(file.sha256)
+    with pytest.raises(StoreError, match="is being checked"):
+        file.put(0, data, 0)
+    file.end_check()
+    file.put(0, data, 0)
+    incoming.close()
+
+
+def test_transfers_whose_hosts_went_away_make_room_too(tmp_path):
+    """An agent that runs for months keeps neither their descriptors nor their disk space."""
+    incoming = Incoming(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    files = [begun(incoming, random_bytes(number, 1000))[0] for number in range(12)]
+    kept = {path.name for path in (tmp_path / "incoming").iterdir()}
+    assert kept == {file.sha256 for file in files[-incoming_module.MAX_INCOMING :]}
+    assert len(os.listdir("/proc/self/fd")) - before == 2 * incoming_module.MAX_INCOMING
+    assert {file.sha256 for file in incoming.transfers()} == kept
+    incoming.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_results_are_bounded_like_the_rest_of_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(incoming_module, "MAX_CACHE_BYTES", 2500)
+    incoming = Incoming(tmp_path)
+    for number in range(5):
+        data = random_bytes(number, 1000)
+        path = incoming.new_result()
+        path.write_bytes(data)
+        assert incoming.keep_result(path) == (hashlib.sha256(data).hexdigest(), 1000)
+        os.utime(tmp_path / "cache" / hashlib.sha256(data).hexdigest(), (number, number))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    incoming.new_result().write_bytes(b"of a process that was killed")
+    Incoming(tmp_path)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_resting_transfers_make_room_for_new_ones(tmp_path):

@@ -197,6 +197,30 @@ def test_damaged_records_are_named(store):
             store.record("net", release)
 
 
+def test_a_damaged_record_heals_when_its_plan_is_deployed_again(store):
+    release = add(store, b"one")
+    (store.release_folder("net", release) / "record.json").write_bytes(b"{")
+    assert add(store, b"one") == release
+    assert store.record("net", release).state is ReleaseState.CHECKED
+
+
+def test_a_damaged_record_neither_stops_other_trials_nor_the_way_back(store, monkeypatch):
+    for name in ("a", "b"):
+        first = add(store, b"one", name)
+        store.activate(name, first)
+        store.activate(name, add(store, b"two", name), trial_s=60)
+    damaged = store.generation("a")
+    (store.release_folder("a", damaged) / "record.json").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"record\.json"):
+        store.expire_trials()
+    now = plan_store_module.time.monotonic()
+    monkeypatch.setattr(plan_store_module.time, "monotonic", lambda: now + 61)
+    assert store.expire_trials() == ("b",)
+    assert store.generation("b") == first
+    assert store.roll_back("a", "it is damaged") == first
+    assert store.generation("a") == first
+
+
 def test_records_keep_all_fields(store):
     release = add(store, b"one")
     record = replace(
