@@ -63,6 +63,14 @@ def check_faces(text):
     assert all(float(prob) > 0.9 for *_, prob in faces)
 
 
+def check_devices(text):
+    found = re.findall(r"^(cpu|cuda:\d): (\d+) of 1000 right$", text, re.MULTILINE)
+    assert len(found) == 2
+    assert all(int(right) >= 989 for _, right in found)
+    difference = float(re.search(r"between the devices: (\S+)$", text, re.MULTILINE)[1])
+    assert difference == 0 if found[0][0] == "cpu" else difference < 1e-4
+
+
 def check_batches(text):
     alone, three = (
         int(size.replace(",", ""))
@@ -100,6 +108,7 @@ CHECKS = {
     "examples.googlenet_profile": check_profile,
     "examples.yolov2_plugins": check_plugins,
     "examples.two_engines": check_faces,
+    "examples.two_devices": check_devices,
 }
 SLOW = {"examples.caffe_mean", "examples.googlenet_profile", "examples.two_engines"}
 
