@@ -109,8 +109,8 @@ def _config(args: argparse.Namespace) -> ServeConfig:
 
 
 def _dry_run(config: ServeConfig, *, as_json: bool) -> int:
-    from runtime_edge.serve.deployment import StreamMemory
     from runtime_edge.serve.devices import Devices
+    from runtime_edge.serve.stream_memory import StreamMemory
     from runtime_edge.serve.stream_worker import StreamWorker
 
     def no_worker(name: str, memory: StreamMemory) -> StreamWorker:

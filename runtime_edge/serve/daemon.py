@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from runtime_edge.serve.api import Api, MetricsApi
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, read_token
-from runtime_edge.serve.deployment import StreamMemory
 from runtime_edge.serve.devices import LOAD_ERRORS
 from runtime_edge.serve.errors import ConfigError
 from runtime_edge.serve.http_server import HttpServer
@@ -22,6 +21,7 @@ from runtime_edge.serve.inference import InferenceService
 from runtime_edge.serve.metrics import Exposition
 from runtime_edge.serve.repository import Repository
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
+from runtime_edge.serve.stream_memory import StreamMemory
 from runtime_edge.serve.stream_worker import StreamWorker
 from runtime_edge.serve.sysfs import Sensors
 from runtime_edge.serve.systemd import Notifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,87 +17,14 @@ from runtime_edge.context import ExecutionContext
 from runtime_edge.device.base import Device, Stream
 from runtime_edge.engine import Engine
 from runtime_edge.serve.config import PlanConfig
+from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.lanes import Lane, find_lanes
 from runtime_edge.serve.latency import LatencyModel, ProfileLatency
-from runtime_edge.serve.memory_report import (
-    REGION_ALIGNMENT_BYTES,
-    MemoryNeeds,
-    io_bytes,
-    io_offsets,
-)
+from runtime_edge.serve.memory_report import MemoryNeeds, io_bytes, io_offsets
 from runtime_edge.serve.scheduler import Batch
+from runtime_edge.serve.stream_memory import Region, StreamMemory
 
 WARM_UP_RUNS = 3
-
-
-class Region:
-    """Device memory of a stream, given back when nothing uses it any more.
-
-    Attributes:
-        address, nbytes: of the region; address 0 when it is empty.
-    """
-
-    def __init__(self, device: Device, nbytes: int) -> None:
-        """Allocate.
-
-        Raises:
-            DeviceError: the memory was refused.
-        """
-        self.nbytes = nbytes
-        self._device = device
-        self._num_users = 0
-        self.address = device.allocate(nbytes, REGION_ALIGNMENT_BYTES) if nbytes else 0
-
-    def retain(self) -> Region:
-        """Count one more user."""
-        self._num_users += 1
-        return self
-
-    def release(self) -> None:
-        """One user less; the last one frees the memory."""
-        self._num_users -= 1
-        if self._num_users == 0 and self.address:
-            address, self.address = self.address, 0
-            self._device.free(address)
-
-
-@dataclass(slots=True)
-class StreamMemory:
-    """Memory that the plans of one stream share: they never run at the same time.
-
-    Attributes:
-        arena: activations and scratch; io: bindings.
-    """
-
-    device: Device
-    arena: Region | None = None
-    io: Region | None = None
-
-    def reserve(self, arena_bytes: int, io_bytes: int) -> None:
-        """Have at least these sizes from now on; larger ones replace smaller ones."""
-        self.arena = self._grown(self.arena, arena_bytes)
-        self.io = self._grown(self.io, io_bytes)
-
-    def missing_bytes(self, needs: MemoryNeeds) -> int:
-        """What a plan would make `reserve` allocate."""
-        arena = self.arena.nbytes if self.arena else 0
-        io = self.io.nbytes if self.io else 0
-        return (needs.arena if needs.arena > arena else 0) + (needs.io if needs.io > io else 0)
-
-    def close(self) -> None:
-        """Let go; regions live until their last user is gone."""
-        for region in (self.arena, self.io):
-            if region is not None:
-                region.release()
-        self.arena = self.io = None
-
-    def _grown(self, region: Region | None, nbytes: int) -> Region:
-        if region is not None and region.nbytes >= nbytes:
-            return region
-        grown = Region(self.device, nbytes).retain()
-        if region is not None:
-            region.release()
-        return grown
 
 
 @dataclass(slots=True)
@@ -127,15 +54,18 @@ class BatchResult:
     """What came of a batch.
 
     Attributes:
-        outputs: per job, per output binding: bytes; empty after an error.
+        outputs: per job, per output binding: bytes, None where the plan wrote them to the place
+            that the job named; empty after an error.
         rows: that the executions computed, padding included; num_runs: executions.
+        refused: by index, jobs whose memory was taken away meanwhile.
     """
 
-    outputs: list[list[bytes]]
+    outputs: list[list[bytes | None]]
     times: Times
     num_runs: int = 0
     rows: int = 0
     error: Exception | None = None
+    refused: dict[int, RequestError] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -263,7 +193,9 @@ class Deployment:
         """Run a batch; errors are part of the result. On the stream's thread."""
         result = BatchResult([], Times(start_ns=time.monotonic_ns()))
         try:
-            if batch.rows > lane.max_rows:
+            if not _find_lost(batch, result):
+                result.rows = batch.rows
+            elif batch.rows > lane.max_rows:
                 self._execute_split(batch, lane, result)
             else:
                 self._execute_once(batch, lane, result)
@@ -292,8 +224,16 @@ class Deployment:
     def _execute_once(self, batch: Batch, lane: Lane, result: BatchResult) -> None:
         runner = self._runners[lane.profiles[_index_for(lane, batch.rows)]]
         bound = runner.bound
+        direct: dict[int, int] = {}
         if len(batch.jobs) == 1 and batch.rows == runner.rows and not self._device.needs_staging:
-            bound = self._bind_in_place(runner, batch.jobs[0].work.tensors)
+            work = batch.jobs[0].work
+            bound = self._bind_in_place(runner, work.tensors)
+            direct = {
+                index: address
+                for index, address in work.direct_outputs().items()
+                if self._is_aligned(index, address)
+            }
+            bound.update((self.bindings[index].name, at) for index, at in direct.items())
         else:
             first = 0
             for job in batch.jobs:
@@ -305,7 +245,7 @@ class Deployment:
         result.times.output_ns = time.monotonic_ns()
         first = 0
         for job in batch.jobs:
-            result.outputs.append(self._read_rows(runner, first, job.rows))
+            result.outputs.append(self._read_rows(runner, first, job.rows, direct))
             first += job.rows
         result.num_runs = 1
         result.rows = runner.rows
@@ -313,7 +253,7 @@ class Deployment:
     def _execute_split(self, batch: Batch, lane: Lane, result: BatchResult) -> None:
         """One request larger than any profile: piece by piece."""
         (job,) = batch.jobs
-        pieces: list[list[bytes]] = []
+        pieces: list[list[bytes | None]] = []
         result.times.infer_ns = time.monotonic_ns()
         for begin in range(0, job.rows, lane.max_rows):
             rows = min(lane.max_rows, job.rows - begin)
@@ -329,18 +269,23 @@ class Deployment:
             result.num_runs += 1
             result.rows += runner.rows
         result.times.output_ns = time.monotonic_ns()
-        result.outputs.append([b"".join(column) for column in zip(*pieces, strict=True)])
+        result.outputs.append(
+            [b"".join(part for part in column if part) for column in zip(*pieces, strict=True)]
+        )
 
     def _bind_in_place(self, runner: _Runner, tensors: Sequence[Tensor]) -> dict[str, int]:
         """Addresses for one request that fills the profile: aligned inputs are not copied."""
         bound = dict(runner.bound)
         for index, tensor in enumerate(tensors):
             binding = self.bindings[index]
-            if tensor.address and tensor.address % binding.dtype.size_bytes == 0:
+            if tensor.address and self._is_aligned(index, tensor.address):
                 bound[binding.name] = tensor.address
             else:
                 self._device.write(runner.addresses[index], tensor.data)
         return bound
+
+    def _is_aligned(self, index: int, address: int) -> bool:
+        return address % self.bindings[index].dtype.size_bytes == 0
 
     def _write_rows(self, runner: _Runner, tensors: Sequence[Tensor], first: int) -> None:
         for index, tensor in enumerate(tensors):
@@ -354,9 +299,13 @@ class Deployment:
             size = runner.row_bytes[index]
             self._device.write(runner.addresses[index] + first * size, bytes(num_rows * size))
 
-    def _read_rows(self, runner: _Runner, first: int, rows: int) -> list[bytes]:
+    def _read_rows(
+        self, runner: _Runner, first: int, rows: int, direct: Collection[int] = ()
+    ) -> list[bytes | None]:
         return [
-            self._device.read(
+            None
+            if index in direct
+            else self._device.read(
                 runner.addresses[index] + first * runner.row_bytes[index],
                 rows * runner.row_bytes[index],
             )
@@ -398,3 +347,20 @@ class Deployment:
 
 def _index_for(lane: Lane, rows: int) -> int:
     return next(i for i, own in enumerate(lane.rows) if own >= rows)
+
+
+def _find_lost(batch: Batch, result: BatchResult) -> bool:
+    """Refuse jobs whose shared memory is gone; false when no other is left.
+
+    The others are computed as if nothing had happened, with zeros in the place of the lost rows.
+    """
+    for index, job in enumerate(batch.jobs):
+        try:
+            job.work.check_memory()
+        except RequestError as error:
+            result.refused[index] = error
+            job.work.tensors = [Tensor(bytes(len(tensor.data))) for tensor in job.work.tensors]
+    if len(result.refused) < len(batch.jobs):
+        return True
+    result.outputs = [[] for _ in batch.jobs]
+    return False

@@ -14,7 +14,7 @@ from runtime_edge.device.base import Device
 from runtime_edge.device.select import choose_device
 from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.config import PlanConfig
-from runtime_edge.serve.deployment import Deployment, StreamMemory
+from runtime_edge.serve.deployment import Deployment
 from runtime_edge.serve.errors import MemoryBudgetError, ServeError
 from runtime_edge.serve.memory_report import (
     DeviceTotals,
@@ -24,6 +24,7 @@ from runtime_edge.serve.memory_report import (
     memory_needs,
     totals,
 )
+from runtime_edge.serve.stream_memory import StreamMemory
 from runtime_edge.serve.stream_worker import StreamWorker
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from runtime_edge.serve.bodies import Body, BodyPool
 from runtime_edge.serve.deployment import Deployment
 from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.grpc_messages import message_class
-from runtime_edge.serve.infer_request import InferWork, check_infer
+from runtime_edge.serve.infer_request import check_infer
+from runtime_edge.serve.infer_work import InferWork
 from runtime_edge.serve.inference import Answer
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
 from runtime_edge.serve.tensor_types import NAMES
@@ -74,7 +75,7 @@ def infer_work(
     except BaseException:
         body.release()
         raise
-    work.bodies.append(body)
+    work.holds.append(body)
     return work
 
 
@@ -97,7 +98,7 @@ def infer_message(answer: Answer) -> Any:
     """`ModelInferResponse` of a request that was computed; outputs are raw.
 
     Raises:
-        RequestError: 400: an output does not fit into the shared memory that was named for it.
+        RequestError: 400: an output cannot be written to the shared memory that was named for it.
     """
     work = answer.work
     response = message_class("ModelInferResponse")(
@@ -109,17 +110,22 @@ def infer_message(answer: Answer) -> Any:
     for output in work.outputs:
         binding = work.deployment.bindings[output.index]
         data = answer.outputs[output.index - num_inputs]
+        shape = work.lane.output_shape(output.index, work.rows)
         tensor = response.outputs.add(
             name=binding.name,
             datatype=NAMES[binding.dtype],
-            shape=work.lane.output_shape(output.index, work.rows),
+            shape=shape,
         )
         if output.shared is None:
+            assert data is not None
             response.raw_output_contents.append(data)
             continue
-        output.shared.write(data)
+        if data is not None:
+            output.shared.write(data)
         tensor.parameters["shared_memory_region"].string_param = output.shared.region.name
-        tensor.parameters["shared_memory_byte_size"].int64_param = len(data)
+        tensor.parameters["shared_memory_byte_size"].int64_param = (
+            math.prod(shape) * binding.dtype.size_bytes
+        )
     return response
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from planformat.plan import Binding
 from runtime_edge.serve.deployment import Deployment, Tensor
 from runtime_edge.serve.errors import RequestError
+from runtime_edge.serve.infer_work import InferWork, WantedOutput
+from runtime_edge.serve.json_fields import (
+    flag,
+    json_kind,
+    objects_of,
+    parameters_of,
+    quoted,
+    shape_of,
+    whole_number,
+)
 from runtime_edge.serve.json_text import parse_json
 from runtime_edge.serve.lanes import Lane
 from runtime_edge.serve.tensor_types import NAMES, elements_from_json
@@ -18,65 +26,8 @@ if TYPE_CHECKING:
     from runtime_edge.serve.bodies import Body
     from runtime_edge.serve.shared_memory import SharedMemoryRegions, SharedTensor
 
-MAX_RANK = 16
-MAX_EXTENT = 1 << 40
 MAX_ID_CHARS = 1024
 MAX_TIMEOUT_US = 3_600_000_000
-
-
-@dataclass(slots=True)
-class WantedOutput:
-    """One output that the client asked for.
-
-    Attributes:
-        index: of the binding; is_binary: raw bytes behind the JSON.
-        shared: where to put it instead of sending it.
-    """
-
-    index: int
-    is_binary: bool = False
-    shared: SharedTensor | None = None
-
-
-@dataclass(slots=True)
-class InferWork:
-    """A request as the executor takes it.
-
-    Attributes:
-        deployment: version of the plan that was current when the request came.
-        lane, rows: see lanes.py.
-        tensors: one per input, in binding order.
-        outputs: in the order in which they are answered.
-        id: of the client, echoed; priority, timeout_us: 0 is the plan's default.
-        nbytes: of all inputs.
-        bodies: memory that tensors point into, released at the end.
-    """
-
-    deployment: Deployment
-    lane: Lane
-    rows: int
-    tensors: list[Tensor]
-    outputs: list[WantedOutput]
-    id: str | None = None
-    priority: int = 0
-    timeout_us: int = 0
-    nbytes: int = 0
-    bodies: list[Body] = field(default_factory=list)
-
-    def release_inputs(self) -> None:
-        """Let go of the memory behind the tensors."""
-        self.tensors = []
-        bodies, self.bodies = self.bodies, []
-        for body in bodies:
-            body.release()
-
-    def release(self) -> None:
-        """Let go of everything; doing so twice is fine."""
-        self.release_inputs()
-        for output in self.outputs:
-            shared, output.shared = output.shared, None
-            if shared is not None:
-                shared.region.release()
 
 
 def parse_infer(
@@ -109,7 +60,7 @@ def parse_infer(
         return _raw_request(deployment, body, address)
     content = parse_json(bytes(body[:json_bytes]), "the request")
     if not isinstance(content, dict):
-        raise RequestError(400, f"the request must be a JSON object, it is a {_kind(content)}")
+        raise RequestError(400, f"the request must be a JSON object, it is a {json_kind(content)}")
     return check_infer(deployment, content, body, address, json_bytes, regions)
 
 
@@ -160,28 +111,26 @@ class _Reader:
         self._at = at
         self._regions = regions
         self._wanted_shared: list[SharedTensor] = []
-        self._bodies: list[Body] = []
+        self._holds: list[Body | SharedTensor] = []
+        self._mapped: list[SharedTensor] = []
+        self._nbytes = 0
 
     def release(self) -> None:
-        for shared in self._wanted_shared:
-            shared.region.release()
-        for body in self._bodies:
-            body.release()
+        for hold in [*self._wanted_shared, *self._holds]:
+            hold.release()
 
     def read(self, content: dict[str, Any]) -> InferWork:
-        parameters = _parameters(content, "the request")
+        parameters = parameters_of(content, "the request")
         num_inputs = self._deployment.num_inputs
         tensors: list[Tensor | None] = [None] * num_inputs
         shapes: list[tuple[int, ...]] = [()] * num_inputs
-        nbytes = 0
-        for entry in _objects(content, "inputs"):
+        for entry in objects_of(content, "inputs"):
             index = self._binding_index(entry, is_input=True)
             if tensors[index] is not None:
                 raise RequestError(400, f"input '{self._bindings[index].name}' is given twice")
-            shapes[index] = _shape(entry, f"input '{self._bindings[index].name}'")
+            shapes[index] = shape_of(entry, f"input '{self._bindings[index].name}'")
             tensor = self._tensor(entry, self._bindings[index], shapes[index])
             tensors[index] = tensor
-            nbytes += len(tensor.data)
         if self._at != len(self._body):
             raise RequestError(
                 400,
@@ -197,9 +146,9 @@ class _Reader:
                 f"{b.name} {list(s)}" for b, s in zip(self._bindings, shapes, strict=False)
             )
             raise RequestError(400, f"the plan does not take {given}; {self._wanted()}")
-        is_binary = _flag(parameters, "binary_data_output", "the request")
-        outputs = self._outputs(content, is_binary)
+        is_binary = flag(parameters, "binary_data_output", "the request")
         lane, rows = matched
+        outputs = self._outputs(content, is_binary, lane, rows)
         identifier = content.get("id")
         if identifier is not None and not (
             isinstance(identifier, str) and len(identifier) <= MAX_ID_CHARS
@@ -212,10 +161,11 @@ class _Reader:
             [tensor for tensor in tensors if tensor is not None],
             outputs,
             id=identifier,
-            priority=_whole(parameters, "priority", 1 << 31),
-            timeout_us=_whole(parameters, "timeout", MAX_TIMEOUT_US),
-            nbytes=nbytes,
-            bodies=self._bodies,
+            priority=whole_number(parameters, "priority", 1 << 31),
+            timeout_us=whole_number(parameters, "timeout", MAX_TIMEOUT_US),
+            nbytes=self._nbytes,
+            holds=self._holds,
+            mapped=self._mapped,
         )
 
     def _binding_index(self, entry: dict[str, Any], *, is_input: bool) -> int:
@@ -224,38 +174,33 @@ class _Reader:
             if binding.name == name and binding.is_input is is_input:
                 return index
         kind = "input" if is_input else "output"
-        raise RequestError(400, f"the plan has no {kind} {_quoted(name)}; {self._wanted()}")
+        raise RequestError(400, f"the plan has no {kind} {quoted(name)}; {self._wanted()}")
 
     def _tensor(self, entry: dict[str, Any], binding: Binding, shape: tuple[int, ...]) -> Tensor:
         where = f"input '{binding.name}'"
         datatype = entry.get("datatype")
         if datatype != NAMES[binding.dtype]:
             raise RequestError(
-                400, f"{where}: datatype is {_quoted(datatype)}, expected {NAMES[binding.dtype]}"
+                400, f"{where}: datatype is {quoted(datatype)}, expected {NAMES[binding.dtype]}"
             )
-        parameters = _parameters(entry, where)
+        parameters = parameters_of(entry, where)
         expected = math.prod(shape) * binding.dtype.size_bytes
         if "shared_memory_region" in parameters:
             shared = self._shared_tensor(parameters, expected, where)
             if "data" in entry:
                 raise RequestError(400, f"{where}: has 'data' beside shared memory")
-            assert self._regions is not None
-            try:
-                body = shared.read(self._regions.bodies)
-            finally:
-                shared.region.release()
-            self._bodies.append(body)
-            return Tensor(body.view, body.address)
+            return self._shared_input(shared)
         if "binary_data_size" in parameters:
             if "data" in entry:
                 raise RequestError(400, f"{where}: has 'data' beside binary_data_size")
-            size = _whole(parameters, "binary_data_size", 1 << 62)
+            size = whole_number(parameters, "binary_data_size", 1 << 62)
             if size != expected:
                 raise RequestError(
                     400,
                     f"{where}: binary_data_size is {size:,}, shape {list(shape)} of "
                     f"{NAMES[binding.dtype]} has {expected:,} bytes",
                 )
+            self._nbytes += size
             begin, self._at = self._at, self._at + size
             if self._at > len(self._body):
                 raise RequestError(
@@ -266,43 +211,78 @@ class _Reader:
             )
         if "data" not in entry:
             raise RequestError(400, f"{where}: neither 'data' nor binary_data_size")
+        self._nbytes += expected
         return Tensor(elements_from_json(entry["data"], shape, binding.dtype, where))
 
-    def _outputs(self, content: dict[str, Any], is_binary: bool) -> list[WantedOutput]:
+    def _shared_input(self, shared: SharedTensor) -> Tensor:
+        """In place where the region is mapped, else in memory of ours."""
+        if shared.address:
+            self._holds.append(shared)
+            shared.check()
+            self._mapped.append(shared)
+            return Tensor(shared.view, shared.address)
+        assert self._regions is not None
+        try:
+            body = shared.read(self._regions.bodies)
+        finally:
+            shared.release()
+        self._nbytes += shared.nbytes
+        self._holds.append(body)
+        return Tensor(body.view, body.address)
+
+    def _outputs(
+        self, content: dict[str, Any], is_binary: bool, lane: Lane, rows: int
+    ) -> list[WantedOutput]:
         num_inputs = self._deployment.num_inputs
         if not content.get("outputs"):
             return [WantedOutput(i, is_binary) for i in range(num_inputs, len(self._bindings))]
         outputs: list[WantedOutput] = []
-        for entry in _objects(content, "outputs"):
+        for entry in objects_of(content, "outputs"):
             index = self._binding_index(entry, is_input=False)
-            where = f"output '{self._bindings[index].name}'"
+            binding = self._bindings[index]
+            where = f"output '{binding.name}'"
             if any(output.index == index for output in outputs):
                 raise RequestError(400, f"{where} is asked for twice")
-            parameters = _parameters(entry, where)
+            parameters = parameters_of(entry, where)
             if parameters.get("classification"):
                 raise RequestError(400, f"{where}: classification is not offered")
             wanted = WantedOutput(index, is_binary)
             if "binary_data" in parameters:
-                wanted.is_binary = _flag(parameters, "binary_data", where)
+                wanted.is_binary = flag(parameters, "binary_data", where)
             if "shared_memory_region" in parameters:
-                wanted.shared = self._shared_tensor(parameters, None, where)
-                self._wanted_shared.append(wanted.shared)
+                size = math.prod(lane.output_shape(index, rows)) * binding.dtype.size_bytes
+                self._share(wanted, self._shared_tensor(parameters, None, where), size, where)
             outputs.append(wanted)
         return outputs
+
+    def _share(self, wanted: WantedOutput, shared: SharedTensor, nbytes: int, where: str) -> None:
+        """Have an output of nbytes put into shared memory."""
+        wanted.shared = shared
+        self._wanted_shared.append(shared)
+        if nbytes > shared.nbytes:
+            raise RequestError(
+                400,
+                f"{where}: has {nbytes:,} bytes, shared_memory_byte_size is {shared.nbytes:,}",
+            )
+        # Where tensors overlap, all inputs are read before anything is written.
+        if shared.address and not any(shared.overlaps(other) for other in self._mapped):
+            shared.check()
+            self._mapped.append(shared)
+            wanted.is_direct = True
 
     def _shared_tensor(
         self, parameters: dict[str, Any], expected: int | None, where: str
     ) -> SharedTensor:
         if self._regions is None:
             raise RequestError(400, f"{where}: shared memory is switched off here")
-        size = _whole(parameters, "shared_memory_byte_size", 1 << 62)
+        size = whole_number(parameters, "shared_memory_byte_size", 1 << 62)
         if expected is not None and size != expected:
             raise RequestError(
                 400, f"{where}: shared_memory_byte_size is {size:,}, the tensor has {expected:,}"
             )
         return self._regions.tensor(
             str(parameters["shared_memory_region"]),
-            _whole(parameters, "shared_memory_offset", 1 << 62),
+            whole_number(parameters, "shared_memory_offset", 1 << 62),
             size,
             where,
         )
@@ -352,62 +332,3 @@ def _raw_request(deployment: Deployment, body: memoryview, address: int) -> Infe
     raise RequestError(
         400, f"the body has {len(body):,} bytes, which fits no shape; {describe_inputs(deployment)}"
     )
-
-
-def _parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
-    parameters = entry.get("parameters")
-    if parameters is None:
-        return {}
-    if not isinstance(parameters, dict):
-        raise RequestError(400, f"{where}: 'parameters' must be an object")
-    for name, value in parameters.items():
-        if not isinstance(value, (str, int, float, bool)):
-            raise RequestError(
-                400, f"{where}: parameter {_quoted(name)} must be a string, number or boolean"
-            )
-    return parameters
-
-
-def _objects(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    entries = content.get(name)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise RequestError(400, f"'{name}' must be a list of objects")
-    return entries
-
-
-def _shape(entry: dict[str, Any], where: str) -> tuple[int, ...]:
-    shape = entry.get("shape")
-    check: Callable[[Any], bool] = lambda v: type(v) is int and 0 <= v <= MAX_EXTENT  # noqa: E731
-    if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(map(check, shape)):
-        raise RequestError(
-            400,
-            f"{where}: 'shape' must be a list of at most {MAX_RANK} whole numbers from 0 to "
-            f"{MAX_EXTENT:,}",
-        )
-    return tuple(shape)
-
-
-def _whole(parameters: dict[str, Any], name: str, most: int) -> int:
-    value = parameters.get(name, 0)
-    if type(value) is not int or not 0 <= value <= most:
-        raise RequestError(
-            400, f"parameter '{name}' is {value!r:.40}, it must be a whole number up to {most:,}"
-        )
-    return value
-
-
-def _flag(parameters: dict[str, Any], name: str, where: str) -> bool:
-    value = parameters.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(400, f"{where}: parameter '{name}' must be true or false")
-    return value
-
-
-def _kind(value: Any) -> str:
-    return {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(
-        type(value), "number"
-    )
-
-
-def _quoted(value: Any) -> str:
-    return f"{value!r:.80}"

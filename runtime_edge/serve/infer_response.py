@@ -18,7 +18,8 @@ def infer_response(answer: Answer) -> Response:
     """The HTTP response of a request that was computed.
 
     Raises:
-        RequestError: 400: an output cannot be sent in the form that was asked for.
+        RequestError: 400: an output cannot be sent in the form that was asked for, or written to
+            the shared memory that was named for it.
     """
     work = answer.work
     entries: list[dict[str, Any]] = []
@@ -28,20 +29,25 @@ def infer_response(answer: Answer) -> Response:
     for output in work.outputs:
         binding = work.deployment.bindings[output.index]
         data = answer.outputs[output.index - num_inputs]
+        shape = work.lane.output_shape(output.index, work.rows)
         entry: dict[str, Any] = {
             "name": binding.name,
             "datatype": NAMES[binding.dtype],
-            "shape": list(work.lane.output_shape(output.index, work.rows)),
+            "shape": list(shape),
         }
         if output.shared is not None:
-            output.shared.write(data)
+            if data is not None:
+                output.shared.write(data)
             entry["parameters"] = {
                 "shared_memory_region": output.shared.region.name,
-                "shared_memory_byte_size": len(data),
+                "shared_memory_byte_size": math.prod(shape) * binding.dtype.size_bytes,
             }
             if output.shared.offset:
                 entry["parameters"]["shared_memory_offset"] = output.shared.offset
-        elif output.is_binary:
+            entries.append(entry)
+            continue
+        assert data is not None
+        if output.is_binary:
             entry["parameters"] = {"binary_data_size": len(data)}
             raw.append(data)
         else:

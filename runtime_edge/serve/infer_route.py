@@ -12,8 +12,9 @@ from runtime_edge.serve.config import ServeConfig
 from runtime_edge.serve.deployment import Deployment
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
 from runtime_edge.serve.http_messages import Request, Response, error_response
-from runtime_edge.serve.infer_request import InferWork, parse_infer
+from runtime_edge.serve.infer_request import parse_infer
 from runtime_edge.serve.infer_response import infer_response, num_json_elems
+from runtime_edge.serve.infer_work import InferWork
 from runtime_edge.serve.inference import Answer, InferenceService
 from runtime_edge.serve.json_text import LARGE_BYTES
 from runtime_edge.serve.repository import ServedPlan
@@ -166,7 +167,7 @@ class InferRoute:
             work.release()
             raise
         if request.body is not None:
-            work.bodies.append(request.body)  # from now on it lives as long as the work
+            work.holds.append(request.body)  # from now on it lives as long as the work
             request.body = None
         request.on_cancel = lambda: self._service.cancel(plan, job)
 

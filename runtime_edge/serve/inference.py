@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from runtime_edge.serve.deployment import BatchResult
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
-from runtime_edge.serve.infer_request import InferWork
+from runtime_edge.serve.infer_work import InferWork
 from runtime_edge.serve.places import Places
 from runtime_edge.serve.repository import Repository, ServedPlan
 from runtime_edge.serve.scheduler import Batch, Job, JobState
@@ -30,13 +30,14 @@ class Answer:
 
     Attributes:
         plan: that served it; work: the request.
-        outputs: bytes per output binding, empty when there is an error.
+        outputs: bytes per output binding, None where they are in place already; empty when there
+            is an error.
         error: why there are none.
     """
 
     plan: ServedPlan
     work: InferWork
-    outputs: list[bytes]
+    outputs: list[bytes | None]
     error: RequestError | None = None
 
 
@@ -174,8 +175,11 @@ class InferenceService:
             result.rows - batch.rows,
             timed,
         )
-        for job, outputs in zip(batch.jobs, result.outputs, strict=True):
-            self._answer(plan, worker, job, outputs, timed, number)
+        for index, (job, outputs) in enumerate(zip(batch.jobs, result.outputs, strict=True)):
+            if index in result.refused:
+                self._reject(plan, job, result.refused[index])
+            else:
+                self._answer(plan, worker, job, outputs, timed, number)
 
     def on_expired(self, jobs: list[Job]) -> None:
         """Jobs that waited in vain."""
@@ -201,7 +205,7 @@ class InferenceService:
         plan: ServedPlan,
         worker: StreamWorker,
         job: Job,
-        outputs: list[bytes],
+        outputs: list[bytes | None],
         timed: RequestTimes,
         batch_number: int,
     ) -> None:
@@ -238,6 +242,15 @@ class InferenceService:
                         job.deadline_ns,
                     )
                 )
+        self._end(job)
+
+    def _reject(self, plan: ServedPlan, job: Job, error: RequestError) -> None:
+        """A job that turned out to be wrong when it was its turn."""
+        job.state = JobState.GONE
+        answer, job.finish = job.finish, None
+        if answer is not None:
+            self.count_rejected(plan, job.arrival_ns)
+            answer(Answer(plan, job.work, [], error))
         self._end(job)
 
     def _fail(self, plan: ServedPlan | None, batch: Batch, error: Exception) -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runtime_edge.serve.config import PlanConfig
-from runtime_edge.serve.deployment import Deployment, StreamMemory
+from runtime_edge.serve.deployment import Deployment
 from runtime_edge.serve.devices import LOAD_ERRORS, Devices
 from runtime_edge.serve.errors import RequestError, ServeError
 from runtime_edge.serve.last_good import MAX_ENDS, LastGood
 from runtime_edge.serve.scheduler import PlanQueue
 from runtime_edge.serve.statistics import PlanStatistics
+from runtime_edge.serve.stream_memory import StreamMemory
 from runtime_edge.serve.stream_worker import StreamWorker
 
 _log = logging.getLogger(__name__)

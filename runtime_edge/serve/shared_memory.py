@@ -1,11 +1,15 @@
 """System shared memory that clients register: tensors travel without the socket.
 
-Regions are read and written with pread and pwrite, never mapped: a client that shortens its region
-meanwhile gets an error, where a mapping would kill the daemon with SIGBUS.
+A region that only the daemon's own user can write to is mapped, and kernels of devices that share
+the host's memory read and write it in place. Others are read and written with pread and pwrite:
+whoever shortens a mapped region in the middle of an execution ends the daemon with SIGBUS, which
+nobody may do who could not send it a signal anyway.
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import re
 import stat
@@ -27,6 +31,8 @@ class Region:
 
     Attributes:
         name: the client's; key: of shm_open; offset, nbytes: of the part that was registered.
+        identity: device and inode of the memory.
+        mapping: of the part, None where it is not mapped; address: of its first byte, 0 without.
     """
 
     name: str
@@ -34,6 +40,9 @@ class Region:
     offset: int
     nbytes: int
     descriptor: int
+    identity: tuple[int, int]
+    mapping: memoryview | None = None
+    address: int = 0
     num_users: int = 1
 
     def release(self) -> None:
@@ -42,6 +51,7 @@ class Region:
             self.num_users -= 1
             is_last = self.num_users == 0
         if is_last:
+            self.mapping = None  # unmapped when the last view of it is gone
             os.close(self.descriptor)
 
 
@@ -56,6 +66,42 @@ class SharedTensor:
     offset: int
     nbytes: int
 
+    @property
+    def address(self) -> int:
+        """Where it is mapped, 0 where it is not."""
+        return self.region.address + self.offset if self.region.address else 0
+
+    @property
+    def view(self) -> memoryview:
+        """Its bytes, of a mapped region."""
+        assert self.region.mapping is not None
+        return self.region.mapping[self.offset : self.offset + self.nbytes]
+
+    def check(self) -> None:
+        """See that the memory is still as long as it was.
+
+        Raises:
+            RequestError: 400: it is shorter.
+        """
+        region = self.region
+        left = os.fstat(region.descriptor).st_size - region.offset - self.offset
+        if left < self.nbytes:
+            raise self._shortened(max(0, left))
+
+    def overlaps(self, other: SharedTensor) -> bool:
+        """Whether both have bytes in common, under whatever names."""
+        begin = self.region.offset + self.offset
+        other_begin = other.region.offset + other.offset
+        return (
+            self.region.identity == other.region.identity
+            and begin < other_begin + other.nbytes
+            and other_begin < begin + self.nbytes
+        )
+
+    def release(self) -> None:
+        """The region is not used for this any more."""
+        self.region.release()
+
     def read(self, bodies: BodyPool) -> Body:
         """The tensor's bytes, in memory of the daemon.
 
@@ -69,31 +115,35 @@ class SharedTensor:
         num_read = os.preadv(self.region.descriptor, [body.view], at) if self.nbytes else 0
         if num_read != self.nbytes:
             body.release()
-            raise RequestError(
-                400,
-                f"shared memory region '{self.region.name}' gave {num_read:,} of "
-                f"{self.nbytes:,} bytes: it was made shorter after it was registered",
-            )
+            raise self._shortened(num_read)
         return body
 
     def write(self, data: bytes) -> None:
         """Put an output there.
 
         Raises:
-            RequestError: 400: it is larger than the place, or cannot be written.
+            RequestError: 400: it cannot be written.
         """
-        if len(data) > self.nbytes:
-            raise RequestError(
-                400,
-                f"shared memory region '{self.region.name}': the output has {len(data):,} bytes, "
-                f"shared_memory_byte_size is {self.nbytes:,}",
-            )
         try:
             os.pwrite(self.region.descriptor, data, self.region.offset + self.offset)
         except OSError as error:
             raise RequestError(
                 400, f"shared memory region '{self.region.name}' cannot be written: {error}"
             ) from error
+
+    def _shortened(self, left: int) -> RequestError:
+        return RequestError(
+            400,
+            f"shared memory region '{self.region.name}' gave {left:,} of {self.nbytes:,} bytes: it "
+            "was made shorter after it was registered",
+        )
+
+
+def _map(region: Region) -> None:
+    lead = region.offset % mmap.ALLOCATIONGRANULARITY
+    block = mmap.mmap(region.descriptor, lead + region.nbytes, offset=region.offset - lead)
+    region.mapping = memoryview(block)[lead:]
+    region.address = ctypes.addressof(ctypes.c_char.from_buffer(block)) + lead
 
 
 class SharedMemoryRegions:
@@ -130,7 +180,17 @@ class SharedMemoryRegions:
                 f"shared memory '{key}' has {status.st_size:,} bytes, {nbytes:,} from byte "
                 f"{offset:,} on were asked for",
             )
-        self._regions[name] = Region(name, key, offset, nbytes, descriptor)
+        identity = (status.st_dev, status.st_ino)
+        region = Region(name, key, offset, nbytes, descriptor, identity)
+        if status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            try:
+                _map(region)
+            except (OSError, ValueError) as error:
+                os.close(descriptor)
+                raise RequestError(
+                    400, f"shared memory '{key}' cannot be mapped: {error}"
+                ) from error
+        self._regions[name] = region
 
     def unregister(self, name: str | None = None) -> None:
         """Forget a region, or all. Requests in work still use theirs.

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from runtime_edge.serve.deployment import BatchResult, StreamMemory
+from runtime_edge.serve.deployment import BatchResult
 from runtime_edge.serve.errors import OverloadError
 from runtime_edge.serve.scheduler import Batch, Job, PlanQueue, StreamQueue
+from runtime_edge.serve.stream_memory import StreamMemory
 
 _log = logging.getLogger(__name__)
 

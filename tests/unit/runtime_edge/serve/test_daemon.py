@@ -14,7 +14,7 @@ from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
 from runtime_edge.serve.devices import DeviceEntry
-from runtime_edge.serve.infer_request import InferWork, WantedOutput
+from runtime_edge.serve.infer_work import InferWork, WantedOutput
 from runtime_edge.serve.systemd import Notifier
 
 
