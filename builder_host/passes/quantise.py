@@ -31,6 +31,7 @@ from builder_host.passes.quantised_expression import (
     quantised_values,
     with_sum_scale,
 )
+from builder_host.passes.quantised_weights import quantised_weights
 from planformat.datatypes import DataType
 
 Array = npt.NDArray[Any]
@@ -199,7 +200,7 @@ class _Quantiser:
     def _rewrite_product(self, layer: Layer) -> None:
         x, w = layer.own_inputs
         group = self.stored[x]
-        scales, integers = _quantised_weights(layer)
+        scales, integers = quantised_weights(layer)
         weights = self.network.add_constant(integers, f"{w.name}.int8")
         before: Expr = layer.epilogue.expr if layer.epilogue else Input(0)
         combined = (scales * group.scale).astype(np.float32)
@@ -332,26 +333,6 @@ def _groups(network: Network) -> dict[Tensor, list[Tensor]]:
 def _num_outputs(layer: Layer) -> int:
     """Output channels that the weights serve."""
     return layer.output.shape[channel_axis(layer)]
-
-
-def _quantised_weights(layer: Layer) -> tuple[Array, Array]:
-    """Scale per output channel [K] and INT8 weights (symmetric, +-127)."""
-    values = np.asarray(layer.own_inputs[1].values, dtype=np.float64)
-    axis = _weight_axis(layer)
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    peaks = np.abs(values).max(axis=others)
-    scales = np.where(peaks > 0, peaks / 127.0, 1.0)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    return scales, quantised_values(values, scales.reshape(shape), DataType.INT8)
-
-
-def _weight_axis(layer: Layer) -> int:
-    """Axis of the weights that runs over output channels."""
-    if layer.kind != "matrix_multiply":
-        return 0
-    rank = layer.own_inputs[1].type.rank
-    return rank - 2 if layer.params.transpose_b else rank - 1
 
 
 def _retype(tensor: Tensor, dtype: DataType) -> None:
