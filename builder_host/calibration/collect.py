@@ -19,6 +19,7 @@ from builder_host.errors import BuilderError
 from builder_host.measure.local import load_context
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network, Tensor
+from builder_host.passes import narrow_float
 from builder_host.passes.pipeline import run_passes
 
 Progress = Callable[[str, int, int], None]
@@ -96,8 +97,8 @@ def calibrate(
         if progress is not None:
             progress("ranges", number, len(histograms))
     maker = "TRT-8601" if calibrator.title in _HEADER else "EDGEPLAN-1"
-    largest = {name: histogram.largest for name, histogram in histograms.items()}
-    return replace(table_of_ranges(f"{maker}-{calibrator.title}", ranges), largest=largest)
+    largest = {n: h.largest for n, h in histograms.items() if h.largest > narrow_float.LARGEST}
+    return table_of_ranges(f"{maker}-{calibrator.title}", ranges, largest)
 
 
 def observed_network(network: Network, *, is_after_fusion: bool) -> tuple[Network, list[Tensor]]:

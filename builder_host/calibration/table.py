@@ -2,6 +2,8 @@
 
 First line: a header such as `TRT-8601-EntropyCalibration2`. Then one tensor per line: its name,
 `: `, and eight hexadecimal digits, the big-endian bits of a float32: the scale, range / 127.
+A tensor that went beyond float16 has a second line, `NAME#largest`, with the largest magnitude
+seen, so that a build from the file keeps the same layers in float32 as the one that wrote it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from builder_host.errors import BuilderError
 MAX_FILE_BYTES = 16 << 20
 _LINE = re.compile(r"(?P<name>.+): ?(?P<bits>[0-9a-fA-F]{1,8})")
 _LEVELS = 127.0
+_LARGEST = "#largest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,12 @@ class CalibrationTable:
     Attributes:
         header: first line of the file; kept as it is, since other tools compare it.
         scales: value of one step of 127 by tensor name, each a finite float32 of at least 0.
-        largest: largest magnitude seen by tensor name; not in the file, empty when read from one.
+        largest: largest magnitude seen, by tensor name, where float16 cannot hold it.
     """
 
     header: str
     scales: Mapping[str, float] = field(default_factory=dict)
-    largest: Mapping[str, float] = field(default_factory=dict, compare=False)
+    largest: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check header, names and scales."""
@@ -59,7 +62,9 @@ class CalibrationTable:
         """The file's text; tensors in the order of `scales`."""
         lines = [self.header]
         for name, scale in self.scales.items():
-            lines.append(f"{name}: {struct.pack('>f', scale).hex().lstrip('0') or '0'}")
+            lines.append(f"{name}: {_bits(scale)}")
+            if name in self.largest:
+                lines.append(f"{name}{_LARGEST}: {_bits(self.largest[name] / _LEVELS)}")
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -67,10 +72,17 @@ class CalibrationTable:
         Path(path).write_text(self.text(), encoding="utf-8")
 
 
-def table_of_ranges(header: str, ranges: Mapping[str, float]) -> CalibrationTable:
-    """A table of ranges, each rounded as the file will hold it."""
+def table_of_ranges(
+    header: str, ranges: Mapping[str, float], largest: Mapping[str, float] | None = None
+) -> CalibrationTable:
+    """A table of ranges and largest magnitudes, each rounded as the file will hold it."""
     return CalibrationTable(
-        header, {name: float(np.float32(value / _LEVELS)) for name, value in ranges.items()}
+        header,
+        {name: float(np.float32(value / _LEVELS)) for name, value in ranges.items()},
+        {
+            name: float(np.float32(value / _LEVELS)) * _LEVELS
+            for name, value in (largest or {}).items()
+        },
     )
 
 
@@ -108,7 +120,9 @@ def parse_table(text: str, source: str = "calibration table") -> CalibrationTabl
         if name in scales:
             raise BuilderError(f"{source}:{number}: tensor '{name}' is listed twice; keep one line")
         scales[name] = scale
-    return CalibrationTable(lines[0].strip(), scales)
+    seen = {name: name.removesuffix(_LARGEST) for name in scales if name.endswith(_LARGEST)}
+    largest = {base: scales.pop(name) * _LEVELS for name, base in seen.items() if base in scales}
+    return CalibrationTable(lines[0].strip(), scales, largest)
 
 
 def load_table(path: str | os.PathLike[str]) -> CalibrationTable:
@@ -124,3 +138,7 @@ def load_table(path: str | os.PathLike[str]) -> CalibrationTable:
     except (OSError, UnicodeDecodeError) as error:
         raise BuilderError(f"{path}: cannot read the calibration table: {error}") from error
     return parse_table(text, str(path))
+
+
+def _bits(value: float) -> str:
+    return struct.pack(">f", value).hex().lstrip("0") or "0"

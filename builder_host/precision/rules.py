@@ -120,7 +120,7 @@ def apply_precision(
         device_kind: `cpu` or `cuda`; CPU plans keep what is not INT8 in float32.
         has_bf16: whether a CPU has bfloat16 dot products.
         ranges: dynamic range by tensor name, None without calibration.
-        largest: largest magnitude seen by tensor name, where that is known beside the ranges.
+        largest: largest magnitude seen by tensor name, where it is more than float16 can hold.
         layer_rules: pattern of layer names (or of their outputs) and precision; the last that
             matches counts.
         tensor_rules: pattern of tensor names and the least precision they are stored in.
@@ -157,7 +157,7 @@ def apply_precision(
     for tensor in (t for t, least in floors.items() if least == "fp32"):
         wide |= _around(network, tensor)
     if is_narrow:
-        overflows = find_overflows(network, largest or ranges or {}, wide)
+        overflows = find_overflows(network, {**(ranges or {}), **(largest or {})}, wide)
         wide |= _kept_wide(network, overflows, precision)
         narrow_float.run(network, wide)
     elif precision == "bf16":

@@ -97,6 +97,16 @@ def test_overflow_is_found_at_build_time_and_a_rule_avoids_it(overflowing, capsy
     rule = error.split("--tensor-precision '")[1].split("'")[0]
     assert rule.endswith("=fp32")
     assert main([*common, "--tensor-precision", rule]) == 0
+    # best keeps such layers in float32 by itself, also from the table that the samples gave
+    table, plans = overflowing / "t.cache", [overflowing / name for name in ("one", "two")]
+    for plan in plans:
+        options = [v for v in common if v not in ("fp16", str(overflowing / "m.plan"))]
+        options[options.index("-o")] = f"-o{plan}"
+        options[options.index("--precision")] = "--precision=best"
+        assert main([*options, "--calibration", str(table)]) == 0
+        assert "kept in float32: layer" in capsys.readouterr().out
+    assert plans[0].read_bytes() == plans[1].read_bytes()
+    assert "#largest: " in table.read_text()
 
 
 def test_emulation_shows_the_infinite_layer(overflowing, capsys):

@@ -23,6 +23,15 @@ def test_literal_text():
     assert table.ranges["data"] == pytest.approx(1.0, rel=1e-7)
 
 
+def test_what_float16_cannot_hold_has_a_line_of_its_own():
+    table = table_of_ranges("H", {"a": 1.0, "b": 100.0}, {"b": 127.0 * 1024})
+    assert table.text() == "H\na: 3c010204\nb: 3f499326\nb#largest: 44800000\n"
+    assert parse_table(table.text()) == table
+    assert parse_table(table.text()).largest == {"b": 130048.0}
+    # the name of a tensor when there is none that it could belong to
+    assert parse_table("H\nc#largest: 3f800000\n").scales == {"c#largest": 1.0}
+
+
 @pytest.mark.parametrize(
     ("name", "header", "count", "tensor", "largest"),
     [
