@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from builder_host.codegen import cuda_expression
+from builder_host.codegen.cuda_expression import print_cuda
 from builder_host.codegen.template import fill
+from builder_host.kernels.cuda_conv_simt.geometry import c_type
 from builder_host.kernels.cuda_gemm.product import (
-    CUDA_TYPES,
     Product,
     fragments,
     packed_operands,
@@ -32,6 +33,7 @@ from builder_host.kernels.family import (
     symbol_for,
     template_hash,
 )
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType
 
@@ -74,43 +76,11 @@ class CudaGemmFamily:
     def tactics(self, problem: Problem, target: Any) -> Sequence[Tactic]:
         """Tensor cores for some rows, plain sums for few; those that fill the chip first."""
         product = _required(problem)
-        plain = self._plain_tactics(product, target)
+        plain = plain_tactics(self.name, product, target)
         if product.rows == 1 or not _has_mma(product, target):
             return plain[:8]
         mma = self._mma_tactics(product, target)
         return [*mma[:6], *plain[:2]] if product.rows >= 4 else [*plain[:4], *mma[:4]]
-
-    def _plain_tactics(self, product: Product, target: CudaTarget) -> list[Tactic]:
-        """Columns per warp, and warps per column."""
-        chunks = product.padded_depth * product.dtype.size_bytes // 16
-        row_tile = min(product.rows, _MAX_ROW_TILE)
-        row_tiles = -(-product.rows // row_tile)
-        wanted = target.num_sms * _WARPS_PER_SM
-        found = []
-        for columns in (1, 2, 4):
-            if columns * row_tile > 32 or (columns > 1 and columns > product.columns):
-                continue
-            for split in (1, 2, 4, 8):
-                if split > 1 and chunks < 32 * split:
-                    continue
-                warps = -(-product.columns // columns) * split * row_tiles
-                # More columns per warp read x less often (measured: 4 first where rows are many).
-                distance = abs(math.log2(warps / wanted)) - 0.5 * math.log2(columns)
-                found.append((distance, columns, split))
-        found.sort()
-        return [
-            Tactic(
-                self.name,
-                (
-                    ("ahead", max(1, min(4, -(-chunks // (32 * split))))),
-                    ("columns", columns),
-                    ("row_tile", row_tile),
-                    ("split", split),
-                    ("warps", max(4, split)),
-                ),
-            )
-            for _, columns, split in found
-        ]
 
     def _mma_tactics(self, product: Product, target: CudaTarget) -> list[Tactic]:
         """Tiles of 8 rows per warp, and warps per tile of 16 columns."""
@@ -147,7 +117,7 @@ class CudaGemmFamily:
         symbol = symbol_for(stem, problem.text(), tactic.text, self.template_hash, target.sm)
         common: dict[str, int | str] = {
             "KERNEL": symbol,
-            "Y_TYPE": CUDA_TYPES[problem.outputs[0].dtype],
+            "Y_TYPE": c_type(problem.outputs[0].dtype),
             "ROWS": product.rows,
             "COLUMNS": product.columns,
             "DEPTH": product.depth,
@@ -155,23 +125,23 @@ class CudaGemmFamily:
             "Y_STRIDE": product.y_stride,
             "SPLIT": values["split"],
             "AHEAD": values["ahead"],
-            **_epilogue_parameters(product),
+            **epilogue_parameters(product),
         }
-        columns = _stored_columns(product, tactic)
+        columns = stored_columns(product, tactic)
         if is_mma:
             source = fill(_MMA_TEMPLATE, {**common, "ROW_TILES": values["row_tiles"]})
             grid = (columns // 16, -(-product.rows // (8 * values["row_tiles"])), 1)
             threads = 32 * values["split"]
         else:
             own: dict[str, int | str] = {
-                "X_TYPE": CUDA_TYPES[product.dtype],
+                "X_TYPE": c_type(product.dtype),
                 "ROW_TILE": values["row_tile"],
                 "COLUMNS_PER_WARP": values["columns"],
                 "NUM_WARPS": values["warps"],
             }
             source = fill(_TEMPLATE, {**common, **own})
             grid = (
-                columns // _columns_per_block(tactic),
+                columns // columns_per_block(tactic),
                 -(-product.rows // values["row_tile"]),
                 1,
             )
@@ -185,7 +155,7 @@ class CudaGemmFamily:
         """Weights in order of use, zero columns to fill the last block."""
         del target
         product = _required(problem)
-        columns = _stored_columns(product, tactic)
+        columns = stored_columns(product, tactic)
         weights = constants[1]
         if weights is None:
             raise ValueError(f"cuda_gemm needs the weights of {problem.text()}")
@@ -195,23 +165,60 @@ class CudaGemmFamily:
         return [None, packed, *packed_operands(product, list(constants[2:]), columns)]
 
 
+def plain_tactics(name: str, product: Product, target: CudaTarget) -> list[Tactic]:
+    """Columns per warp, and warps per column, of kernels with plain sums."""
+    chunks = product.padded_depth * product.dtype.size_bytes // 16
+    row_tile = min(product.rows, _MAX_ROW_TILE)
+    row_tiles = -(-product.rows // row_tile)
+    wanted = target.num_sms * _WARPS_PER_SM
+    found = []
+    for columns in (1, 2, 4):
+        if columns * row_tile > 32 or (columns > 1 and columns > product.columns):
+            continue
+        for split in (1, 2, 4, 8):
+            if split > 1 and chunks < 32 * split:
+                continue
+            warps = -(-product.columns // columns) * split * row_tiles
+            # More columns per warp read x less often (measured: 4 first where rows are many).
+            distance = abs(math.log2(warps / wanted)) - 0.5 * math.log2(columns)
+            found.append((distance, columns, split))
+    found.sort()
+    return [
+        Tactic(
+            name,
+            (
+                ("ahead", max(1, min(4, -(-chunks // (32 * split))))),
+                ("columns", columns),
+                ("row_tile", row_tile),
+                ("split", split),
+                ("warps", max(4, split)),
+            ),
+        )
+        for _, columns, split in found
+    ]
+
+
 def _has_mma(product: Product, target: CudaTarget) -> bool:
     return product.dtype is DataType.FLOAT16 and target.has_mma_f16
 
 
-def _epilogue_parameters(product: Product) -> dict[str, int | str]:
+def epilogue_parameters(product: Product) -> dict[str, int | str]:
+    """OPERAND_PARAMETERS, OPERAND_LOADS and EPILOGUE of a kernel that finishes one element."""
     parameters, loads, names = "", [], ["x0"]
     for operand in product.operands:
-        parameters += f", const {CUDA_TYPES[operand.dtype]} *{operand.name}"
+        parameters += f", const {c_type(operand.dtype)} *{operand.name}"
         place = "k" if operand.is_channel else f"ep_i64(m) * {operand.row_stride} + k"
         name = f"x{len(names)}"
         loads.append(f"const float {name} = ep_to_float({operand.name}[{place}]);")
         names.append(name)
     epilogue = product.problem.epilogue
+    text = "x0"
+    if epilogue:
+        text = print_cuda(epilogue.expr, names, is_exact=product.dtype in EIGHT_BITS)
     return {
         "OPERAND_PARAMETERS": parameters,
         "OPERAND_LOADS": " ".join(loads),
-        "EPILOGUE": cuda_expression.print_cuda(epilogue.expr, names) if epilogue else "x0",
+        "EPILOGUE": text,
     }
 
 
@@ -222,15 +229,17 @@ def _required(problem: Problem) -> Product:
     return product
 
 
-def _columns_per_block(tactic: Tactic) -> int:
+def columns_per_block(tactic: Tactic) -> int:
+    """Columns of the result that one block computes."""
     values = tactic.values
     if "row_tiles" in values:
         return 16
     return int(values["warps"]) // int(values["split"]) * int(values["columns"])
 
 
-def _stored_columns(product: Product, tactic: Tactic) -> int:
-    width = _columns_per_block(tactic)
+def stored_columns(product: Product, tactic: Tactic) -> int:
+    """Columns of the packed weights: those of whole blocks."""
+    width = columns_per_block(tactic)
     return -(-product.columns // width) * width
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from builder_host.kernels.cuda_conv_simt.geometry import integer_types_apply
 from builder_host.kernels.family import Array, Problem
 from builder_host.kernels.store_epilogue import with_bias_as_operand
 from builder_host.layouts import Layout, dense_layout
@@ -63,14 +64,22 @@ class Product:
         return -(-self.depth // pack) * pack
 
 
-def product_of(problem: Problem) -> Product | None:
-    """The problem as a product with constant weights, or None when it is none."""
+def product_of(problem: Problem, *, integers: bool = False) -> Product | None:
+    """The problem as a product with constant weights, or None when it is none.
+
+    Args:
+        problem: any problem.
+        integers: x has 8 bits and the weights are INT8, instead of fp16 or fp32.
+    """
     if problem.kind not in ("fully_connected", "matrix_multiply") or len(problem.inputs) < 2:
         return None
     x, w, y = problem.inputs[0], problem.inputs[1], problem.outputs[0]
-    if x.dtype not in CUDA_TYPES or y.dtype not in CUDA_TYPES or w.dtype is not x.dtype:
-        return None
-    if not problem.is_constant[1] or problem.is_constant[0]:
+    if integers:
+        types_apply = integer_types_apply(problem)
+    else:
+        stored = (y, *problem.inputs)
+        types_apply = w.dtype is x.dtype and all(t.dtype in CUDA_TYPES for t in stored)
+    if not types_apply or not problem.is_constant[1] or problem.is_constant[0]:
         return None
     if 0 in x.shape or 0 in y.shape or y.format is not TensorFormat.LINEAR:
         return None
@@ -122,14 +131,12 @@ def _operands(problem: Problem, y: Layout) -> tuple[Operand, ...] | None:
         if problem.is_constant[number]:
             shape = (1,) * (len(y.shape) - len(layout.shape)) + layout.shape
             is_vector = all(e == 1 for e in shape[:-1]) and shape[-1] in (1, y.shape[-1])
-            if not is_vector or len(shape) != len(y.shape) or layout.dtype not in CUDA_TYPES:
+            if not is_vector or len(shape) != len(y.shape):
                 return None
             found.append(Operand(name, DataType.FLOAT32, True))
             continue
         stride = _row_stride(layout)
         if layout.shape != y.shape or layout.format is not y.format or stride is None:
-            return None
-        if layout.dtype not in CUDA_TYPES:
             return None
         found.append(Operand(name, layout.dtype, False, stride))
     return tuple(found)

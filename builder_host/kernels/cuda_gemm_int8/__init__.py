@@ -1,0 +1,1 @@
+"""Products of 8-bit matrices with constant weights."""
