@@ -15,20 +15,17 @@ from builder_host.emit.early_start import start_early
 from builder_host.emit.step_details import operation_details
 from builder_host.emit.tuned import TunedOperation, TunedProfile
 from builder_host.errors import RefitError
+from builder_host.expressions import text as expression_text
 from builder_host.kernels.family import KernelFamily, Tactic
 from builder_host.lowering.draft import Draft
 from builder_host.lowering.placement import Operation
 from builder_host.targets.backend import KernelTarget
 from builder_host.tune.select import Candidate, Selection
 from builder_host.tune.timing_cache import TimingKey
-from planformat.details import OperationDetails, ProfileDetails
+from planformat.details import OperationDetails, ProfileDetails, TensorDetails
 from planformat.plan import Profile
 
 _NOT_TIMED = TimingKey("", "", "", "", "", "")
-_BAKED = (
-    "the plan's code was made for the first one: values like this are compiled into it; build the "
-    "plan again"
-)
 
 
 def recorded_operations(
@@ -76,6 +73,10 @@ def _item(
     families: Mapping[str, KernelFamily],
     target: Any,
 ) -> TunedOperation:
+    problem = operation.problem
+    _check_equal(row.name, "parameters", row.params, repr(problem.params))
+    epilogue = expression_text(problem.epilogue.expr) if problem.epilogue else ""
+    _check_equal(row.name, "epilogue", row.epilogue, epilogue)
     text = profile.steps[row.steps[0]].tactic if row.steps else ""
     family = families.get(text.partition("(")[0])
     tactic = _tactic(family, operation, text, target) if family is not None else None
@@ -84,7 +85,7 @@ def _item(
             f"layer '{operation.name}': this version of edgeplan does not offer the plan's tactic "
             f"'{text}' for it; refit with the version that built the plan, or build it again"
         )
-    candidate = Candidate(operation.problem, family, tactic, 0.0, _NOT_TIMED)
+    candidate = Candidate(problem, family, tactic, 0.0, _NOT_TIMED)
     selection = Selection(candidate, None, row.num_candidates)
     return TunedOperation(operation, selection, candidate.program(target))
 
@@ -97,19 +98,9 @@ def _tactic(family: KernelFamily, operation: Operation, text: str, target: Any) 
 
 
 def _check_same(found: OperationDetails, row: OperationDetails) -> None:
-    """Compare what is computed, on which layouts, by which source."""
-    facts: Sequence[tuple[str, Any, Any]] = (
-        ("parameters", row.params, found.params),
-        ("epilogue", row.epilogue, found.epilogue),
-        ("inputs", _tensors(row.inputs), _tensors(found.inputs)),
-        ("outputs", _tensors(row.outputs), _tensors(found.outputs)),
-    )
-    for name, planned, given in facts:
-        if planned != given:
-            raise RefitError(
-                f"layer '{row.name}': {name} of the plan are {_shortened(planned, given)}, of the "
-                f"model {_shortened(given, planned)}; {_BAKED}"
-            )
+    """Compare layouts and sources."""
+    _check_equal(row.name, "inputs", _tensors(row.inputs), _tensors(found.inputs))
+    _check_equal(row.name, "outputs", _tensors(row.outputs), _tensors(found.outputs))
     if found.source_sha256 != row.source_sha256:
         raise RefitError(
             f"layer '{row.name}': its source is not the one that the plan's code was compiled "
@@ -118,9 +109,21 @@ def _check_same(found: OperationDetails, row: OperationDetails) -> None:
         )
 
 
-def _tensors(tensors: Sequence[Any]) -> str:
+def _check_equal(layer: str, what: str, planned: str, given: str) -> None:
+    if planned != given:
+        raise RefitError(
+            f"layer '{layer}': {what} in the plan: {_shortened(planned, given)}, in the model: "
+            f"{_shortened(given, planned)}; the plan's code was made for the first, values like "
+            "these are compiled into it: build the plan again"
+        )
+
+
+def _tensors(tensors: Sequence[TensorDetails]) -> str:
+    """Layouts, and names where they are of buffers: those of constants tell nothing."""
     return "; ".join(
-        f"{t.name} {t.layout}" + (f" in steps of {t.scale!r}" if t.scale else "") for t in tensors
+        f"{'constant' if t.is_constant else t.name} {t.layout}"
+        + (f" in steps of {t.scale!r}" if t.scale else "")
+        for t in tensors
     )
 
 
