@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
+
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
 from builder_host.network.definition import evaluate_shape
 from builder_host.network.layers.broadcast import BroadcastParams
 from builder_host.network.network import Tensor
+from builder_host.network.tensor_type import MAX_RANK
+
+# A leading dimension, and two for each axis.
+_AXES_AT_ONCE = (MAX_RANK - 1) // 2
 
 
 @operator("Expand", since=(8, 13))
@@ -22,7 +30,7 @@ def expand(node: Node) -> Tensor:
 
 @operator("Tile", since=(1, 6, 13))
 def tile(node: Node) -> Tensor:
-    """Each repeated dimension gets a broadcast dimension before it, then both become one."""
+    """Copies one behind the other, along a few axes at once so that the rank stays in bounds."""
     x = node.input(0)
     repeats = node.constant_ints(1, "repeats")
     if node.version == 1:  # one axis, and how often
@@ -30,16 +38,20 @@ def tile(node: Node) -> Tensor:
         repeats = tuple(repeats[0] if d == axis else 1 for d in range(x.type.rank))
     if len(repeats) != x.type.rank or min(repeats, default=1) < 0:
         node.fail(f"repeats {repeats} do not fit {x.type}")
-    split: list[int] = []
-    wide: list[int] = []
-    for extent, repeat in zip(x.shape, repeats, strict=True):
-        if repeat != 1:
-            split.append(1)
-            wide.append(repeat)
-        split.append(extent)
-        wide.append(extent)
-    result = tuple(d * r for d, r in zip(x.shape, repeats, strict=True))
-    if result == x.shape:
-        return x
-    spread = node.add("broadcast", BroadcastParams(tuple(wide)), node.reshape(x, split))
+    axes = [axis for axis, repeat in enumerate(repeats) if repeat != 1]
+    for first in range(0, len(axes), _AXES_AT_ONCE):
+        x = _tiled(node, x, {axis: repeats[axis] for axis in axes[first : first + _AXES_AT_ONCE]})
+    return x
+
+
+def _tiled(node: Node, x: Tensor, repeats: Mapping[int, int]) -> Tensor:
+    """Each axis gets a broadcast dimension before it and takes in the dimensions behind it."""
+    axes = [*repeats, x.type.rank]
+    narrow, wide = [math.prod(x.shape[: axes[0]])], [math.prod(x.shape[: axes[0]])]
+    for axis, following in itertools.pairwise(axes):
+        extent = math.prod(x.shape[axis:following])
+        narrow += [1, extent]
+        wide += [repeats[axis], extent]
+    spread = node.add("broadcast", BroadcastParams(tuple(wide)), node.reshape(x, narrow))
+    result = [extent * repeats.get(axis, 1) for axis, extent in enumerate(x.shape)]
     return node.reshape(spread, result)
