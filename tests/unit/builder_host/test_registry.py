@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,7 @@ import pytest
 
 from builder_host.registry import (
     RegistryError,
+    _families_in,
     collect_definitions,
     kernel_families,
     modules_by_claim,
@@ -71,3 +73,35 @@ def test_kernel_families_have_unique_names_in_stable_order() -> None:
     names = [family.name for family in kernel_families()]
     assert names == sorted(set(names))
     assert "loop_nest" in names
+
+
+def test_a_build_imports_the_families_of_its_own_kind_only() -> None:
+    script = (
+        "import sys; from builder_host.registry import kernel_families; "
+        "kernel_families(sys.argv[1]); "
+        "print(*[m.split('.')[2] for m in sys.modules if m.endswith('.family') and 'kernels' in m])"
+    )
+    for kind in ("cpu", "cuda"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, kind], check=True, capture_output=True, text=True
+        )
+        own = {type(f).__module__.split(".")[2] for f in kernel_families(kind)}
+        assert own <= set(done.stdout.split())
+        if kind == "cpu":
+            assert not [name for name in done.stdout.split() if name.startswith("cuda_")]
+
+
+def test_all_families_are_those_of_both_kinds() -> None:
+    both = {family.name for kind in ("cpu", "cuda") for family in kernel_families(kind)}
+    assert {family.name for family in kernel_families()} == both
+    assert all(family.device_kind == "cuda" for family in kernel_families("cuda"))
+
+
+def test_a_family_in_a_folder_of_the_other_kind_is_refused(package: ModuleType) -> None:
+    folder = path_of(package) / "wrong"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    text = "class F:\n    name = 'odd'\n    device_kind = 'cuda'\n\nFAMILY = F()\n"
+    (folder / "family.py").write_text(text)
+    with pytest.raises(RegistryError, match="'odd' is for 'cuda' devices"):
+        _families_in(package, "cpu", other_than="cuda_")
