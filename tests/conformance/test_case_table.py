@@ -9,6 +9,7 @@ function such as a sigmoid meets a rounded argument, may be off by 5 % of the la
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -71,37 +72,84 @@ RECURRENT = [
 ]
 LIGHT = ["bvlc_alexnet", "inception_v1", "resnet50", "shufflenet", "squeezenet", "vgg19"]
 
+ROWS = {
+    "test_caffe_case": CAFFE,
+    "test_onnx_case": ONNX,
+    "test_uff_case": UFF,
+    "test_tensorflow_case": TENSORFLOW,
+    "test_light_model": LIGHT,
+}
+"""Cases of the tests that take one; the other tests are a case each."""
 
-DEVICES = [
-    "cpu",
-    pytest.param("aarch64", marks=[pytest.mark.emulated, pytest.mark.slow]),
-    pytest.param("cuda-fp32", marks=pytest.mark.gpu),
-    pytest.param("cuda-tf32", marks=pytest.mark.gpu),
-    pytest.param("cuda-fp16", marks=pytest.mark.gpu),
-]
+DEVICES = {
+    "cpu": [],
+    "aarch64": [pytest.mark.emulated],
+    "cuda-fp32": [pytest.mark.gpu],
+    "cuda-tf32": [pytest.mark.gpu],
+    "cuda-fp16": [pytest.mark.gpu],
+}
+AARCH64_CORE = {
+    "caffe/lenet/digits",
+    "caffe/mtcnn/det2_crops",
+    "caffe/deeplandmark/2_N1_patch",
+    "caffe/conv_bn/cat",
+    "caffe/layers/layer_lrn_channels",
+    "caffe/layers/layer_softmax",
+    "uff/ppo/random8",
+    "test_bidirectional_byte_lstm",
+}
+"""Cases that run emulated wherever an emulator is; the others of aarch64 are slow."""
 
 
-@pytest.fixture(scope="session", params=DEVICES)
-def config(request, tmp_path_factory):
-    """One worker, tactics by the cost model, compiled code kept for the session."""
-    folder = tmp_path_factory.mktemp("artifacts")
-    target, precision = "host-cpu", "fp32"
+def pytest_generate_tests(metafunc):
+    """Each test on every device, with every case of its own."""
+    if "config" not in metafunc.fixturenames:
+        return
+    name = metafunc.function.__name__
+    rows = []
+    for device, marks in DEVICES.items():
+        for row in ROWS.get(name, [None]):
+            is_slow = device == "aarch64" and (row or name) not in AARCH64_CORE
+            is_slow |= row == "vgg19"
+            values = [device] if row is None else [device, row]
+            rows.append(pytest.param(*values, marks=[*marks, *[pytest.mark.slow] * is_slow]))
+    arguments = ["config"] if name not in ROWS else ["config", "case_id"]
+    metafunc.parametrize(arguments, rows, indirect=["config"])
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory):
+    """One worker, tactics by the cost model, compiled code kept for the session; by device."""
+
+    @functools.cache
+    def made(device: str) -> bh.BuilderConfig:
+        folder = tmp_path_factory.mktemp("artifacts")
+        target, precision = "host-cpu", "fp32"
+        if device == "aarch64":
+            target = "virt-aarch64"
+        elif device != "cpu":
+            from runtime_edge.device.cuda_probe import probe_gpu
+
+            target, precision = str(folder / "gpu.json"), device.removeprefix("cuda-")
+            Path(target).write_text(fingerprint_to_json(probe_gpu(0)))
+        return bh.BuilderConfig(
+            target=target,
+            precision=precision,
+            num_threads=1,
+            measure="none",
+            artifact_dir=folder,
+            is_checked=False,
+        )
+
+    return made
+
+
+@pytest.fixture
+def config(request, configs):
+    """Of the device that `pytest_generate_tests` names."""
     if request.param == "aarch64":
-        require_emulators()
-        target = "virt-aarch64"
-    elif request.param != "cpu":
-        from runtime_edge.device.cuda_probe import probe_gpu
-
-        target, precision = str(folder / "gpu.json"), request.param.removeprefix("cuda-")
-        Path(target).write_text(fingerprint_to_json(probe_gpu(0)))
-    return bh.BuilderConfig(
-        target=target,
-        precision=precision,
-        num_threads=1,
-        measure="none",
-        artifact_dir=folder,
-        is_checked=False,
-    )
+        require_emulators("qemu-aarch64-static")
+    return configs(request.param)
 
 
 def check(
@@ -147,7 +195,6 @@ def run_plan(
         ]
 
 
-@pytest.mark.parametrize("case_id", CAFFE)
 def test_caffe_case(case_id, config, tmp_path):
     one = case(case_id)
     inputs = {name: preprocessed(one, load(path)) for name, path in one.inputs.items()}
@@ -168,7 +215,6 @@ def test_caffe_case(case_id, config, tmp_path):
         check(config, actual, expected, atol=one.atol)
 
 
-@pytest.mark.parametrize("case_id", ONNX)
 def test_onnx_case(case_id, config, tmp_path):
     one = case(case_id)
     (path,) = model_paths(one)
@@ -191,7 +237,6 @@ def test_onnx_case(case_id, config, tmp_path):
         check(config, actual, expected, atol=one.atol)
 
 
-@pytest.mark.parametrize("case_id", UFF)
 def test_uff_case(case_id, config, tmp_path):
     one = case(case_id)
     (path,) = model_paths(one)
@@ -203,7 +248,6 @@ def test_uff_case(case_id, config, tmp_path):
         check(config, results[output], load(stored), atol=one.atol)
 
 
-@pytest.mark.parametrize("case_id", TENSORFLOW)
 def test_tensorflow_case(case_id, config, tmp_path):
     one = case(case_id)
     (path,) = model_paths(one)
@@ -220,15 +264,12 @@ def test_tensorflow_case(case_id, config, tmp_path):
         check(config, actual, load(stored), atol=one.atol)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "vgg19" else []) for n in LIGHT]
-)
-def test_light_model(name, config, tmp_path):
-    if config.precision == "fp16" and name != "shufflenet":
+def test_light_model(case_id, config, tmp_path):
+    if config.precision == "fp16" and case_id != "shufflenet":
         pytest.skip("made-up weights drive values beyond 65,504 (up to 8e20), where float16 ends")
-    network = bh.import_onnx(DATA / f"onnx/light/light_{name}.onnx")
+    network = bh.import_onnx(DATA / f"onnx/light/light_{case_id}.onnx")
     (data,) = network.inputs
-    expected = load(f"onnx/light/light_{name}_output_0.pb")
+    expected = load(f"onnx/light/light_{case_id}_output_0.pb")
     values = np.linspace(-1, 1, data.type.num_elems, dtype=np.float32).reshape(data.shape)
     (result,) = run_plan(network, config, tmp_path / "light.plan", [{data.name: values}])
     (actual,) = result.values()

@@ -16,13 +16,17 @@ from boards.link.connecting import connect
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "emulated_board"
 REQUIRED = "EDGEPLAN_REQUIRE_EMULATED"
-_PROGRAMS = ("cpio", "mmdebstrap", "qemu-aarch64-static", "qemu-system-aarch64")
+_MACHINE = ("cpio", "mmdebstrap", "qemu-aarch64-static", "qemu-system-aarch64")
 _START_TIMEOUT_S = 300.0  # 11 s on an idle machine
 
 
-def require_emulators() -> None:
-    """Skip the test where QEMU is not installed, or fail it where it is said to be."""
-    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+def require_emulators(*programs: str) -> None:
+    """Skip the test where QEMU is not installed, or fail it where it is said to be.
+
+    Args:
+        programs: that the test needs; none stands for all that a machine needs.
+    """
+    missing = [name for name in programs or _MACHINE if shutil.which(name) is None]
     if not missing:
         return
     text = f"{', '.join(missing)} missing; install what {SCRIPTS / 'packages.txt'} lists"
