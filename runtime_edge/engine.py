@@ -99,7 +99,7 @@ class Engine:
         device: where it runs.
         config: options given to `load`.
         fingerprint: of the live device.
-        selection: why this variant of the plan was chosen.
+        variant_index: of the plan's variant that runs; selection: why it was chosen.
         canary_report: of the canary run at load, None if there was none.
         is_loaded: false only while `load` is at work.
     """
@@ -133,6 +133,7 @@ class Engine:
             allow=allow,
             source=source,
         )
+        self.variant_index = index
         self._variant: Variant = plan.variants[index]
         self.selection = self._describe_selection(index)
         _log.info("plan %s: %s", source, self.selection)

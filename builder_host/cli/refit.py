@@ -13,16 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder_host.importers.model_file import import_model_file
-from builder_host.network.network import Network
 from builder_host.plugins.registry import load_plugins
-from planformat.plan import Plan
-from planformat.recipe import BuildRecipe
 from planformat.signing import load_private_key
 from planformat.writer import write_atomically
 
 if TYPE_CHECKING:
-    from builder_host.importers.uff.inputs import AxisOrder
     from builder_host.refit.refit import RefittedPlan
 
 
@@ -55,16 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Refit the plan. Returns the exit status."""
     from builder_host.cli.progress import progress_display
+    from builder_host.refit.model import import_for_plan
     from builder_host.refit.refit import recipe_of_plan, refit_plan
 
     signing_key = load_private_key(args.sign) if args.sign is not None else None
+    plugins = load_plugins(args.plugins) if args.plugins else None
     data = Path(args.plan).read_bytes()
     plan, recipe = recipe_of_plan(data, source=args.plan)
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
         refitted = refit_plan(
             data,
-            _networks(args, plan, recipe),
+            import_for_plan(plan, recipe, args.model, args.weights, plugins=plugins),
             source=args.plan,
             signing_key=signing_key,
             is_checked=not args.no_check,
@@ -99,24 +96,3 @@ def _lines(output: str, refitted: RefittedPlan) -> list[str]:
     if refitted.lost_signature:
         lines.append("its signature was of the old weights: sign it again with 'edgeplan sign'")
     return lines
-
-
-def _networks(args: argparse.Namespace, plan: Plan, recipe: BuildRecipe) -> dict[str, Network]:
-    """The model in the shapes of every profile."""
-    plugins = load_plugins(args.plugins) if args.plugins else None
-    order: AxisOrder = "NHWC" if recipe.image_order == "NHWC" else "NCHW"
-    return {
-        profile.name: import_model_file(
-            args.model,
-            args.weights,
-            shapes={
-                binding.name: shape
-                for binding, shape in zip(plan.bindings, profile.shapes, strict=True)
-                if binding.is_input
-            },
-            outputs=recipe.outputs or None,
-            uff_order=order,
-            plugins=plugins,
-        )
-        for profile in plan.variants[0].profiles
-    }

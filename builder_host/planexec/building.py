@@ -14,6 +14,10 @@ from builder_host.importers.model_file import import_model_file
 from builder_host.measure.local import gpu_fingerprint
 from builder_host.network.network import Network
 from builder_host.planexec.arguments import shapes_of, split_list
+from builder_host.refit.model import import_for_plan
+from builder_host.refit.refit import recipe_of_plan, refit_plan
+from planformat.stripped import strip_plan
+from planformat.writer import write_atomically
 
 _UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _PLACEHOLDER_RANGE = 4.0  # as giexec's: good for timing, not for answers
@@ -94,9 +98,21 @@ def build_plan(args: argparse.Namespace, note: Callable[[str], None]) -> BuiltPl
     networks = import_networks(args)
     first = networks if isinstance(networks, Network) else next(iter(networks.values()))
     built = build(networks, builder_config(args, first, note))
-    if args.saveEngine is not None:
+    if args.saveEngine is None:
+        return built
+    if args.stripWeights:
+        write_atomically(args.saveEngine, [strip_plan(built.to_bytes(), source=args.saveEngine)])
+    else:
         built.save(Path(args.saveEngine))
     return built
+
+
+def refitted_plan(args: argparse.Namespace) -> bytes:
+    """The plan of --loadEngine with the weights of --refitFromOnnx. Raises BuilderError."""
+    data = Path(args.loadEngine).read_bytes()
+    plan, recipe = recipe_of_plan(data, source=args.loadEngine)
+    networks = import_for_plan(plan, recipe, args.refitFromOnnx)
+    return refit_plan(data, networks, source=args.loadEngine).data
 
 
 def _target(args: argparse.Namespace) -> str:

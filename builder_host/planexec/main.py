@@ -67,7 +67,9 @@ def _plan(args: argparse.Namespace) -> bytes | str:
         models = [name for name in ("deploy", "onnx", "uff") if getattr(args, name) is not None]
         if models:
             raise BuilderError(f"--loadEngine and --{models[0]}: give one of them")
-        return str(args.loadEngine)
+        return str(args.loadEngine) if args.refitFromOnnx is None else _refitted(args)
+    if args.refitFromOnnx is not None:
+        raise BuilderError("--refitFromOnnx needs --loadEngine")
     from builder_host.planexec.building import build_plan
 
     start = time.perf_counter()
@@ -76,6 +78,16 @@ def _plan(args: argparse.Namespace) -> bytes | str:
     if args.verbose:
         print(built.report.text())
     return built.to_bytes()
+
+
+def _refitted(args: argparse.Namespace) -> bytes:
+    from builder_host.planexec.building import refitted_plan
+
+    start = time.perf_counter()
+    plan = refitted_plan(args)
+    if args.timeRefit:
+        _log(f"Engine refitted in {time.perf_counter() - start:g} sec")
+    return plan
 
 
 def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
@@ -94,7 +106,8 @@ def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
     time.sleep(args.sleepTime / 1e3)
     sessions: list[Session] = []
     try:
-        sessions = [Session(engine, profile, inputs) for _ in range(args.infStreams)]
+        for _ in range(args.infStreams):  # one by one: those made are closed if the next fails
+            sessions.append(Session(engine, profile, inputs))
         queries, wall_s = measure(sessions, _pace(args))
         sessions[0].download()
         _report_times(args, queries, wall_s)
@@ -166,7 +179,7 @@ def _report_steps(args: argparse.Namespace, engine: rt.Engine, session: Session)
         if args.exportProfile is not None:
             exports.write_json(args.exportProfile, exports.profile(steps, _PROFILE_REPEATS))
     if args.dumpLayerInfo or args.exportLayerInfo is not None:
-        info = exports.layer_info(engine.plan, 0, args.useProfile)
+        info = exports.layer_info(engine.plan, engine.variant_index, args.useProfile)
         if args.dumpLayerInfo:
             for layer in info["Layers"]:
                 print(layer)

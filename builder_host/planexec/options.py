@@ -58,7 +58,6 @@ _NO_RUNTIME_CHOICE = (
     "there is one runtime, and it is small; plans of one major version load for ever"
 )
 _NO_SAFE = "there is no safety-certified runtime"
-_NO_REFIT = "weights are packed for the kernels: build again, the timing cache makes it quick"
 _NO_SEARCH = "the tuner compares a dozen candidates per kernel already; see --timingCacheFile"
 _NO_PLUGIN_LIBRARY = "plugins are Python classes compiled into the plan: edgeplan build --plugins"
 
@@ -174,8 +173,19 @@ GROUPS: tuple[Group, ...] = (
                 "use edgeplan compare MODEL PLAN",
                 "text",
             ),
-            *_refused("refit stripWeights stripAllWeights timeRefit dumpRefit", _NO_REFIT),
-            *_refused("refitFromOnnx", _NO_REFIT, "text"),
+            _used(
+                "stripWeights stripAllWeights",
+                "flag",
+                "--saveEngine writes the plan without its weights; what runs now has them",
+            ),
+            _used(
+                "refitFromOnnx",
+                "text",
+                "with --loadEngine: put the weights of this ONNX model into the plan, stripped or "
+                "not, before it runs",
+            ),
+            _used("timeRefit", "flag", "print how long --refitFromOnnx took"),
+            *_noted("refit dumpRefit", "weights of every plan can be put in anew: edgeplan refit"),
             *_refused("allowWeightStreaming", "weights of a plan lie in device memory as a whole"),
             *_refused(
                 "weightStreamingBudget", "weights of a plan lie in device memory as a whole", "text"

@@ -223,3 +223,21 @@ def test_percentiles_drop_the_slowest():
     assert [percentile(times, p) for p in (50, 90, 95, 99, 100)] == [50, 90, 95, 99, 100]
     summary = summarise([3.0, 1.0, 2.0], [50])
     assert (summary.minimum, summary.maximum, summary.mean, summary.median) == (1, 3, 2, 2)
+
+
+def test_weights_out_and_in_again(tmp_path):
+    model = DATA / "onnx" / "mnist" / "mnist-8.onnx"
+    planexec(
+        *(f"--onnx={model}", "--saveEngine=s.plan", "--stripWeights"),
+        *("--builderOptimizationLevel=0", "--skipInference"),
+        cwd=tmp_path,
+    )
+    done = planexec("--loadEngine=s.plan", *SHORT, cwd=tmp_path, status=1)
+    assert "its weights were stripped" in done.stderr
+    refit = (f"--refitFromOnnx={model}", "--timeRefit", "--refit")
+    done = planexec("--loadEngine=s.plan", *refit, *SHORT, cwd=tmp_path)
+    assert "Engine refitted in" in done.stdout
+    assert "Throughput" in done.stdout
+    assert "note: --refit: weights of every plan can be put in anew" in done.stdout
+    done = planexec(f"--onnx={model}", f"--refitFromOnnx={model}", cwd=tmp_path, status=1)
+    assert "--refitFromOnnx needs --loadEngine" in done.stderr
