@@ -1,4 +1,7 @@
-"""Depthwise convolution in NHWC with vector loads: fp16 or fp32 storage, float sums."""
+"""Depthwise convolution in NHWC with vector loads: fp16, fp32 or INT8 storage, float sums.
+
+Sums of INT8 products are exact in float32 as long as they stay below 2^24.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,16 @@ from builder_host.kernels.family import (
     template_hash,
 )
 from builder_host.targets.cuda import CudaTarget
+from planformat.datatypes import DataType
 
 _TEMPLATE = Path(__file__).with_name("kernel.cu").read_text()
 _MOST_TACTICS = 12
 _THREADS = (64, 128, 256)
 _RUNS = (1, 2, 4, 8)
-_VECTORS = (8, 4, 2, 1)
+_VECTORS = (16, 8, 4, 2, 1)
 _MAX_UNROLLED = 4096  # multiply-adds in the text of a thread
 _MAX_SUMS = 32
+_MAX_EXACT_SUM = 2**24  # of a float32
 
 _BASE_CLOCKS = 1500.0
 _ROW_CLOCKS = 120.0  # latency of one kernel row's loads, from the second row on
@@ -54,8 +59,7 @@ class CudaConvDepthwise:
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """One channel and one filter per group, channels innermost in x and y."""
-        conv = convolution_of(problem, target, spans_groups=True)
-        return conv is not None and _fits(conv)
+        return _convolution(problem, target) is not None
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
         """The best tactic's estimate."""
@@ -114,19 +118,22 @@ class CudaConvDepthwise:
         return [None, packed, *pack_operands(conv, constants, 1)]
 
 
-def _fits(conv: Convolution) -> bool:
-    return (
-        not conv.is_transposed
-        and conv.groups == conv.channels == conv.filters
-        and (conv.x_strides[1] == 1 or conv.channels == 1)
-        and (conv.y_strides[1] == 1 or conv.channels == 1)
-        and bool(_choices(conv))
-    )
+def _convolution(problem: Problem, target: Any) -> Convolution | None:
+    """The problem where the family applies."""
+    is_integer = problem.inputs[0].dtype is DataType.INT8
+    conv = convolution_of(problem, target, spans_groups=True, integers=is_integer)
+    if conv is None or conv.is_transposed or not conv.groups == conv.channels == conv.filters:
+        return None
+    if conv.channels > 1 and (conv.x_strides[1] != 1 or conv.y_strides[1] != 1):
+        return None
+    if is_integer and conv.num_terms * 128 * 128 > _MAX_EXACT_SUM:
+        return None
+    return conv if _choices(conv) else None
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = convolution_of(problem, target, spans_groups=True)
-    if conv is None or not _fits(conv):
+    conv = _convolution(problem, target)
+    if conv is None:
         raise ValueError(f"cuda_conv_depthwise does not apply to {problem.text()}")
     return conv
 

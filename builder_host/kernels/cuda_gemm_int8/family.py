@@ -138,7 +138,7 @@ class CudaGemmInt8:
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
     ) -> list[Array | None]:
-        """Weights in rows of whole chunks with zero columns to fill the last block, or fragments."""
+        """Weights in rows of whole chunks with zero columns behind, or as fragments."""
         del target
         product = _required(problem)
         weights = constants[1]

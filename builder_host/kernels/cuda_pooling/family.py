@@ -1,4 +1,8 @@
-"""Max and average pooling on CUDA: channels-last input; output too, or linear when one pixel."""
+"""Max and average pooling on CUDA: channels-last input; output too, or linear when one pixel.
+
+Float16, float32, and 8 bits: their maximum and sum are exact in float32, and the epilogue of an
+8-bit image is computed operation by operation.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from typing import Any
 
 from builder_host.codegen import cuda_expression
 from builder_host.codegen.template import fill
+from builder_host.codegen.value_range import fits
+from builder_host.kernels.cuda_conv_simt.geometry import c_type
 from builder_host.kernels.cuda_gemm.product import CUDA_TYPES
 from builder_host.kernels.cuda_loop_nest.cost import (
     LAUNCH_US,
@@ -28,6 +34,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.layouts import Layout
 from builder_host.network.layers.pooling import divisors
+from builder_host.network.rules import EIGHT_BITS
 from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import TensorFormat
 
@@ -35,6 +42,7 @@ _HERE = Path(__file__).parent
 _TEMPLATE = (_HERE / "kernel.cu").read_text()
 _HEADERS = Path(cuda_expression.__file__).parent / "cuda_include"
 _THREADS = 128
+_MAX_EXACT_SUM = 2**24  # of a float32
 _MIN_CELLS_SHARED = 16  # smaller windows are walked by one thread
 
 
@@ -50,13 +58,13 @@ class CudaPoolingFamily:
     )
 
     def applies(self, problem: Problem, target: Any) -> bool:
-        """Rank 4, float16 or float32, contiguous channels, an epilogue without operands."""
+        """Rank 4, contiguous channels, an epilogue without operands."""
         if problem.kind != "pooling" or not isinstance(target, CudaTarget):
             return False
         x, y = problem.inputs[0], problem.outputs[0]
         if len(problem.inputs) != 1 or problem.is_constant[0] or len(x.shape) != 4:
             return False
-        if x.dtype not in CUDA_TYPES or y.dtype not in CUDA_TYPES or 0 in (*x.shape, *y.shape):
+        if not _types_apply(problem) or 0 in (*x.shape, *y.shape):
             return False
         if x.format is not TensorFormat.NHWC or x.strides[1] != 1:
             return False
@@ -103,13 +111,12 @@ class CudaPoolingFamily:
         is_padded = params.count_include_pad
         pads_begin = params.pads_begin if is_padded else (0, 0)
         pads_end = params.pads_end if is_padded else (0, 0)
-        expr = problem.epilogue.expr if problem.epilogue else None
         source = fill(
             _TEMPLATE,
             {
                 "KERNEL": symbol,
-                "X_TYPE": CUDA_TYPES[x.dtype],
-                "Y_TYPE": CUDA_TYPES[y.dtype],
+                "X_TYPE": c_type(x.dtype),
+                "Y_TYPE": c_type(y.dtype),
                 "IS_MAX": int(params.mode == "max"),
                 "NUM_IMAGES": x.shape[0],
                 "CHANNELS": x.shape[1],
@@ -139,7 +146,7 @@ class CudaPoolingFamily:
                 "PACK": pack,
                 "POINTS": points,
                 "LANES": lanes,
-                "EPILOGUE": cuda_expression.print_cuda(expr, ["x0"]) if expr else "x0",
+                "EPILOGUE": _printed(problem),
             },
         )
         total = math.prod(y.shape) // pack
@@ -159,11 +166,32 @@ class CudaPoolingFamily:
         return [None] * len(problem.inputs)
 
 
+def _types_apply(problem: Problem) -> bool:
+    """Floats on both sides; or 8 bits in, and the maximum, a float or what is clipped to 8 bits."""
+    x, y = problem.inputs[0].dtype, problem.outputs[0].dtype
+    if x not in EIGHT_BITS:
+        return x in CUDA_TYPES and y in CUDA_TYPES
+    if math.prod(problem.params.window) * 255 > _MAX_EXACT_SUM:
+        return False
+    if y in CUDA_TYPES:
+        return True
+    if problem.epilogue is None:
+        return problem.params.mode == "max" and x is y
+    return fits(problem.epilogue.expr, y)
+
+
+def _printed(problem: Problem) -> str:
+    if problem.epilogue is None:
+        return "x0"
+    is_exact = problem.inputs[0].dtype in EIGHT_BITS
+    return cuda_expression.print_cuda(problem.epilogue.expr, ["x0"], is_exact=is_exact)
+
+
 def _packs(problem: Problem) -> list[int]:
     """Channels per thread, largest first: all pixels start at multiples of it."""
     x, y = problem.inputs[0], problem.outputs[0]
     most = 16 // min(x.dtype.size_bytes, y.dtype.size_bytes)
-    found = [p for p in (8, 4, 2) if p <= most and x.shape[1] % p == 0 and _fits(x, p)]
+    found = [p for p in (16, 8, 4, 2) if p <= most and x.shape[1] % p == 0 and _fits(x, p)]
     return [p for p in found if _fits(y, p)] or [1]
 
 
