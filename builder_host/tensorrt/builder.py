@@ -1,151 +1,38 @@
-"""Builder and configuration under TensorRT's names."""
+"""Builder under TensorRT's name: networks and configurations in, engines out."""
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from builder_host.builder import build
+from builder_host.builder import build, resolve_target
 from builder_host.config import BuilderConfig
 from builder_host.errors import BuilderError, TargetError
 from builder_host.measure.local import gpu_fingerprint
 from builder_host.network.network import Network
 from builder_host.tensorrt.calibrators import IInt8Calibrator, table_of
-from builder_host.tensorrt.enums import (
-    BuilderFlag,
-    DeviceType,
-    MemoryPoolType,
-    NetworkDefinitionCreationFlag,
-    ProfilingVerbosity,
-)
-from builder_host.tensorrt.network import INetworkDefinition
+from builder_host.tensorrt.config import IBuilderConfig, IOptimizationProfile, IProgressMonitor
+from builder_host.tensorrt.emission import Found
+from builder_host.tensorrt.enums import BuilderFlag, NetworkDefinitionCreationFlag
+from builder_host.tensorrt.network import INetworkDefinition, dynamic_ranges
+from builder_host.tensorrt.refused import BUILDER
+from planformat.fingerprint import DeviceFingerprint
 from planformat.writer import plan_bytes
 from runtime_edge.device.select import open_device
 from runtime_edge.tensorrt.engine import IMPLICIT_BATCH, ICudaEngine, Runtime
-from runtime_edge.tensorrt.interfaces import IErrorRecorder, ILogger, LogSeverity
+from runtime_edge.tensorrt.interfaces import IErrorRecorder, IGpuAllocator, ILogger, LogSeverity
+from runtime_edge.tensorrt.refused import Refusing
+from runtime_edge.tensorrt.types import DataType
 
-_WITHOUT_MEANING = {
-    BuilderFlag.DEBUG: "edgeplan compare looks at every layer",
-    BuilderFlag.GPU_FALLBACK: "everything runs on the GPU",
-    BuilderFlag.STRICT_TYPES: "precision rules are always obeyed",
-    BuilderFlag.OBEY_PRECISION_CONSTRAINTS: "precision rules are always obeyed",
-    BuilderFlag.PREFER_PRECISION_CONSTRAINTS: "precision rules are always obeyed",
-    BuilderFlag.REFIT: "build again, the timing cache makes it quick",
-    BuilderFlag.SPARSE_WEIGHTS: "there are no kernels for structured sparsity",
-    BuilderFlag.SAFETY_SCOPE: "there is no safety-certified runtime",
-}
+_FIRST_WITH_TF32 = (8, 0)
+_RULE_OF = {DataType.FLOAT: "fp32", DataType.HALF: "fp16", DataType.INT8: "int8"}
 
 
-class ITimingCache:
-    """Timings of kernels; `serialize` gives what `create_timing_cache` takes."""
-
-    def __init__(self, content: bytes) -> None:
-        """Hold a cache file's content."""
-        self.content = content
-
-    def serialize(self) -> bytes:
-        """The content."""
-        return self.content
-
-    def combine(self, other: ITimingCache, ignore_mismatch: bool = False) -> bool:
-        """Take the other's timings too."""
-        from builder_host.tune.timing_cache import parse_timing_cache
-
-        del ignore_mismatch
-        own = parse_timing_cache(self.content.decode().splitlines(), "timing cache")
-        own.merge(parse_timing_cache(other.content.decode().splitlines(), "timing cache"))
-        self.content = own.text().encode()
-        return True
-
-
-class IOptimizationProfile:
-    """Shapes of a profile; `opt` is what is built, `min` and `max` when they differ."""
-
-    def __init__(self) -> None:
-        """Nothing is set yet."""
-        self.shapes: dict[str, tuple[tuple[int, ...], ...]] = {}
-
-    def set_shape(
-        self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]
-    ) -> None:
-        """Shapes of an input."""
-        self.shapes[input] = (tuple(min), tuple(opt), tuple(max))
-
-    def get_shape(self, input: str) -> list[tuple[int, ...]]:
-        """Shapes of an input."""
-        return list(self.shapes.get(input, ()))
-
-
-class IBuilderConfig:
-    """Options of a build."""
-
-    def __init__(self) -> None:
-        """Defaults: float32, 256 MiB of workspace."""
-        self.flags = 0
-        self.max_workspace_size = 256 << 20
-        self.int8_calibrator: IInt8Calibrator | None = None
-        self.builder_optimization_level = 3
-        self.profiling_verbosity = ProfilingVerbosity.DETAILED
-        self.progress_monitor: Any = None
-        self.default_device_type = DeviceType.GPU
-        self.DLA_core = -1
-        self.profile_stream = 0
-        self.avg_timing_iterations = 1
-        self.min_timing_iterations = 1
-        self._profiles: list[IOptimizationProfile] = []
-        self._cache: ITimingCache | None = None
-
-    def set_flag(self, flag: BuilderFlag) -> None:
-        """Set a flag."""
-        self.flags |= 1 << flag.value
-
-    def clear_flag(self, flag: BuilderFlag) -> None:
-        """Clear a flag."""
-        self.flags &= ~(1 << flag.value)
-
-    def get_flag(self, flag: BuilderFlag) -> bool:
-        """Whether a flag is set."""
-        return bool(self.flags >> flag.value & 1)
-
-    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
-        """Limit the workspace; other pools do not exist here."""
-        if pool is MemoryPoolType.WORKSPACE:
-            self.max_workspace_size = pool_size
-
-    def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
-        """Limit of a pool in bytes."""
-        return self.max_workspace_size if pool is MemoryPoolType.WORKSPACE else 0
-
-    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
-        """Add shapes; returns the profile's number."""
-        self._profiles.append(profile)
-        return len(self._profiles) - 1
-
-    @property
-    def num_optimization_profiles(self) -> int:
-        """Profiles that were added."""
-        return len(self._profiles)
-
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache:
-        """A cache from an earlier one's content, or an empty one."""
-        return ITimingCache(bytes(serialized_timing_cache))
-
-    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool = False) -> bool:
-        """Read timings from a cache, and extend it."""
-        del ignore_mismatch
-        self._cache = cache
-        return True
-
-    def get_timing_cache(self) -> ITimingCache | None:
-        """The cache."""
-        return self._cache
-
-
-class Builder:
+class Builder(Refusing):
     """Makes networks, configurations and engines.
 
     Attributes:
@@ -154,10 +41,16 @@ class Builder:
         max_batch_size: of implicit-batch networks; None until it is set.
     """
 
+    refused = BUILDER
+
     def __init__(self, logger: ILogger, target: str | None = None) -> None:
         """Choose the target."""
         self.logger = logger
         self.target = target or os.environ.get("EDGEPLAN_TARGET") or _default_target()
+        self.reset()
+
+    def reset(self) -> None:
+        """All options as they were."""
         self.max_batch_size: int | None = None
         self.max_workspace_size = 256 << 20
         self.fp16_mode = False
@@ -165,17 +58,27 @@ class Builder:
         self.strict_type_constraints = False
         self.int8_calibrator: IInt8Calibrator | None = None
         self.error_recorder: IErrorRecorder | None = None
-        self.gpu_allocator: Any = None
+        self.gpu_allocator: IGpuAllocator | None = None
         self.debug_sync = False
         self.num_DLA_cores = 0
+        self.max_threads = 0
+        self._told: DeviceFingerprint | None = None
 
     @property
     def platform_has_fast_fp16(self) -> bool:
         """Whether the target computes in float16."""
-        return self.target.startswith("cuda")
+        return self._fingerprint().device_kind == "cuda"
 
     platform_has_fast_int8 = True
-    platform_has_tf32 = platform_has_fast_fp16
+
+    @property
+    def platform_has_tf32(self) -> bool:
+        """Whether the target is a GPU that rounds float32 products to tf32."""
+        fingerprint = self._fingerprint()
+        if fingerprint.device_kind != "cuda":
+            return False
+        major, _, minor = str(fingerprint.fields["cuda.compute_capability"]).partition(".")
+        return (int(major), int(minor)) >= _FIRST_WITH_TF32
 
     def create_network(self, flags: int = 0) -> INetworkDefinition:
         """An empty network.
@@ -184,7 +87,9 @@ class Builder:
         batch, as in TensorRT 1 to 7; else they hold it, as since TensorRT 10.
         """
         is_explicit = bool(flags >> NetworkDefinitionCreationFlag.EXPLICIT_BATCH & 1)
-        return INetworkDefinition(is_explicit=is_explicit, batch=lambda: self.max_batch_size)
+        return INetworkDefinition(
+            is_explicit=is_explicit, batch=lambda: self.max_batch_size, flags=flags
+        )
 
     def create_builder_config(self) -> IBuilderConfig:
         """Options of a build."""
@@ -211,9 +116,13 @@ class Builder:
     def build_engine(
         self, network: INetworkDefinition, config: IBuilderConfig
     ) -> ICudaEngine | None:
-        """An engine; None (and a logged error) when it cannot be built."""
+        """An engine; None (and a logged error) when it cannot be built or run here."""
         plan = self.build_serialized_network(network, config)
-        return None if plan is None else Runtime(self.logger).deserialize_cuda_engine(plan)
+        if plan is None:
+            return None
+        runtime = Runtime(self.logger)
+        runtime.gpu_allocator, runtime.error_recorder = self.gpu_allocator, self.error_recorder
+        return runtime.deserialize_cuda_engine(plan)
 
     def build_serialized_network(
         self, network: INetworkDefinition, config: IBuilderConfig
@@ -222,9 +131,7 @@ class Builder:
         try:
             return self._build(network, config)
         except BuilderError as error:
-            self.logger.log(LogSeverity.ERROR, str(error))
-            if self.error_recorder is not None:
-                self.error_recorder.report_error(2, str(error))
+            self._failed(error)
             return None
 
     def is_network_supported(self, network: INetworkDefinition, config: IBuilderConfig) -> bool:
@@ -233,7 +140,7 @@ class Builder:
         try:
             network.emit(self.max_batch_size if network.has_implicit_batch_dimension else None)
         except BuilderError as error:
-            self.logger.log(LogSeverity.ERROR, str(error))
+            self._failed(error)
             return False
         return True
 
@@ -244,60 +151,92 @@ class Builder:
     def __exit__(self, *exception: object) -> None:
         """Nothing to release."""
 
+    def _failed(self, error: BuilderError) -> None:
+        self.logger.log(LogSeverity.ERROR, str(error))
+        if self.error_recorder is not None:
+            self.error_recorder.report_error(2, str(error))
+
+    def _fingerprint(self) -> DeviceFingerprint:
+        if self._told is None:
+            self._told = resolve_target(self.target)[0]
+        return self._told
+
     def _build(self, network: INetworkDefinition, config: IBuilderConfig) -> bytes:
-        for flag, reason in _WITHOUT_MEANING.items():
-            if config.get_flag(flag):
-                self.logger.log(LogSeverity.WARNING, f"{flag.name} changes nothing: {reason}")
-        networks = self._networks(network, config)
-        first = next(iter(networks.values()))
-        ranges = network.dynamic_ranges(
-            network.emit(self.max_batch_size if self._is_implicit(network) else None)[1]
-        )
+        for text in config.warnings():
+            self.logger.log(LogSeverity.WARNING, text)
+        drafts = self._networks(network, config)
+        first, found = next(iter(drafts.values()))
+        precision = self._precision(config)
         with tempfile.TemporaryDirectory(prefix="edgeplan-timings-") as folder:
             cache = Path(folder) / "timings.cache"
-            if config._cache is not None and config._cache.content:
+            keeps_cache = not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
+            if keeps_cache and config._cache is not None and config._cache.content:
                 cache.write_bytes(config._cache.content)
+            layer_rules, tensor_rules = _rules(
+                network, first, found, has_half=self.platform_has_fast_fp16
+            )
             options = BuilderConfig(
                 target=self.target,
                 timing_cache=cache,
+                is_strict_cache=config.get_flag(BuilderFlag.ERROR_ON_TIMING_CACHE_MISS),
                 workspace_limit_bytes=config.max_workspace_size,
-                measure="local" if config.builder_optimization_level > 0 else "none",
-                precision=self._precision(config),
-                is_checked=not (config.get_flag(BuilderFlag.INT8) or self._is_half(config)),
+                num_jobs=self.max_threads or None,
+                measure=self._measure(config),
+                precision=precision,
+                layer_precision=layer_rules,
+                tensor_precision=() if precision == "fp32" else tensor_rules,
+                is_checked=config.is_checked,
             )
-            if options.precision in ("int8", "best") and config.get_flag(BuilderFlag.INT8):
+            if config.get_flag(BuilderFlag.INT8):
                 if config.int8_calibrator is not None:
-                    table = table_of(config.int8_calibrator, first, open_device(self._device()))
+                    sample = self._calibrated_network(network, config, first)
+                    device = open_device(self._calibration_device())
+                    table = table_of(config.int8_calibrator, sample, device)
                     options = replace(options, calibration=table)
-                if ranges:
-                    options = replace(options, dynamic_ranges=ranges)
-            built = build(networks if len(networks) > 1 else first, options)
-            if config._cache is not None and cache.exists():
+                options = replace(options, dynamic_ranges=dynamic_ranges(found))
+            networks = {name: net for name, (net, _) in drafts.items()}
+            progress = _Progress(config.progress_monitor)
+            built = build(networks if len(networks) > 1 else first, options, progress=progress)
+            if keeps_cache and config._cache is not None and cache.exists():
                 config._cache.content = cache.read_bytes()
         plan = built.plan
-        if self._is_implicit(network):
+        if network.has_implicit_batch_dimension:
             plan = replace(plan, provenance={**plan.provenance, IMPLICIT_BATCH: "1"})
         return plan_bytes(plan)
 
-    def _is_implicit(self, network: INetworkDefinition) -> bool:
-        return network.has_implicit_batch_dimension
-
-    def _networks(self, network: INetworkDefinition, config: IBuilderConfig) -> dict[str, Network]:
+    def _networks(
+        self, network: INetworkDefinition, config: IBuilderConfig
+    ) -> dict[str, tuple[Network, Found]]:
         """The network by profile: batch 1 and the largest, or the shapes of the profiles."""
-        if self._is_implicit(network):
+        if network.has_implicit_batch_dimension:
             sizes = dict.fromkeys((self.max_batch_size or 1, 1))
-            return {f"batch{size}": network.emit(size)[0] for size in sizes}
+            return {f"batch{size}": network.emit(size) for size in sizes}
         if not config._profiles:
-            return {"default": network.emit(None)[0]}
-        found: dict[str, Network] = {}
+            return {"default": network.emit(None)}
+        drafts: dict[str, tuple[Network, Found]] = {}
         known: list[dict[str, tuple[int, ...]]] = []
         for number, profile in enumerate(config._profiles):
+            if not profile:
+                raise BuilderError(f"optimization profile {number}: {profile.shapes}: not ordered")
             for kind, which in (("opt", 1), ("min", 0), ("max", 2)):
                 shapes = {name: triple[which] for name, triple in profile.shapes.items()}
                 if shapes not in known:
                     known.append(shapes)
-                    found[f"{kind}{number}"] = network.emit(None, shapes)[0]
-        return found
+                    drafts[f"{kind}{number}"] = network.emit(None, shapes)
+        return drafts
+
+    def _measure(self, config: IBuilderConfig) -> str:
+        """Where kernels are timed; those of a device that is not here are ranked by the model."""
+        if config.builder_optimization_level == 0:
+            return "none"
+        if not resolve_target(self.target)[1]:
+            self.logger.log(
+                LogSeverity.WARNING,
+                f"target '{self.target}' is not here: tactics come from the timing cache and the "
+                "cost model; edgeplan build --measure times them on the board",
+            )
+            return "none"
+        return "local"
 
     def _is_half(self, config: IBuilderConfig) -> bool:
         return config.get_flag(BuilderFlag.FP16) and self.platform_has_fast_fp16
@@ -315,10 +254,73 @@ class Builder:
             return "int8"
         if config.get_flag(BuilderFlag.BF16):
             return "bf16"
-        return "fp16" if self._is_half(config) else "fp32"
+        if self._is_half(config):
+            return "fp16"
+        return "tf32" if config.get_flag(BuilderFlag.TF32) and self.platform_has_tf32 else "fp32"
 
-    def _device(self) -> str:
-        return self.target if self.target.startswith("cuda") else "cpu"
+    def _calibrated_network(
+        self, network: INetworkDefinition, config: IBuilderConfig, first: Network
+    ) -> Network:
+        """The network in the shapes of the calibration profile, where there is one."""
+        profile = config.get_calibration_profile()
+        if profile is None:
+            return first
+        return network.emit(None, {name: shapes[1] for name, shapes in profile.shapes.items()})[0]
+
+    def _calibration_device(self) -> str:
+        """The device of this machine whose memory a calibrator's addresses point into."""
+        here = resolve_target(self.target)[1]
+        return here or ("cpu" if _default_target() == "host-cpu" else "cuda:0")
+
+
+class _Progress:
+    """A build's progress as TensorRT's monitors are told it: phases of steps."""
+
+    def __init__(self, monitor: IProgressMonitor | None) -> None:
+        self.monitor = monitor
+        self.phase = ""
+        self.steps = 0
+        self.total = 0
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """Tell the monitor. Raises BuilderError when it wants the build to end."""
+        if self.monitor is None:
+            return
+        if phase != self.phase:
+            if self.phase:
+                self._complete(self.monitor, self.total)
+                self.monitor.phase_finish(self.phase)
+            self.phase, self.steps, self.total = phase, 0, total
+            self.monitor.phase_start(phase, None, total)
+        self._complete(self.monitor, done)
+        if phase == "done":
+            self.monitor.phase_finish(phase)
+
+    def _complete(self, monitor: IProgressMonitor, done: int) -> None:
+        while self.steps < done:
+            if not monitor.step_complete(self.phase, self.steps):
+                raise BuilderError(f"the progress monitor ended the build in '{self.phase}'")
+            self.steps += 1
+
+
+def _rules(
+    network: INetworkDefinition, net: Network, found: Found, *, has_half: bool
+) -> tuple[Any, Any]:
+    """`precision` of layers and float32 of `set_output_type` as the build's rules, by name."""
+    layer_rules, tensor_rules = [], []
+    for layer in network:
+        if layer.precision is not None and (has_half or layer.precision is not DataType.HALF):
+            if layer.precision not in _RULE_OF:
+                raise BuilderError(f"'{layer.name}': no layer computes in {layer.precision.name}")
+            for made in net.layers:
+                if made.name == layer.name or made.name.startswith(f"{layer.name}."):
+                    layer_rules.append((glob.escape(made.name), _RULE_OF[layer.precision]))
+        for index, dtype in layer.output_types.items():
+            tensor = found.get(layer.get_output(index))
+            is_computed = tensor is not None and tensor.producer is not None
+            if tensor is not None and is_computed and dtype is DataType.FLOAT:
+                tensor_rules.append((glob.escape(tensor.name), "fp32"))
+    return tuple(layer_rules), tuple(tensor_rules)
 
 
 def _default_target() -> str:

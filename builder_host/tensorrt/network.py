@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from builder_host.errors import NetworkError
+from builder_host.expressions import Input
+from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Network, Tensor
-from builder_host.plugins.plugin import Plugin
-from builder_host.tensorrt import layers as kinds
-from builder_host.tensorrt.enums import (
-    ActivationType,
-    ElementWiseOperation,
-    MatrixOperation,
-    PoolingType,
-    ReduceOperation,
-    ScaleMode,
-    TopKOperation,
-    UnaryOperation,
-)
-from builder_host.tensorrt.layers import ILayer
-from runtime_edge.tensorrt.types import PLAN_TYPES, DataType, Dims, of_plan
+from builder_host.network.tensor_type import TensorType
+from builder_host.tensorrt.add_compute import ComputeMethods
+from builder_host.tensorrt.add_flow import FlowMethods
+from builder_host.tensorrt.add_indexing import IndexMethods
+from builder_host.tensorrt.add_movement import MovementMethods
+from builder_host.tensorrt.control_flow import ILoop
+from builder_host.tensorrt.emission import Emission, FoldingNetwork, Found
+from builder_host.tensorrt.layers.base import ILayer
+from builder_host.tensorrt.recorder import LayerKind
+from builder_host.tensorrt.refused import NETWORK, TENSOR
+from runtime_edge.tensorrt.refused import Refusing
+from runtime_edge.tensorrt.types import PLAN_TYPES, DataType, Dims, TensorLocation, of_plan
 
 Shapes = Mapping[str, tuple[int, ...]]
 Import = Callable[[int | None, Shapes], Network]
-LayerKind = TypeVar("LayerKind", bound=ILayer)
 
 
-class ITensor:
+class ITensor(Refusing):
     """A tensor of a network under construction; its shape follows from what stands before it."""
 
-    def __init__(self, network: INetworkDefinition, name: str, producer: ILayer | None) -> None:
+    refused = TENSOR
+
+    def __init__(self, network: INetworkDefinition, name: str) -> None:
         """See `INetworkDefinition`."""
         self._network = network
         self._name = name
-        self._producer = producer
         self.dynamic_range: tuple[float, float] | None = None
+        self._dimension_names: dict[int, str] = {}
 
     @property
     def name(self) -> str:
@@ -51,14 +52,35 @@ class ITensor:
 
     @property
     def shape(self) -> Dims:
-        """Dimensions, without the batch where that is implicit."""
+        """Dimensions, without the batch where that is implicit; those of inputs may be set."""
         shape = self._network._built(self).shape
         return Dims(shape[1:] if self._network.has_implicit_batch_dimension else shape)
 
+    @shape.setter
+    def shape(self, shape: Sequence[int]) -> None:
+        self._network._reshape_input(self, tuple(shape))
+
     @property
     def dtype(self) -> DataType:
-        """Element type."""
+        """Element type; that of declared inputs may be set."""
         return of_plan(self._network._built(self).dtype)
+
+    @dtype.setter
+    def dtype(self, dtype: DataType) -> None:
+        self._network._retype_input(self, dtype)
+
+    location = TensorLocation.DEVICE
+    is_execution_tensor = True
+
+    @property
+    def is_shape_tensor(self) -> bool:
+        """Whether its values are known while building, as those of add_shape are."""
+        return self._network._built(self).is_constant
+
+    @property
+    def plan_type(self) -> TensorType:
+        """Shape and element type as edgeplan's own API has them, with the batch."""
+        return self._network._built(self).type
 
     @property
     def is_network_input(self) -> bool:
@@ -75,25 +97,47 @@ class ITensor:
         self.dynamic_range = (min, max)
         return True
 
+    def reset_dynamic_range(self) -> None:
+        """Without a range."""
+        self.dynamic_range = None
 
-class INetworkDefinition:
+    def set_dimension_name(self, index: int, name: str) -> None:
+        """A name for people to read."""
+        self._dimension_names[index] = name
+
+    def get_dimension_name(self, index: int) -> str | None:
+        """The name that was set."""
+        return self._dimension_names.get(index)
+
+
+class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods, FlowMethods):
     """A network; see TensorRT's documentation for the methods, `builder_host.network` for layers.
 
     Attributes:
         has_implicit_batch_dimension: dimensions leave out the batch, which `batch` gives.
     """
 
-    def __init__(self, *, is_explicit: bool, batch: Callable[[], int | None]) -> None:
+    refused = NETWORK
+
+    def __init__(
+        self, *, is_explicit: bool, batch: Callable[[], int | None], flags: int = 0
+    ) -> None:
         """`batch` gives the builder's max_batch_size, None while that is not set."""
         self._is_explicit = is_explicit
         self._batch = batch
+        self.flags = flags
         self._inputs: list[ITensor] = []
         self._types: dict[ITensor, tuple[DataType, tuple[int, ...]]] = {}
         self._outputs: list[ITensor] = []
         self._layers: list[ILayer] = []
+        self._loops: list[ILoop] = []
         self._import: Import | None = None
         self._imported: dict[str, ITensor] = {}
+        self._imported_shapes: dict[str, tuple[int, ...]] = {}
+        self._producers: dict[ITensor, int] = {}
+        self._draft: _Draft | None = None
         self.name = "network"
+        self.error_recorder: Any = None
 
     @property
     def has_implicit_batch_dimension(self) -> bool:
@@ -115,6 +159,10 @@ class INetworkDefinition:
         """Marked outputs."""
         return len(self._outputs)
 
+    def get_flag(self, flag: int) -> bool:
+        """Whether `create_network` was given a flag."""
+        return bool(self.flags >> int(flag) & 1)
+
     def get_layer(self, index: int) -> ILayer:
         """A layer by its number."""
         return self._layers[index]
@@ -127,7 +175,15 @@ class INetworkDefinition:
         """A marked output by its number."""
         return self._outputs[index]
 
-    def __iter__(self) -> Any:
+    def __len__(self) -> int:
+        """Number of layers."""
+        return len(self._layers)
+
+    def __getitem__(self, index: int) -> ILayer:
+        """A layer by its number."""
+        return self._layers[index]
+
+    def __iter__(self) -> Iterator[ILayer]:
         """The layers."""
         return iter(self._layers)
 
@@ -142,204 +198,56 @@ class INetworkDefinition:
 
     def add_input(self, name: str, dtype: DataType, shape: Sequence[int]) -> ITensor:
         """Declare an input."""
-        tensor = ITensor(self, name, None)
+        tensor = ITensor(self, name)
         self._inputs.append(tensor)
         self._types[tensor] = (dtype, tuple(shape))
+        self._draft = None
         return tensor
 
     def mark_output(self, tensor: ITensor) -> None:
         """Make a tensor an output."""
         self._outputs.append(tensor)
 
+    mark_output_for_shapes = mark_output
+
     def unmark_output(self, tensor: ITensor) -> None:
         """Take that back."""
         self._outputs.remove(tensor)
 
-    def add_convolution_nd(
+    unmark_output_for_shapes = unmark_output
+
+    def remove_tensor(self, tensor: ITensor) -> None:
+        """Forget a declared input that nothing reads."""
+        if tensor in self._types:
+            self._inputs.remove(tensor)
+            del self._types[tensor]
+            self._draft = None
+
+    def add_kind(
         self,
-        input: ITensor,
-        num_output_maps: int,
-        kernel_shape: Sequence[int],
-        kernel: Any,
-        bias: Any = None,
-    ) -> kinds.IConvolutionLayer:
-        """Convolution."""
-        return self._add(
-            kinds.IConvolutionLayer,
-            [input],
-            num_output_maps=num_output_maps,
-            kernel_size=tuple(kernel_shape),
-            kernel=kernel,
-            bias=bias,
-        )
+        kind: type[LayerKind],
+        inputs: Sequence[ITensor | None],
+        num_outputs: int = 1,
+        /,
+        **values: Any,
+    ) -> LayerKind:
+        """Record a layer of a kind; the `add_*` methods are this.
 
-    add_convolution = add_convolution_nd
-
-    def add_deconvolution_nd(
-        self,
-        input: ITensor,
-        num_output_maps: int,
-        kernel_shape: Sequence[int],
-        kernel: Any,
-        bias: Any = None,
-    ) -> kinds.IDeconvolutionLayer:
-        """Deconvolution."""
-        return self._add(
-            kinds.IDeconvolutionLayer,
-            [input],
-            num_output_maps=num_output_maps,
-            kernel_size=tuple(kernel_shape),
-            kernel=kernel,
-            bias=bias,
-        )
-
-    add_deconvolution = add_deconvolution_nd
-
-    def add_pooling_nd(
-        self, input: ITensor, type: PoolingType, window_size: Sequence[int]
-    ) -> kinds.IPoolingLayer:
-        """Pooling."""
-        return self._add(kinds.IPoolingLayer, [input], type=type, kernel_size=tuple(window_size))
-
-    add_pooling = add_pooling_nd
-
-    def add_fully_connected(
-        self, input: ITensor, num_outputs: int, kernel: Any, bias: Any = None
-    ) -> kinds.IFullyConnectedLayer:
-        """Fully connected layer."""
-        return self._add(
-            kinds.IFullyConnectedLayer,
-            [input],
-            num_output_channels=num_outputs,
-            kernel=kernel,
-            bias=bias,
-        )
-
-    def add_activation(self, input: ITensor, type: ActivationType) -> kinds.IActivationLayer:
-        """Activation."""
-        return self._add(kinds.IActivationLayer, [input], type=type)
-
-    def add_lrn(
-        self, input: ITensor, window: int, alpha: float, beta: float, k: float
-    ) -> kinds.ILRNLayer:
-        """Local response normalisation."""
-        return self._add(kinds.ILRNLayer, [input], window_size=window, alpha=alpha, beta=beta, k=k)
-
-    def add_scale(
-        self,
-        input: ITensor,
-        mode: ScaleMode,
-        shift: Any = None,
-        scale: Any = None,
-        power: Any = None,
-    ) -> kinds.IScaleLayer:
-        """Scale."""
-        return self._add(
-            kinds.IScaleLayer, [input], mode=mode, shift=shift, scale=scale, power=power
-        )
-
-    def add_scale_nd(
-        self,
-        input: ITensor,
-        mode: ScaleMode,
-        shift: Any = None,
-        scale: Any = None,
-        power: Any = None,
-        channel_axis: int = 1,
-    ) -> kinds.IScaleLayer:
-        """Scale along any axis."""
-        layer = self.add_scale(input, mode, shift, scale, power)
-        layer.channel_axis = channel_axis
+        Args:
+            kind: its class.
+            inputs: what it reads.
+            num_outputs: tensors that it gives.
+            values: attributes of its class.
+        """
+        number = len(self._layers)
+        title = kind.__name__.removeprefix("I").removesuffix("Layer")
+        layer = kind(inputs=list(inputs), name=f"(Unnamed Layer* {number}) [{title}]", **values)
+        layer.outputs = [
+            ITensor(self, f"{layer.name}_output_{index}") for index in range(num_outputs)
+        ]
+        self._producers.update(dict.fromkeys(layer.outputs, number))
+        self._layers.append(layer)
         return layer
-
-    def add_softmax(self, input: ITensor) -> kinds.ISoftMaxLayer:
-        """Softmax."""
-        return self._add(kinds.ISoftMaxLayer, [input])
-
-    def add_concatenation(self, inputs: Sequence[ITensor]) -> kinds.IConcatenationLayer:
-        """Concatenation."""
-        return self._add(kinds.IConcatenationLayer, list(inputs))
-
-    def add_elementwise(
-        self, input1: ITensor, input2: ITensor, op: ElementWiseOperation
-    ) -> kinds.IElementWiseLayer:
-        """Operation on two tensors."""
-        return self._add(kinds.IElementWiseLayer, [input1, input2], op=op)
-
-    def add_unary(self, input: ITensor, op: UnaryOperation) -> kinds.IUnaryLayer:
-        """Operation on one tensor."""
-        return self._add(kinds.IUnaryLayer, [input], op=op)
-
-    def add_padding_nd(
-        self, input: ITensor, pre_padding: Sequence[int], post_padding: Sequence[int]
-    ) -> kinds.IPaddingLayer:
-        """Padding of the last two dimensions."""
-        return self._add(
-            kinds.IPaddingLayer,
-            [input],
-            pre_padding=tuple(pre_padding),
-            post_padding=tuple(post_padding),
-        )
-
-    add_padding = add_padding_nd
-
-    def add_shuffle(self, input: ITensor) -> kinds.IShuffleLayer:
-        """Shuffle."""
-        return self._add(kinds.IShuffleLayer, [input])
-
-    def add_reduce(
-        self, input: ITensor, op: ReduceOperation, axes: int, keep_dims: bool
-    ) -> kinds.IReduceLayer:
-        """Reduction."""
-        return self._add(kinds.IReduceLayer, [input], op=op, axes=axes, keep_dims=keep_dims)
-
-    def add_topk(self, input: ITensor, op: TopKOperation, k: int, axes: int) -> kinds.ITopKLayer:
-        """The k largest or smallest."""
-        return self._add(kinds.ITopKLayer, [input], 2, op=op, k=k, axes=axes)
-
-    def add_gather(self, input: ITensor, indices: ITensor, axis: int) -> kinds.IGatherLayer:
-        """Gather."""
-        return self._add(kinds.IGatherLayer, [input, indices], axis=axis)
-
-    def add_matrix_multiply(
-        self, input0: ITensor, op0: MatrixOperation, input1: ITensor, op1: MatrixOperation
-    ) -> kinds.IMatrixMultiplyLayer:
-        """Matrix product."""
-        return self._add(kinds.IMatrixMultiplyLayer, [input0, input1], op0=op0, op1=op1)
-
-    def add_constant(self, shape: Sequence[int], weights: Any) -> kinds.IConstantLayer:
-        """Constant."""
-        return self._add(kinds.IConstantLayer, [], shape=tuple(shape), weights=weights)
-
-    def add_identity(self, input: ITensor) -> kinds.IIdentityLayer:
-        """Identity."""
-        return self._add(kinds.IIdentityLayer, [input])
-
-    def add_slice(
-        self, input: ITensor, start: Sequence[int], shape: Sequence[int], stride: Sequence[int]
-    ) -> kinds.ISliceLayer:
-        """Slice."""
-        return self._add(
-            kinds.ISliceLayer,
-            [input],
-            start=tuple(start),
-            shape=tuple(shape),
-            stride=tuple(stride),
-        )
-
-    def add_select(
-        self, condition: ITensor, then_input: ITensor, else_input: ITensor
-    ) -> kinds.ISelectLayer:
-        """Selection."""
-        return self._add(kinds.ISelectLayer, [condition, then_input, else_input])
-
-    def add_parametric_relu(self, input: ITensor, slopes: ITensor) -> kinds.IParametricReLULayer:
-        """Parametric rectifier."""
-        return self._add(kinds.IParametricReLULayer, [input, slopes])
-
-    def add_plugin_v2(self, inputs: Sequence[ITensor], plugin: Plugin) -> kinds.IPluginV2Layer:
-        """A plugin (`builder_host.plugins`), compiled into the plan."""
-        return self._add(kinds.IPluginV2Layer, list(inputs), plugin=plugin)
 
     # --- what parsers use -----------------------------------------------------------------
 
@@ -359,13 +267,14 @@ class INetworkDefinition:
 
     def imported_tensor(self, name: str) -> ITensor:
         """The handle of an imported tensor."""
-        return self._imported.setdefault(name, ITensor(self, name, None))
+        if name not in self._imported:
+            self._imported[name] = ITensor(self, name)
+            self._draft = None
+        return self._imported[name]
 
     # --- building ---------------------------------------------------------------------------
 
-    def emit(
-        self, batch: int | None, shapes: Shapes | None = None
-    ) -> tuple[Network, dict[ITensor, Tensor]]:
+    def emit(self, batch: int | None, shapes: Shapes | None = None) -> tuple[Network, Found]:
         """The network, and its tensors by handle.
 
         Args:
@@ -375,52 +284,40 @@ class INetworkDefinition:
         Raises:
             NetworkError: a layer's inputs break its rules.
         """
-        shift = int(batch is not None)
-        given = shapes or {}
-        net = Network(self.name) if self._import is None else self._import(batch, given)
-        found: dict[ITensor, Tensor] = {}
+        emission = self._begin(batch, shapes or {})
+        emission.add(self._layers, self._loops)
+        net, found = emission.net, emission.found
+        for handle in self._outputs:
+            if handle not in found:
+                raise NetworkError(
+                    f"output '{handle.name}' is no tensor of this network, or inside a loop: pass "
+                    "it out with add_loop_output"
+                )
+            tensor = found[handle]
+            if tensor in net.inputs or tensor.is_constant or tensor in net.outputs:
+                params = PointwiseParams(Input(0))  # folding would make it a constant again
+                tensor = Network.add_layer(net, "pointwise", params, [tensor], "output").output
+            net.mark_output(tensor, handle.name if handle.name != tensor.name else None)
+            found[handle] = tensor
+        return net, found
+
+    def _begin(self, batch: int | None, shapes: Shapes, *, is_draft: bool = False) -> Emission:
+        """A network with the inputs and the imported layers."""
+        net = FoldingNetwork(self.name)
+        found: Found = {}
         if self._import is not None:
-            by_name = {tensor.name: tensor for tensor in net.tensors()}
+            imported = self._import(batch, {**self._imported_shapes, **shapes})
+            by_name = {tensor.name: tensor for tensor in imported.tensors()}
             for name, handle in self._imported.items():
                 if name not in by_name:
                     raise NetworkError(f"the imported model has no tensor '{name}'")
                 found[handle] = by_name[name]
-            net.outputs.clear()
+            net.take_over(imported)
         for handle, (dtype, shape) in self._types.items():
-            closed = given.get(handle.name) or tuple(abs(extent) for extent in shape)
+            closed = shapes.get(handle.name) or tuple(abs(extent) for extent in shape)
             full = (batch, *closed) if batch is not None else closed
             found[handle] = net.add_input(handle.name, full, PLAN_TYPES[dtype])
-        for layer in self._layers:
-            outputs = layer.emit(net, [found[tensor] for tensor in layer.inputs], shift)
-            for handle, tensor in zip(layer.outputs, outputs, strict=False):
-                found[handle] = tensor
-        for handle in self._outputs:
-            tensor = found[handle]
-            if tensor in net.inputs or tensor.is_constant:
-                tensor = net.add_unary(tensor, "neg").output
-                tensor = net.add_unary(tensor, "neg").output
-            net.mark_output(tensor, handle.name if handle.name != tensor.name else None)
-        return net, found
-
-    def dynamic_ranges(self, found: dict[ITensor, Tensor]) -> dict[str, float]:
-        """Ranges that were set, by the names of the built tensors."""
-        return {
-            found[handle].name: float(np.abs(handle.dynamic_range).max())
-            for handle in found
-            if handle.dynamic_range is not None
-        }
-
-    def _add(
-        self, kind: type[LayerKind], inputs: list[ITensor], num_outputs: int = 1, **values: Any
-    ) -> LayerKind:
-        number = len(self._layers)
-        title = kind.__name__.removeprefix("I").removesuffix("Layer")
-        layer = kind(inputs=inputs, name=f"(Unnamed Layer* {number}) [{title}]", **values)
-        layer.outputs = [
-            ITensor(self, f"{layer.name}_output_{index}", layer) for index in range(num_outputs)
-        ]
-        self._layers.append(layer)
-        return layer
+        return Emission(net, found, int(batch is not None), is_draft=is_draft)
 
     def _rename(self, tensor: ITensor, name: str) -> None:
         if self._import is not None and tensor in self._imported.values():
@@ -428,10 +325,82 @@ class INetworkDefinition:
         taken = {other.name for other in (*self._inputs, *self._outputs) if other is not tensor}
         if name in taken:
             raise NetworkError(f"the name '{name}' is in use")
+        self._draft = None
+
+    def _reshape_input(self, tensor: ITensor, shape: tuple[int, ...]) -> None:
+        if tensor in self._types:
+            self._types[tensor] = (self._types[tensor][0], shape)
+        elif tensor in self._inputs:
+            self._imported_shapes[tensor.name] = tuple(abs(extent) for extent in shape)
+        else:
+            raise NetworkError(f"'{tensor.name}': only shapes of inputs can be set")
+        self._draft = None
+
+    def _retype_input(self, tensor: ITensor, dtype: DataType) -> None:
+        if tensor in self._types:
+            self._types[tensor] = (dtype, self._types[tensor][1])
+            self._draft = None
+        elif dtype is not tensor.dtype:
+            raise NetworkError(
+                f"'{tensor.name}' is {tensor.dtype.name}: only the types of declared inputs can be "
+                f"set to {dtype.name}; use add_cast"
+            )
 
     def _built(self, tensor: ITensor) -> Tensor:
+        """A tensor of a draft, which grows by the layers that were added since."""
         batch = self._batch() if self.has_implicit_batch_dimension else None
-        _, found = self.emit(batch)
-        if tensor not in found:
+        draft, self._draft = self._draft, None
+        # Bodies of loops may have grown since.
+        if draft is None or self._loops or not draft.holds(batch):
+            draft = _Draft(batch, self._begin(batch, {}, is_draft=True))
+        draft.extend(self._needed(tensor, draft), self._loops)
+        self._draft = draft
+        if tensor not in draft.emission.found:
             raise NetworkError(f"'{tensor.name}' belongs to another network")
-        return found[tensor]
+        return draft.emission.found[tensor]
+
+    def _needed(self, tensor: ITensor, draft: _Draft) -> list[ILayer]:
+        """Layers that a draft lacks for a tensor, in order; others may not be complete as yet."""
+        place = self._producers.get(tensor, -1)
+        waiting = [place]
+        if self._loops:
+            boundaries = {layer for loop in self._loops for layer in loop.boundaries}
+            waiting += range(place)
+            waiting += [i for i, layer in enumerate(self._layers) if layer in boundaries]
+        found: set[int] = set()
+        while waiting:
+            number = waiting.pop()
+            if number < 0 or number in found or self._layers[number] in draft.changes:
+                continue
+            found.add(number)
+            inputs = self._layers[number].inputs
+            waiting += [self._producers.get(y, -1) for y in inputs if y is not None]
+        return [self._layers[number] for number in sorted(found)]
+
+
+class _Draft:
+    """A network that is made for its shapes, and the state of the layers that are in it."""
+
+    def __init__(self, batch: int | None, emission: Emission) -> None:
+        self.batch = batch
+        self.emission = emission
+        self.changes: dict[ILayer, int] = {}
+
+    def holds(self, batch: int | None) -> bool:
+        """Whether nothing changed that is in it."""
+        is_same = all(layer.changes == count for layer, count in self.changes.items())
+        return self.batch == batch and is_same
+
+    def extend(self, layers: Sequence[ILayer], loops: Sequence[ILoop]) -> None:
+        """Add layers."""
+        self.emission.add(layers, loops)
+        self.changes.update((layer, layer.changes) for layer in layers)
+
+
+def dynamic_ranges(found: Found) -> dict[str, float]:
+    """Ranges that were set, by the names of the built tensors."""
+    return {
+        tensor.name: float(np.abs(handle.dynamic_range).max())
+        for handle, tensor in found.items()
+        if handle.dynamic_range is not None
+    }

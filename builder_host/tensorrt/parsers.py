@@ -9,7 +9,9 @@ from typing import Any
 from builder_host.errors import BuilderError, ImportModelError
 from builder_host.network.network import Network
 from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes
+from builder_host.tensorrt.refused import PARSER
 from runtime_edge.tensorrt.interfaces import ILogger, LogSeverity
+from runtime_edge.tensorrt.refused import Refusing
 
 
 class ParserError:
@@ -32,7 +34,9 @@ class ParserError:
         return self._text
 
 
-class _Parser:
+class _Parser(Refusing):
+    refused = PARSER
+
     def __init__(self) -> None:
         self._errors: list[ParserError] = []
 
@@ -61,6 +65,16 @@ class _Parser:
         self._errors = [ParserError(text) for text in problems]
 
 
+class OnnxParserFlag(enum.IntEnum):
+    """Switches of the ONNX parser; this one imports the same layers with any of them."""
+
+    NATIVE_INSTANCENORM = 0
+    UINT8_AND_ASYMMETRIC_QUANTIZATION_DLA = 1
+    REPORT_CAPABILITY_DLA = 2
+    ENABLE_PLUGIN_OVERRIDE = 3
+    ADJUST_FOR_DLA = 4
+
+
 class OnnxParser(_Parser):
     """Reads ONNX models into a network; the graph's outputs are marked."""
 
@@ -68,6 +82,19 @@ class OnnxParser(_Parser):
         """Parse into this network."""
         super().__init__()
         self._network, self._logger = network, logger
+        self.flags = 0
+
+    def set_flag(self, flag: OnnxParserFlag) -> None:
+        """Set a flag; plugins and instance normalisation need none."""
+        self.flags |= 1 << int(flag)
+
+    def clear_flag(self, flag: OnnxParserFlag) -> None:
+        """Clear a flag."""
+        self.flags &= ~(1 << int(flag))
+
+    def get_flag(self, flag: OnnxParserFlag) -> bool:
+        """Whether a flag is set."""
+        return bool(self.flags >> int(flag) & 1)
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         """A model from its bytes; `path` is where its external data lies."""
@@ -139,8 +166,6 @@ class BlobNameToTensor:
 
 class CaffeParser(_Parser):
     """Reads Caffe networks; mark the outputs afterwards."""
-
-    plugin_factory_v2: Any = None
 
     def parse(
         self, deploy: str, model: str | None, network: INetworkDefinition, dtype: Any

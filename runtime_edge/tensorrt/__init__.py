@@ -16,10 +16,16 @@ from runtime_edge.tensorrt.interfaces import (
     Logger,
     Profiler,
 )
+from runtime_edge.tensorrt.refused import MODULE
 from runtime_edge.tensorrt.types import (
     DataType,
     Dims,
+    Dims2,
+    Dims3,
+    Dims4,
+    DimsHW,
     LayerInformationFormat,
+    Permutation,
     PythonBool,
     TensorFormat,
     TensorIOMode,
@@ -41,6 +47,10 @@ __version__ = "8.6.1"  # the API that these names follow; the plans are edgeplan
 __all__ = [
     "DataType",
     "Dims",
+    "Dims2",
+    "Dims3",
+    "Dims4",
+    "DimsHW",
     "EngineInspector",
     "ICudaEngine",
     "IErrorRecorder",
@@ -50,6 +60,7 @@ __all__ = [
     "IProfiler",
     "LayerInformationFormat",
     "Logger",
+    "Permutation",
     "Profiler",
     "Runtime",
     "TensorFormat",
@@ -73,3 +84,10 @@ def init_libnvinfer_plugins(logger: object, namespace: str = "") -> PythonBool:
     """Nothing to do: plugins are compiled into the plan."""
     del logger, namespace
     return True
+
+
+def __getattr__(name: str) -> object:
+    """Raise AttributeError, with advice for names of the API that are not here."""
+    advice = MODULE.get(name)
+    text = f"module '{__name__}' has no attribute '{name}'"
+    raise AttributeError(text if advice is None else f"{text}: {advice}")

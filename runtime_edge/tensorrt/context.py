@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from runtime_edge.context import ExecutionContext
 from runtime_edge.device.base import Stream
 from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.tensorrt.interfaces import IErrorRecorder, IProfiler, LogSeverity
+from runtime_edge.tensorrt.refused import CONTEXT, Refusing
 from runtime_edge.tensorrt.types import Dims
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 _ERROR_CODE = 2
 
 
-class IExecutionContext:
+class IExecutionContext(Refusing):
     """Runs an engine; for one thread at a time.
 
     Attributes:
@@ -25,6 +27,8 @@ class IExecutionContext:
         profiler: gets the time of every step of each run; runs are then waited for.
         active_optimization_profile: index of the profile that runs.
     """
+
+    refused = CONTEXT
 
     def __init__(self, engine: ICudaEngine, *, has_memory: bool) -> None:
         """See `ICudaEngine.create_execution_context`."""
@@ -50,6 +54,21 @@ class IExecutionContext:
     def device_memory(self, memory: Any) -> None:
         self._close_contexts()
         self._memory = int(memory)
+
+    def set_device_memory(self, memory: Any, size: int) -> None:
+        """As `device_memory`, with its size in bytes.
+
+        Raises:
+            ValueError: it is too small.
+        """
+        needed = self.update_device_memory_size_for_shapes()
+        if size < needed:
+            raise ValueError(f"device memory of {size:,} bytes; this profile needs {needed:,}")
+        self.device_memory = memory
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        """Bytes that the present profile works in."""
+        return self.engine.engine.context_bytes(self._profile())
 
     def execute(self, batch_size: int, bindings: Sequence[int]) -> bool:
         """Run an implicit-batch engine and wait."""
@@ -132,6 +151,20 @@ class IExecutionContext:
         """Shape of a tensor in the present profile."""
         shape = self.engine.engine.binding_shape(name, self._profile())
         return Dims(shape[1:] if self.engine.has_implicit_batch_dimension else shape)
+
+    def get_strides(self, binding: int) -> Dims:
+        """As `get_tensor_strides`, by index."""
+        return self.get_tensor_strides(self.engine.get_binding_name(binding))
+
+    def get_tensor_strides(self, name: str) -> Dims:
+        """Distance of neighbours along each dimension, in elements: rows follow each other."""
+        shape = self.get_tensor_shape(name)
+        return Dims(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+    def get_max_output_size(self, name: str) -> int:
+        """Bytes of an output in the present profile."""
+        shape = self.engine.engine.binding_shape(name, self._profile())
+        return math.prod(shape) * self.engine.get_tensor_bytes_per_component(name)
 
     @property
     def all_binding_shapes_specified(self) -> bool:

@@ -21,10 +21,12 @@ from runtime_edge.tensorrt.interfaces import (
     ILogger,
     LogSeverity,
 )
+from runtime_edge.tensorrt.refused import ENGINE, INSPECTOR, RUNTIME, Refusing
 from runtime_edge.tensorrt.types import (
     DataType,
     Dims,
     LayerInformationFormat,
+    PythonBool,
     TensorFormat,
     TensorIOMode,
     TensorLocation,
@@ -35,15 +37,16 @@ IMPLICIT_BATCH = "tensorrt.implicit_batch"  # provenance of engines whose dimens
 _ERROR_CODE = 2
 
 
-class Runtime:
+class Runtime(Refusing):
     """Makes engines out of plans."""
+
+    refused = RUNTIME
 
     def __init__(self, logger: ILogger) -> None:
         """Keep the logger."""
         self.logger = logger
         self.gpu_allocator: IGpuAllocator | None = None
         self.error_recorder: IErrorRecorder | None = None
-        self.DLA_core = -1
         self.num_DLA_cores = 0
         self.max_threads = 1
 
@@ -71,13 +74,18 @@ class Runtime:
         """Nothing to release."""
 
 
-class ICudaEngine:
+class ICudaEngine(Refusing):
     """A loaded plan under TensorRT's names.
 
     Attributes:
         engine: the runtime's own engine.
         has_implicit_batch_dimension: shapes leave the batch out, as in networks of TensorRT 1 to 7.
     """
+
+    refused = ENGINE
+    num_aux_streams = 0
+    refittable = False
+    streamable_weights_size = 0
 
     def __init__(self, engine: Engine, logger: ILogger) -> None:
         """Wrap an engine."""
@@ -122,6 +130,12 @@ class ICudaEngine:
         return max(self.engine.context_bytes(profile) for profile in self.engine.profiles)
 
     device_memory_size_v2 = device_memory_size
+
+    def get_device_memory_size_for_profile(self, profile_index: int) -> int:
+        """Bytes that a context works in while it runs one profile."""
+        return self.engine.context_bytes(self.engine.profiles[profile_index])
+
+    get_device_memory_size_for_profile_v2 = get_device_memory_size_for_profile
 
     def __len__(self) -> int:
         """Number of bindings."""
@@ -168,18 +182,65 @@ class ICudaEngine:
 
     def get_tensor_location(self, name: str) -> TensorLocation:
         """Where its data must lie: in device memory."""
-        del name
+        self._binding(name)
         return TensorLocation.DEVICE
 
-    def get_tensor_format(self, name: str) -> TensorFormat:
+    def get_location(self, binding: int | str) -> TensorLocation:
+        """As `get_tensor_location`."""
+        return self.get_tensor_location(self._binding(binding).name)
+
+    def get_tensor_format(self, name: str, *_: Any) -> TensorFormat:
         """Order of its elements."""
-        del name
+        self._binding(name)
         return TensorFormat.LINEAR
+
+    def get_binding_format(self, index: int) -> TensorFormat:
+        """As `get_tensor_format`."""
+        return self.get_tensor_format(self._binding(index).name)
+
+    def get_tensor_format_desc(self, name: str, *_: Any) -> str:
+        """Order and type of its elements in words."""
+        return f"Row major linear {self.get_tensor_dtype(name).name} format"
+
+    def get_binding_format_desc(self, index: int) -> str:
+        """As `get_tensor_format_desc`."""
+        return self.get_tensor_format_desc(self._binding(index).name)
+
+    def get_tensor_bytes_per_component(self, name: int | str, *_: Any) -> int:
+        """Bytes of one element."""
+        return self.get_tensor_dtype(name).itemsize
+
+    get_binding_bytes_per_component = get_tensor_bytes_per_component
+
+    def get_tensor_components_per_element(self, name: int | str, *_: Any) -> int:
+        """-1: elements are not vectors."""
+        self._binding(name)
+        return -1
+
+    get_binding_components_per_element = get_tensor_components_per_element
+    get_tensor_vectorized_dim = get_tensor_components_per_element
+    get_binding_vectorized_dim = get_tensor_components_per_element
+
+    def is_shape_inference_io(self, name: int | str) -> PythonBool:
+        """Never: what shapes depend on is fixed in the plan."""
+        self._binding(name)
+        return False
+
+    is_shape_binding = is_shape_inference_io
+
+    def is_execution_binding(self, binding: int | str) -> PythonBool:
+        """Always: every binding is data."""
+        self._binding(binding)
+        return True
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> tuple[Dims, Dims, Dims]:
         """Smallest, best and largest shape of a profile: its one shape."""
         shape = Dims(self.engine.binding_shape(name, self.engine.profiles[profile_index]))
         return shape, shape, shape
+
+    def get_profile_shape(self, profile_index: int, binding: int | str) -> tuple[Dims, Dims, Dims]:
+        """As `get_tensor_profile_shape`, by index or name."""
+        return self.get_tensor_profile_shape(self._binding(binding).name, profile_index)
 
     def create_execution_context(self) -> IExecutionContext:
         """A context with memory of its own."""
@@ -218,8 +279,10 @@ class ICudaEngine:
         return bindings[index]
 
 
-class EngineInspector:
+class EngineInspector(Refusing):
     """Tells what an engine's layers are."""
+
+    refused = INSPECTOR
 
     def __init__(self, engine: ICudaEngine) -> None:
         """Inspect an engine."""

@@ -81,14 +81,49 @@ class LayerInformationFormat(enum.Enum):
 
 
 class Dims(tuple[int, ...]):
-    """Dimensions; a tuple."""
+    """Dimensions; a tuple of one sequence, or of the numbers themselves."""
 
     __slots__ = ()
+
+    def __new__(cls, *dims: Any) -> Dims:
+        """`Dims((1, 2))` and `Dims(1, 2)` are the same."""
+        is_one = len(dims) == 1 and isinstance(dims[0], Iterable)
+        return super().__new__(cls, dims[0] if is_one else dims)
 
     @property
     def nbDims(self) -> int:  # noqa: N802 - the API's name
         """Number of dimensions."""
         return len(self)
+
+
+class Dims2(Dims):
+    """Two dimensions."""
+
+
+class Dims3(Dims):
+    """Three dimensions."""
+
+
+class Dims4(Dims):
+    """Four dimensions."""
+
+
+class DimsHW(Dims):
+    """Rows and columns."""
+
+    @property
+    def h(self) -> int:
+        """Rows."""
+        return self[0]
+
+    @property
+    def w(self) -> int:
+        """Columns."""
+        return self[1]
+
+
+class Permutation(Dims):
+    """An order of dimensions."""
 
 
 def volume(dims: Iterable[int]) -> int:

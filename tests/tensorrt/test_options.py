@@ -1,0 +1,208 @@
+"""Options, targets, names that are not here: what a program is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tomllib
+from support.cuda_toolkits import need_toolkit
+from support.documentation import ROOT
+from support.tensorrt_networks import constant, floats, inputs_of, network_of
+
+from builder_host import tensorrt as trt
+from planformat.reader import read_plan
+from runtime_edge import tensorrt as runtime
+from scripts import make_tensorrt_page
+
+EXPLICIT = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+
+
+class Collecting(trt.ILogger):
+    def __init__(self):
+        trt.ILogger.__init__(self)
+        self.messages = []
+
+    def log(self, severity, msg):
+        self.messages.append((severity, msg))
+
+    def texts(self, severity):
+        return [text for kind, text in self.messages if kind == severity]
+
+
+def small(logger, target="host-cpu"):
+    """A builder, a network of one convolution and an activation, a config without measuring."""
+    builder = trt.Builder(logger, target=target)
+    net = builder.create_network(EXPLICIT)
+    x = net.add_input("x", trt.float32, (1, 8, 6, 6))
+    conv = net.add_convolution_nd(x, 8, trt.DimsHW(3, 3), floats(8, 8, 3, 3))
+    relu = net.add_activation(conv.get_output(0), trt.ActivationType.RELU)
+    relu.get_output(0).name = "y"
+    net.mark_output(relu.get_output(0))
+    config = builder.create_builder_config()
+    config.builder_optimization_level = 0
+    return builder, net, config, conv
+
+
+# --- the table of names ----------------------------------------------------------------------
+
+
+def test_migration_page_is_what_the_generator_writes():
+    written = make_tensorrt_page.PAGE.read_text(encoding="utf-8")
+    assert written == make_tensorrt_page.page(written), "run scripts/make_tensorrt_page.py"
+
+
+def test_refused_names_are_refused_and_the_others_are_there():
+    api = tomllib.loads((ROOT / "scripts" / "tensorrt_api.toml").read_text(encoding="utf-8"))
+    assert sum(len(row["members"].split()) for row in api.values()) > 250
+    for row in api.values():
+        owner = getattr(trt, row["class"])
+        for name, advice in getattr(owner, "refused", {}).items():
+            assert name not in make_tensorrt_page.members(owner), f"{row['class']}.{name}"
+            assert advice
+
+
+def test_a_refused_name_says_what_to_use(monkeypatch):
+    builder, net = network_of(monkeypatch)
+    with pytest.raises(AttributeError, match=r"add_dynamic_quantize is not in edgeplan: "):
+        net.add_dynamic_quantize  # noqa: B018 - it raises
+    with pytest.raises(AttributeError, match="the timing cache is text"):
+        builder.create_builder_config().algorithm_selector = object()
+    with pytest.raises(AttributeError, match="object has no attribute 'add_nonsense'"):
+        net.add_nonsense  # noqa: B018 - it raises
+    assert not hasattr(net, "add_moe")
+    for module in (trt, runtime):
+        with pytest.raises(AttributeError, match="`edgeplan refit` puts"):
+            module.Refitter  # noqa: B018 - it raises
+    with pytest.raises(AttributeError, match="give it to `add_plugin_v2`"):
+        trt.IPluginV2DynamicExt  # noqa: B018 - it raises
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+def test_what_changes_nothing_is_said():
+    logger = Collecting()
+    builder, net, config, conv = small(logger)
+    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    config.flags |= 1 << int(trt.BuilderFlag.DIRECT_IO)
+    config.max_aux_streams = 3
+    config.set_memory_pool_limit(trt.MemoryPoolType.DLA_MANAGED_SRAM, 1 << 20)
+    config.set_device_type(conv, trt.DeviceType.DLA)
+    assert builder.build_serialized_network(net, config) is not None
+    told = logger.texts(trt.Logger.WARNING)
+    assert len(told) == 5
+    assert any(text.startswith("SPARSE_WEIGHTS changes nothing: there are no") for text in told)
+    assert any("max_aux_streams = 3 changes nothing" in text for text in told)
+
+
+def test_a_strict_cache_without_the_kernels_fails():
+    logger = Collecting()
+    builder, net, config, _ = small(logger)
+    config.builder_optimization_level = 3
+    config.set_flag(trt.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS)
+    assert builder.build_serialized_network(net, config) is None
+    assert "cache" in logger.texts(trt.Logger.ERROR)[0]
+
+
+def test_a_progress_monitor_sees_phases_and_can_end_the_build():
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self, last=None):
+            trt.IProgressMonitor.__init__(self)
+            self.open, self.phases, self.last = [], [], last
+
+        def phase_start(self, phase_name, parent_phase, num_steps):
+            assert num_steps >= 0
+            self.open.append(phase_name)
+            self.phases.append(phase_name)
+
+        def step_complete(self, phase_name, step):
+            assert self.open == [phase_name]
+            return phase_name != self.last
+
+        def phase_finish(self, phase_name):
+            self.open.remove(phase_name)
+
+    logger = Collecting()
+    builder, net, config, _ = small(logger)
+    config.progress_monitor = monitor = Monitor()
+    assert builder.build_serialized_network(net, config) is not None
+    assert monitor.open == []
+    assert monitor.phases == ["emit", "done"]  # nothing is timed
+    config.progress_monitor = Monitor(last="emit")
+    assert builder.build_serialized_network(net, config) is None
+    assert "ended the build in 'emit'" in logger.texts(trt.Logger.ERROR)[-1]
+
+
+def test_profiles_out_of_order_are_refused():
+    logger = Collecting()
+    builder, net, config, _ = small(logger)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("x", (4, 8, 6, 6), (1, 8, 6, 6), (8, 8, 6, 6))
+    assert not profile
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(net, config) is None
+    assert "not ordered" in logger.texts(trt.Logger.ERROR)[0]
+
+
+# --- targets ---------------------------------------------------------------------------------
+
+
+def test_what_platforms_have():
+    logger = trt.Logger()
+    assert not trt.Builder(logger, target="host-cpu").platform_has_fast_fp16
+    assert trt.Builder(logger, target="jetson-agx-orin").platform_has_fast_fp16
+    assert trt.Builder(logger, target="jetson-agx-orin").platform_has_tf32
+    assert trt.Builder(logger, target="jetson-nano").platform_has_fast_fp16
+    assert not trt.Builder(logger, target="jetson-nano").platform_has_tf32
+
+
+@pytest.mark.slow
+def test_a_board_that_is_not_here_gets_a_float16_plan():
+    """The default configuration would time kernels; those of a board come from the cost model."""
+    need_toolkit()
+    logger = Collecting()
+    builder, net, config, conv = small(logger, target="jetson-agx-orin")
+    config.builder_optimization_level = 3
+    config.set_flag(trt.BuilderFlag.FP16)
+    conv.precision = trt.float32
+    plan = builder.build_serialized_network(net, config)
+    assert plan is not None, logger.texts(trt.Logger.ERROR)
+    assert "is not here" in logger.texts(trt.Logger.WARNING)[0]
+    assert read_plan(plan).variants[0].fingerprint.fields["cuda.compute_capability"] == "8.7"
+
+
+def test_a_layer_in_float16_on_a_cpu_stays_in_float32():
+    logger = Collecting()
+    builder, net, config, conv = small(logger)
+    config.set_flag(trt.BuilderFlag.FP16)
+    conv.precision = trt.float16
+    assert conv.precision_is_set
+    assert builder.build_serialized_network(net, config) is not None
+    assert "stay in float32" in logger.texts(trt.Logger.WARNING)[-1]
+
+
+def test_int8_of_quantised_weights_multiplies_integers():
+    """Q/DQ by the API: the inspector shows a layer that reads 8 bits."""
+    builder = trt.Builder(trt.Logger(), target="host-cpu")
+    net = builder.create_network(EXPLICIT)
+    x = floats(1, 16, 8, 8)
+    [data] = inputs_of(net, x=x)
+    scale = constant(net, np.asarray(0.05, np.float32))
+    coarse = net.add_quantize(data, scale)
+    fine = net.add_dequantize(coarse.get_output(0), scale)
+    kernel = constant(net, np.random.default_rng(1).integers(-127, 127, (16, 16, 3, 3), np.int8))
+    weights = net.add_dequantize(kernel, constant(net, np.full(16, 0.01, np.float32)))
+    weights.axis = 0
+    conv = net.add_convolution_nd(fine.get_output(0), 16, (3, 3))
+    conv.set_input(1, weights.get_output(0))
+    conv.get_output(0).name = "y"
+    net.mark_output(conv.get_output(0))
+    config = builder.create_builder_config()
+    config.builder_optimization_level = 0
+    config.set_flag(trt.BuilderFlag.INT8)
+    engine = builder.build_engine(net, config)
+    info = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    [layer] = [row for row in json.loads(info)["Layers"] if row["kind"] == "convolution"]
+    assert "i8" in json.dumps(layer) or "u8" in json.dumps(layer)
