@@ -1,30 +1,66 @@
-"""Top-1 and top-5 of a plan on labelled samples."""
+"""Top-1 and top-5 of a plan on labelled samples, and how often it agrees with another plan."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.calibration.batches import ArrayFile, PictureFolder, batched
+from builder_host.calibration.batches import batched
 from builder_host.errors import BuilderError
-from builder_host.measure.local import load_context
+from builder_host.measure.local import load_engine
 from builder_host.network.network import Network
 from planformat.plan import Plan
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 
-_MAX_LABEL_BYTES = 256 << 20
-_LINE = re.compile(r"(?P<name>.+?)(\s*,\s*|\s+)(?P<label>\S+)")
+CONFIDENT = 0.5  # a reference that gives its best class at least this much is sure of it
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A plan beside another one, usually of the same network in float32.
+
+    Attributes:
+        same: share of samples with the same best class.
+        num_confident, same_confident: samples whose best class the other plan gives at least
+            CONFIDENT, and the share of the same best class among them.
+        expected_change: of top-1, if the other plan's scores are the probabilities that they look
+            like: mean of its score of this plan's best class less that of its own. Never above 0;
+            an estimate without labels, no measurement.
+        top1: of the other plan; None without labels, like the two counts below.
+        lost, gained: samples that only the other plan, and that only this one has right.
+    """
+
+    same: float
+    num_confident: int
+    same_confident: float
+    expected_change: float
+    top1: float | None
+    lost: int | None
+    gained: int | None
+
+    def text(self) -> str:
+        """Two or three lines for people."""
+        lines = [
+            f"same best class as the other plan: {100 * self.same:.2f} %; "
+            f"{100 * self.same_confident:.2f} % of the {self.num_confident} that it gives at least "
+            f"{CONFIDENT:g}",
+            f"expected change of top-1, were its scores right: {100 * self.expected_change:+.2f} "
+            "points (no measurement)",
+        ]
+        if self.top1 is not None:
+            lines.append(
+                f"the other plan's top-1: {100 * self.top1:.2f} %; {self.lost} lost, "
+                f"{self.gained} gained"
+            )
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,78 +68,71 @@ class Accuracy:
     """Figures over all samples.
 
     Attributes:
-        num_samples: samples with a label.
-        top1, top5: shares of samples whose class is the best, or among the best five.
+        num_samples: how many were run.
+        top1, top5: shares of samples whose class is the best, or among the best five; None without
+            labels.
         mean_us: mean wall time of one inference, the copies of `execute` included.
         predictions: best class per sample.
+        against: beside another plan, None where there is none.
     """
 
     num_samples: int
-    top1: float
-    top5: float
+    top1: float | None
+    top5: float | None
     mean_us: float
     predictions: tuple[int, ...]
+    against: Agreement | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """One line for people."""
-        right = round(self.top1 * self.num_samples)
-        return (
-            f"top-1 {100 * self.top1:.2f} % ({right} of {self.num_samples}), "
-            f"top-5 {100 * self.top5:.2f} %, {self.mean_us:,.0f} us per inference"
-        )
+        """A few lines for people."""
+        lines = [f"{self.num_samples} samples, {self.mean_us:,.0f} us per inference"]
+        if self.top1 is not None and self.top5 is not None:
+            right = round(self.top1 * self.num_samples)
+            lines = [
+                f"top-1 {100 * self.top1:.2f} % ({right} of {self.num_samples}), "
+                f"top-5 {100 * self.top5:.2f} %, {self.mean_us:,.0f} us per inference"
+            ]
+        if self.against is not None:
+            lines.append(self.against.text())
+        return "\n".join(lines)
 
 
 def evaluate_plan(
     plan: Plan,
     samples: Iterable[Any],
-    labels: Sequence[int],
+    labels: Sequence[int] | None,
     *,
     output: str | None = None,
+    against: Plan | None = None,
     progress: Progress | None = None,
 ) -> Accuracy:
-    """Run a classifier on labelled samples on this machine.
+    """Run a classifier on samples on this machine.
 
     Args:
         plan: for this machine, with the classes in one output.
         samples: as many as labels, see `calibration.batches.batched`.
-        labels: class per sample.
+        labels: class per sample; None: no accuracy.
         output: name of the output that holds the scores; None: the only one.
-        progress: called with a phase's name, samples done and samples in all.
+        against: another plan for the same inputs and classes.
+        progress: called with a phase's name, samples done and samples in all (0: unknown).
 
     Raises:
-        BuilderError: no such output, or another number of samples than labels.
+        BuilderError: no such output, a label that is no class, another number of samples than
+            labels, or another plan with other inputs or classes.
     """
-    name = _score_output(plan, output)
-    context = load_context(plan)
-    network = network_of_plan(plan)
-    best: list[int] = []
-    right1 = right5 = batches = 0
-    seconds = 0.0
-    for arrays, count in batched(samples, network.inputs):
-        start = time.perf_counter()
-        scores = context.execute(arrays)[name]
-        seconds += time.perf_counter() - start
-        batches += 1
-        rows = np.asarray(scores).reshape(network.inputs[0].shape[0], -1)[:count]
-        for row in rows:
-            if len(best) >= len(labels):
-                raise BuilderError(f"there are more samples than the {len(labels)} labels")
-            label = labels[len(best)]
-            order = np.argsort(-row.astype(np.float64), kind="stable")[:5]
-            best.append(int(order[0]))
-            right1 += int(order[0]) == label
-            right5 += label in order
-        if progress is not None:
-            progress("evaluate", len(best), len(labels))
-    if len(best) != len(labels) or not best:
-        raise BuilderError(f"{len(best)} samples for {len(labels)} labels; expected one each")
-    total = len(best)
-    mean_us = 1e6 * seconds / batches
-    return Accuracy(total, right1 / total, right5 / total, mean_us, tuple(best))
+    with ExitStack() as stack:
+        own = stack.enter_context(_Classifier(plan, output))
+        other = None if against is None else stack.enter_context(_Classifier(against, None))
+        return _evaluated(own, other, samples, labels, progress)
+
+
+def num_classes_of(plan: Plan, output: str | None = None) -> int:
+    """Scores per sample of a classifier's output. Raises BuilderError: no such output."""
+    return _Classifier.shape_of(plan, output)[1]
 
 
 def network_of_plan(plan: Plan) -> Network:
@@ -116,111 +145,126 @@ def network_of_plan(plan: Plan) -> Network:
     return network
 
 
-def labels_of(
-    samples: ArrayFile | PictureFolder, path: str | os.PathLike[str], classes: Sequence[str] = ()
-) -> list[int]:
-    """Class per sample, in the order of the samples.
+class _Classifier:
+    def __init__(self, plan: Plan, output: str | None) -> None:
+        self.output, self.num_classes = self.shape_of(plan, output)
+        self.network = network_of_plan(plan)
+        self.inputs = [(t.name, list(t.shape)) for t in self.network.inputs]
+        self._engine = load_engine(plan)
+        self._context = self._engine.create_context()
 
-    Args:
-        samples: pictures are looked up by their path in the folder, or by their file name; arrays
-            take labels in order.
-        path: `.npy` or `.npz` of integers in order; JSON object of name to class; or text with a
-            name and a class per line (for arrays: a class per line).
-        classes: names of the classes, where labels are names.
+    def __enter__(self) -> _Classifier:
+        return self
 
-    Raises:
-        BuilderError: unreadable, a sample without a label, or a class that is not known.
-    """
-    file = Path(path)
-    if file.suffix in (".npy", ".npz"):
-        return _array_labels(file, samples)
-    try:
-        if file.stat().st_size > _MAX_LABEL_BYTES:
-            raise BuilderError(f"{path}: too large for a label file")
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuilderError(f"{path}: cannot read the labels: {error}") from error
-    numbers = {name: number for number, name in enumerate(classes)}
+    def __exit__(self, *exception: object) -> None:
+        """Unload, so that the plan's file can be closed."""
+        self._context.close()
+        self._engine.close()
 
-    def number_of(label: str, where: str) -> int:
-        if label.isascii() and label.isdigit():
-            return int(label)
-        if label not in numbers:
-            raise BuilderError(f"{where}: class '{label[:60]}' is no number and not in --classes")
-        return numbers[label]
+    @staticmethod
+    def shape_of(plan: Plan, output: str | None) -> tuple[str, int]:
+        """Name of the output with the scores, and how many it has per sample."""
+        name = _score_output(plan, output)
+        network = network_of_plan(plan)
+        batch = network.inputs[0].shape[0] if network.inputs and network.inputs[0].shape else 1
+        shapes = plan.variants[0].profiles[0].shapes
+        number = next(i for i, b in enumerate(plan.bindings) if b.name == name and not b.is_input)
+        elems = int(np.prod(shapes[number]))
+        if elems == 0 or elems % batch:
+            raise BuilderError(
+                f"output '{name}' of shape {list(shapes[number])} holds no scores for a batch of "
+                f"{batch}"
+            )
+        return name, elems // batch
 
-    if isinstance(samples, ArrayFile):
-        lines = text.split()
-        if len(lines) < len(samples):
-            raise BuilderError(f"{path}: {len(lines)} labels for {len(samples)} samples")
-        return [number_of(v, f"{path}: label {n}") for n, v in enumerate(lines[: len(samples)])]
-    table = _json_table(text, path) if file.suffix == ".json" else _line_table(text, path)
-    found = []
-    for picture in samples.paths:
-        names = (picture.as_posix(), picture.name, *_tails(picture))
-        label = next((table[name] for name in names if name in table), None)
-        if label is None:
-            raise BuilderError(f"{path}: no label for picture '{picture.name}'")
-        found.append(number_of(label, f"{path}: '{picture.name}'"))
-    return found
+    def scores(self, arrays: dict[str, Array]) -> Array:
+        """Float64 [batch, classes]."""
+        found = np.asarray(self._context.execute(arrays)[self.output])
+        return found.reshape(-1, self.num_classes).astype(np.float64)
 
 
-def load_classes(path: str | os.PathLike[str]) -> list[str]:
-    """Names of classes: one per line, or a JSON list. Raises BuilderError."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        names = json.loads(text) if str(path).endswith(".json") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise BuilderError(f"{path}: cannot read the classes: {error}") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise BuilderError(f"{path}: expected a list of class names")
-    return names
-
-
-def _tails(picture: Path) -> list[str]:
-    """The last two, three ... parts of a path: `n01440764/a.jpg`."""
-    return ["/".join(picture.parts[-count:]) for count in range(2, len(picture.parts))]
-
-
-def _array_labels(file: Path, samples: ArrayFile | PictureFolder) -> list[int]:
-    try:
-        content = np.load(file, allow_pickle=False)
-        if not isinstance(content, np.ndarray):
-            with content:
-                names = content.files
-                name = "labels" if "labels" in names else names[0]
-                content = content[name]
-    except (OSError, ValueError, IndexError) as error:
-        raise BuilderError(f"{file}: cannot read the labels: {error}") from error
-    values = np.asarray(content).reshape(-1)
-    if values.dtype.kind not in "iu" or len(values) < len(samples):
+def _evaluated(
+    own: _Classifier,
+    other: _Classifier | None,
+    samples: Iterable[Any],
+    labels: Sequence[int] | None,
+    progress: Progress | None,
+) -> Accuracy:
+    if other is not None and (other.inputs, other.num_classes) != (own.inputs, own.num_classes):
         raise BuilderError(
-            f"{file}: {len(values)} values of {values.dtype} for {len(samples)} samples; expected "
-            "one integer each"
+            f"the plans take {own.inputs} and {other.inputs} and give {own.num_classes} and "
+            f"{other.num_classes} scores; both must be alike"
         )
-    return [int(v) for v in values[: len(samples)]]
+    wrong = sorted({y for y in labels or () if not 0 <= y < own.num_classes})
+    if wrong:
+        raise BuilderError(
+            f"class {wrong[0]} is not among the {own.num_classes} of output '{own.output}', 0 to "
+            f"{own.num_classes - 1}; --label-offset shifts labels that count from elsewhere"
+        )
+    scores: list[Array] = []
+    reference: list[Array] = []
+    done = batches = 0
+    seconds = 0.0
+    for arrays, count in batched(samples, own.network.inputs):
+        start = time.perf_counter()
+        rows = own.scores(arrays)
+        seconds += time.perf_counter() - start
+        batches += 1
+        scores.append(_best_five(rows[:count]))
+        if other is not None:
+            reference.append(_outcome(other.scores(arrays)[:count], scores[-1][:, 0]))
+        done += count
+        if labels is not None and done > len(labels):
+            raise BuilderError(f"there are more samples than the {len(labels)} labels")
+        if progress is not None:
+            progress("evaluate", done, len(labels) if labels is not None else 0)
+    if not done or (labels is not None and done != len(labels)):
+        wanted = "at least 1" if labels is None else f"as many as labels, {len(labels)}"
+        raise BuilderError(f"{done} samples; expected {wanted}")
+    best = np.concatenate(scores)
+    truth = None if labels is None else np.asarray(labels, np.int64)
+    hits = None if truth is None else best == truth[:, None]
+    return Accuracy(
+        done,
+        None if hits is None else float(hits[:, 0].mean()),
+        None if hits is None else float(hits.any(axis=1).mean()),
+        1e6 * seconds / batches,
+        tuple(best[:, 0].tolist()),
+        _agreement(best[:, 0], np.concatenate(reference), truth) if reference else None,
+    )
 
 
-def _json_table(text: str, path: str | os.PathLike[str]) -> Mapping[str, str]:
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        raise BuilderError(f"{path}: cannot read the labels: {error}") from error
-    if not isinstance(table, dict):
-        raise BuilderError(f"{path}: expected an object of picture name to class")
-    return {str(name): str(label) for name, label in table.items()}
+def _best_five(rows: Array) -> Array:
+    """Classes [samples, at most 5], the best first, equal scores by number."""
+    return np.argsort(-rows, axis=1, kind="stable")[:, :5]
 
 
-def _line_table(text: str, path: str | os.PathLike[str]) -> Mapping[str, str]:
-    table = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _LINE.fullmatch(line.strip())
-        if match is None:
-            raise BuilderError(f"{path}:{number}: '{line[:80]}' is not a picture and its class")
-        table[match["name"]] = match["label"]
-    return table
+def _outcome(rows: Array, chosen: Array) -> Array:
+    """[samples, 3]: best class, its probability, and the probability of the class chosen."""
+    probabilities = rows
+    if rows.min() < 0.0 or np.abs(rows.sum(axis=1) - 1.0).max() > 0.01:
+        raised = np.exp(rows - rows.max(axis=1, keepdims=True))
+        probabilities = raised / raised.sum(axis=1, keepdims=True)
+    best = _best_five(rows)[:, 0]
+    at = np.arange(len(rows))
+    return np.stack([best, probabilities[at, best], probabilities[at, chosen]], axis=1)
+
+
+def _agreement(best: Array, reference: Array, truth: Array | None) -> Agreement:
+    other, own_share, chosen_share = reference.T
+    is_same = other == best
+    is_confident = own_share >= CONFIDENT
+    right = other == truth if truth is not None else None
+    own_right = best == truth if truth is not None else None
+    return Agreement(
+        float(is_same.mean()),
+        int(is_confident.sum()),
+        float(is_same[is_confident].mean()) if is_confident.any() else 1.0,
+        float((chosen_share - own_share).mean()),
+        None if right is None else float(right.mean()),
+        None if right is None or own_right is None else int((right & ~own_right).sum()),
+        None if right is None or own_right is None else int((own_right & ~right).sum()),
+    )
 
 
 def _score_output(plan: Plan, output: str | None) -> str:

@@ -54,7 +54,11 @@ class ArrayFile:
 
 
 class PictureFolder:
-    """All pictures of a folder and its subfolders, in the order of their paths."""
+    """All pictures of a folder and its subfolders, in the order of their paths.
+
+    Attributes:
+        paths: of the pictures; is_limited: whether the folder has more of them.
+    """
 
     def __init__(
         self,
@@ -70,8 +74,11 @@ class PictureFolder:
                 "use an .npz file"
             )
         (self.input,) = network.inputs
+        self.folder = Path(folder)
         self.preprocessing = preprocessing
-        self.paths = picture_paths(folder)[:limit]
+        found = picture_paths(folder)
+        self.paths = found[:limit]
+        self.is_limited = len(self.paths) < len(found)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -85,7 +92,11 @@ class PictureFolder:
 
 def picture_paths(folder: str | os.PathLike[str]) -> list[Path]:
     """Picture files under a folder, sorted. Raises BuilderError when there is none."""
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
+    found = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    )
     if not found:
         kinds = ", ".join(sorted(PICTURES))
         raise BuilderError(f"{folder}: no picture in it (looked for {kinds})")

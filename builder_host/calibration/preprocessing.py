@@ -3,12 +3,16 @@
 size = [224, 224]          # height, width; default: the network's
 resize = "stretch"         # or "shorter": the shorter side to `shorter`, then a centre crop
 shorter = 256
+stretched = [256, 256]     # with "stretch": to this height and width, then a centre crop
 interpolation = "bilinear" # or nearest, bicubic, lanczos
 channels = "rgb"           # or bgr, gray
 layout = "nchw"            # or nhwc
 scale = 1.0                # x = (pixel * scale - mean) / std, per channel, in `channels` order
 mean = [123.675, 116.28, 103.53]
 std = [58.395, 57.12, 57.375]
+
+Pictures are turned as their EXIF orientation says, 16-bit ones are brought to 8 bits; grey, CMYK
+and palette pictures are converted, transparency is left out.
 """
 
 from __future__ import annotations
@@ -16,21 +20,28 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
 import sys
 import typing
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from builder_host.errors import BuilderError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Array = npt.NDArray[Any]
 
 MAX_PIXELS = 100_000_000
+_MAX_EXTENT = 1 << 15  # of a resized picture
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _CHOICES = {
     "resize": ("stretch", "shorter"),
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
@@ -47,6 +58,7 @@ class Preprocessing:
     size: tuple[int, int] | None = None
     resize: str = "stretch"
     shorter: int = 256
+    stretched: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     channels: str = "rgb"
     layout: str = "nchw"
@@ -62,9 +74,11 @@ class Preprocessing:
                     f"preprocessing: {name} is '{getattr(self, name)}'; expected one of "
                     f"{', '.join(allowed)}"
                 )
-        for value in (*(self.size or ()), self.shorter):
+        for value in (*(self.size or ()), *(self.stretched or ()), self.shorter):
             if not 1 <= value <= 1 << 14:
                 raise BuilderError(f"preprocessing: an extent is {value}; expected 1 to 16384")
+        if self.stretched is not None and self.resize != "stretch":
+            raise BuilderError("preprocessing: 'stretched' belongs to resize = \"stretch\"")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) not in (1, self.num_channels):
@@ -110,38 +124,72 @@ class Preprocessing:
 
     def _pixels(self, path: str | os.PathLike[str], size: tuple[int, int]) -> Array:
         """uint8 [H,W,channels]."""
-        try:
-            from PIL import Image, UnidentifiedImageError
-        except ImportError as error:
-            raise BuilderError("reading pictures needs Pillow; run: pip install pillow") from error
-        try:
-            with Image.open(path) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BuilderError(
-                        f"{path}: {width}x{height} pixels are over the limit of {MAX_PIXELS:,}"
-                    )
-                mode = "L" if self.channels == "gray" else "RGB"
-                found = picture.convert(mode)
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise BuilderError(f"{path}: not a readable picture: {error}") from error
+        from PIL import Image
+
+        found = _picture(path, "L" if self.channels == "gray" else "RGB")
         method = Image.Resampling[self.interpolation.upper()]
         height, width = size
+        wide = (width, height)
         if self.resize == "shorter":
             ratio = self.shorter / min(found.size)
-            wide = tuple(max(1, round(extent * ratio)) for extent in found.size)
-            found = found.resize((wide[0], wide[1]), method)
-            left, top = (found.width - width) // 2, (found.height - height) // 2
-            if left < 0 or top < 0:
-                raise BuilderError(
-                    f"{path}: a crop of {height}x{width} does not fit the resized picture of "
-                    f"{found.height}x{found.width}; raise 'shorter'"
-                )
-            found = found.crop((left, top, left + width, top + height))
-        elif found.size != (width, height):
-            found = found.resize((width, height), method)
+            wide = (max(1, round(found.width * ratio)), max(1, round(found.height * ratio)))
+        elif self.stretched is not None:
+            wide = (self.stretched[1], self.stretched[0])
+        if max(wide) > _MAX_EXTENT:
+            raise BuilderError(
+                f"{path}: {found.width}x{found.height} pixels become {wide[0]}x{wide[1]}; the "
+                f"limit is {_MAX_EXTENT} on a side"
+            )
+        if found.size != wide:
+            found = found.resize(wide, method)
+        left, top = (found.width - width) // 2, (found.height - height) // 2
+        if left < 0 or top < 0:
+            raise BuilderError(
+                f"{path}: a crop of {height}x{width} does not fit the resized picture of "
+                f"{found.height}x{found.width}; raise '{self._resized_by}'"
+            )
+        found = found.crop((left, top, left + width, top + height))
         pixels = np.asarray(found, dtype=np.uint8).reshape(height, width, -1)
         return pixels[:, :, ::-1] if self.channels == "bgr" else pixels
+
+    @property
+    def _resized_by(self) -> str:
+        return "shorter" if self.resize == "shorter" else "stretched"
+
+
+def _picture(path: str | os.PathLike[str], mode: str) -> Image:
+    """A picture as `L` or `RGB`, upright. Raises BuilderError."""
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as error:
+        raise BuilderError("reading pictures needs Pillow; run: pip install pillow") from error
+    # what Pillow's readers raise on damaged files, beside their own errors
+    damaged = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, zlib.error)
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise BuilderError(
+                    f"{path}: {width}x{height} pixels are over the limit of {MAX_PIXELS:,}"
+                )
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode in _SIXTEEN_BITS:
+                values = np.asarray(picture)
+                if values.min() < 0 or values.max() > 0xFFFF:
+                    raise BuilderError(
+                        f"{path}: values from {values.min()} to {values.max()}; "
+                        "pictures have 8 or 16 bits"
+                    )
+                picture = Image.fromarray(
+                    ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+                )
+            elif picture.mode == "F":
+                raise BuilderError(f"{path}: pixels are floats; pictures have 8 or 16 bits")
+            elif "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+            return picture.convert(mode)
+    except (UnidentifiedImageError, Image.DecompressionBombError, *damaged) as error:
+        raise BuilderError(f"{path}: not a readable picture: {error}") from error
 
 
 def load_preprocessing(path: str | os.PathLike[str]) -> Preprocessing:
@@ -187,7 +235,7 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
         return value
     if kind is float and is_number:
         return float(value)
-    if key == "size" and isinstance(value, list) and len(value) == 2:
+    if key in ("size", "stretched") and isinstance(value, list) and len(value) == 2:
         if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
             return tuple(value)
     elif key in ("mean", "std"):

@@ -20,10 +20,15 @@ _PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "best")
 _CALIBRATORS = ("entropy", "entropy1", "min-max", "percentile", "mse", "legacy")
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, option: str, what: str) -> None:
+def add_data_arguments(
+    parser: argparse.ArgumentParser, option: str, what: str, *, alias: str | None = None
+) -> None:
     """Declare where samples come from: `option`, its preprocessing and how many are used."""
     parser.add_argument(
-        option, metavar="PATH", help=f"{what}: a folder of pictures, an .npz or .npy file"
+        option,
+        *((alias,) if alias is not None else ()),
+        metavar="PATH",
+        help=f"{what}: a folder of pictures, an .npz or .npy file",
     )
     parser.add_argument(
         "--preprocessing",

@@ -10,7 +10,8 @@ from PIL import Image
 from support.cases import DATA, load
 
 import builder_host as bh
-from builder_host.accuracy.classification import evaluate_plan, labels_of, load_classes
+from builder_host.accuracy.classification import evaluate_plan
+from builder_host.accuracy.labels import labels_of, load_classes
 from builder_host.calibration.batches import open_data
 from builder_host.calibration.preprocessing import Preprocessing
 from builder_host.calibration.table import load_table
@@ -98,9 +99,12 @@ def test_what_is_refused(folder, capsys):
     for options, message in (
         ((*pictures, "--labels", folder / "labels.txt"), "the network takes (1, 28, 28)"),
         ((*pictures, "--labels", folder / "short.txt"), "no label for picture 'digit1.png'"),
-        ((*pictures, "--labels", folder / "bad.txt"), "bad.txt:1: 'justoneword' is not"),
+        (
+            (*pictures, "--labels", folder / "bad.txt"),
+            "bad.txt: 1 labels for 10 samples; expected a class per line",
+        ),
         ((*pictures, "--labels", folder / "none.txt"), "cannot read the labels"),
-        (("--labels", folder / "labels.txt"), "--images is missing"),
+        (("--labels", folder / "labels.txt"), "--data is missing"),
     ):
         result, error = evaluate(folder, capsys, *options)
         assert result is None
@@ -108,6 +112,59 @@ def test_what_is_refused(folder, capsys):
     options = (*pictures, "--labels", folder / "labels.txt", "--preprocessing", folder / "p.toml")
     _, error = evaluate(folder, capsys, *options, "--output", "nope")
     assert "no output 'nope'; the plan has prob" in error
+
+
+def test_a_model_is_built_and_compared_with_a_plan(folder, capsys, tmp_path):
+    """Pictures in a folder per class; the plan and the model are the same network in float32."""
+    for digit in TRUE:
+        (tmp_path / str(digit)).mkdir()
+        Image.open(DIGITS / f"{digit}.pgm").save(tmp_path / str(digit) / "a.png")
+    shared = ["--data", tmp_path, "--preprocessing", folder / "p.toml"]
+    model = ["--weights", LENET[1], "--shapes", "data:1x1x28x28", "--json"]
+    plain, _ = evaluate(folder, capsys, *shared)
+    assert plain["num_samples"] == 10
+    assert plain["top1"] >= 0.9
+    assert plain["against"] is None
+    assert main(["evaluate", LENET[0], *map(str, [*shared, *model])]) == 0
+    built = json.loads(capsys.readouterr().out)
+    assert built["predictions"] == plain["predictions"]
+    _, error = evaluate(folder, capsys, *shared, "--against", *LENET[:1], *model)
+    assert "both must be alike" in error  # the plan takes batches of 4
+    model[3] = "data:4x1x28x28"
+    found, _ = evaluate(folder, capsys, *shared, "--against", *LENET[:1], *model)
+    assert found["top1"] is None
+    against = found["against"]
+    assert (against["same"], against["same_confident"]) == (1.0, 1.0)
+    assert against["num_confident"] >= 9
+    assert against["expected_change"] == 0.0
+    _, error = evaluate(folder, capsys, *shared, "--label-offset", "1")
+    assert "class 10 is not among the 10 of output 'prob', 0 to 9" in error
+
+
+def test_agreement_with_another_plan(folder):
+    """What INT8 with far too small ranges loses, and what float32 lets expect of it."""
+    images = load("images/mnist/t10k_first1000.npz#images")[:200].reshape(-1, 1, 28, 28)
+    labels = load("images/mnist/t10k_first1000.npz#labels")[:200].tolist()
+    network = bh.import_caffe(*LENET, shapes={"data": (1, 1, 28, 28)})
+    config = {"measure": "none", "artifact_dir": folder / "artifacts", "num_threads": 1}
+    ranges = {"data": 1.0, "conv1": 3.6, "pool1": 3.6, "conv2": 0.3, "ip1": 10.5}
+    good = bh.build(network, bh.BuilderConfig(**config)).plan
+    bad = bh.build(
+        network, bh.BuilderConfig(precision="int8", dynamic_ranges=ranges, **config)
+    ).plan
+    samples = (images / 256).astype(np.float32)
+    exact = evaluate_plan(good, samples, labels)
+    found = evaluate_plan(bad, samples, labels, against=good)
+    beside = found.against
+    assert beside.top1 == exact.top1
+    pairs = list(zip(exact.predictions, found.predictions, labels, strict=True))
+    assert beside.same == sum(a == b for a, b, _ in pairs) / 200
+    assert beside.lost == sum(a == y != b for a, b, y in pairs) > 0
+    assert beside.gained == sum(b == y != a for a, b, y in pairs)
+    assert found.top1 == pytest.approx(exact.top1 - (beside.lost - beside.gained) / 200)
+    assert -(1 - beside.same) <= beside.expected_change < 0
+    assert "lost" in found.text()
+    assert "no measurement" in found.text()
 
 
 def test_paths_with_folders_and_class_lists(tmp_path):
@@ -122,9 +179,10 @@ def test_paths_with_folders_and_class_lists(tmp_path):
     found = {p.name: v for p, v in zip(samples.paths, labels_of(samples, labels), strict=True)}
     assert found == {"a b.png": 7, "c.png": 3}
     names = tmp_path / "names.json"
-    names.write_text('["a", 3]')
-    with pytest.raises(bh.BuilderError, match="expected a list of class names"):
-        load_classes(names)
+    for text in ('["a", 3]', '{"0": "a", "2": "b"}', "[]", "3"):
+        names.write_text(text)
+        with pytest.raises(bh.BuilderError, match="expected a list of class names"):
+            load_classes(names)
 
 
 def test_more_or_fewer_samples_than_labels(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -50,6 +51,116 @@ def test_shorter_side_and_centre_crop(picture):
     np.testing.assert_array_equal(got, pixels[:, 1:5].transpose(2, 0, 1))
     with pytest.raises(BuilderError, match=r"a crop of 4x4 does not fit .* 2x3; raise 'shorter'"):
         Preprocessing(size=(4, 4), resize="shorter", shorter=2).read(path, (3, 4, 4))
+
+
+def test_stretch_and_centre_crop(picture):
+    path, pixels = picture
+    rule = Preprocessing(size=(2, 4), stretched=(4, 6))
+    np.testing.assert_array_equal(rule.read(path, (3, 2, 4)), pixels[1:3, 1:5].transpose(2, 0, 1))
+    wide = Preprocessing(size=(2, 4), stretched=(8, 12), interpolation="nearest")
+    expected = np.repeat(np.repeat(pixels, 2, 0), 2, 1)[3:5, 4:8]
+    np.testing.assert_array_equal(wide.read(path, (3, 2, 4)), expected.transpose(2, 0, 1))
+    with pytest.raises(BuilderError, match=r"does not fit .* 1x6; raise 'stretched'"):
+        Preprocessing(size=(2, 4), stretched=(1, 6)).read(path, (3, 2, 4))
+
+
+BLOCK = np.array([[10, 60, 110], [160, 210, 250]], np.uint8)  # 8x8 pixels of each
+
+
+def blocks(mode="L"):
+    return Image.fromarray(np.kron(BLOCK, np.ones((8, 8), np.uint8))).convert(mode)
+
+
+def centres(path, channels="rgb", turned=False):
+    shape = (1 if channels == "gray" else 3, *((24, 16) if turned else (16, 24)))
+    return Preprocessing(channels=channels).read(path, shape)[:, 4::8, 4::8]
+
+
+MODES = {
+    "p.png": "L RGB P RGBA LA 1",
+    "p.jpg": "L RGB CMYK",
+    "p.JPEG": "L CMYK",
+    "p.webp": "L RGB P RGBA LA",
+    "p.bmp": "L RGB P 1",
+    "p.tiff": "L RGB CMYK P RGBA LA 1",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [(name, mode) for name, modes in MODES.items() for mode in modes.split()]
+)
+def test_file_formats_and_colour_modes(tmp_path, name, mode):
+    """Grey blocks stay grey blocks: JPEG and WebP of quality 95 move them by a level or two."""
+    path = tmp_path / name
+    blocks(mode).save(path, quality=95)
+    expected = np.asarray(blocks(mode).convert("L"), np.float32)[4::8, 4::8]
+    got = centres(path)
+    if mode == "1":  # dithered: compare all of it
+        shape = (1, 16, 24)
+        np.testing.assert_array_equal(
+            Preprocessing(channels="gray").read(path, shape)[0], np.asarray(blocks("1")) * 255.0
+        )
+        return
+    assert np.abs(got - expected).max() <= 3
+    assert np.abs(centres(path, "gray")[0] - expected).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    """A viewer shows the same picture whichever way the camera was held."""
+    stored = {
+        1: BLOCK, 2: BLOCK[:, ::-1], 3: BLOCK[::-1, ::-1], 4: BLOCK[::-1],
+        5: BLOCK.T, 6: np.rot90(BLOCK), 7: np.rot90(BLOCK, 2).T, 8: np.rot90(BLOCK, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "p.png"
+    Image.fromarray(np.kron(stored, np.ones((8, 8), np.uint8))).save(path, exif=exif)
+    np.testing.assert_array_equal(centres(path, "gray")[0], BLOCK)
+
+
+def test_sixteen_bits_and_what_has_no_scale(tmp_path):
+    deep = np.kron(BLOCK.astype(np.uint16) * 257, np.ones((8, 8), np.uint16))
+    for name in ("p.png", "p.tiff"):
+        Image.fromarray(deep).save(tmp_path / name)
+        np.testing.assert_array_equal(centres(tmp_path / name, "gray")[0], BLOCK)
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(BuilderError, match="pixels are floats"):
+        centres(tmp_path / "f.tiff")
+    Image.fromarray(deep.astype(np.int32) - 30000).save(tmp_path / "i.tiff")
+    with pytest.raises(BuilderError, match=r"values from -\d+ to \d+; pictures have 8 or 16 bits"):
+        centres(tmp_path / "i.tiff")
+
+
+def test_a_palette_with_transparent_entries(tmp_path):
+    path = tmp_path / "p.png"
+    blocks("P").save(path, transparency=bytes([0, 128, 255]))
+    assert np.abs(centres(path) - BLOCK).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["p.png", "p.jpg", "p.webp", "p.bmp", "p.tiff"])
+def test_damaged_files_are_an_error_and_nothing_else(tmp_path, name):
+    """Cut at every length, and with bytes changed: a picture or a BuilderError."""
+    blocks("RGB").save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [data[:end] for end in range(0, len(data), max(1, len(data) // 60))]
+    for _ in range(120):
+        changed = bytearray(data)
+        for at in rng.integers(0, len(data), 3):
+            changed[at] = rng.integers(0, 256)
+        damaged.append(bytes(changed))
+    refused = []
+    for content in damaged:
+        (tmp_path / name).write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, about damaged tags
+                Preprocessing(size=(16, 24)).read(tmp_path / name, (3, 16, 24))
+        except BuilderError as error:
+            refused.append(str(error))
+    assert len(refused) > 10
+    assert all(str(tmp_path / name) in text for text in refused)
 
 
 def test_pictures_that_cannot_be_used(tmp_path, picture):
@@ -102,7 +213,8 @@ def test_bad_descriptions(tmp_path, text, message):
 
 
 def test_folder_in_order_with_limit(tmp_path):
-    for name, value in (("b.png", 2), ("a/z.jpg", 1), ("c.png", 3), ("notes.txt", 0)):
+    places = (("b.png", 2), ("a/z.jpg", 1), ("c.png", 3), (".b.png", 4), ("notes.txt", 0))
+    for name, value in places:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         if name.endswith("txt"):
             (tmp_path / name).write_text("x")
