@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ _log = logging.getLogger(__name__)
 _EXPIRY_S = 0.02
 _SWITCH_INTERVAL_S = 0.0005
 _CLOSE_S = 10.0
+_WAITING_S = 10.0
 _EXIT_HUNG = 70  # EX_SOFTWARE
 _EXIT_LOST = 71  # EX_OSERR
 _WATCHDOG_SHARE = 4  # a sign of life at a quarter of the time allowed
@@ -78,6 +80,8 @@ class Daemon:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_fed: dict[str, int] = {}
+        self._turns = itertools.count()
+        self._is_announced = False
         self._status = 0
         self.repository.on_change = self._on_change
         self.service.on_failure = self._check_devices
@@ -126,10 +130,10 @@ class Daemon:
         if config.watch_interval_s:
             self._every("watch", config.watch_interval_s, self._look_for_new_plans)
         self._start_watchdog()
-        if self.repository.is_ready:
-            self._notifier.ready()
-        else:
+        self._announce()
+        if not self._is_announced:
             _log.error("not ready: a required plan could not be loaded; waiting for a new one")
+            self._every("waiting", _WAITING_S, self._wait_longer)
         self._show_status()
 
     async def stop(self) -> None:
@@ -172,18 +176,30 @@ class Daemon:
         """Load new versions of plans in the background."""
 
         async def run() -> None:
-            self._notifier.reloading()
+            if self._is_announced:
+                self._notifier.reloading()
             for name in names:
                 try:
                     await self.repository.load(name)
                 except LOAD_ERRORS as error:
                     _log.error("plan %s: the new version is not used: %s", name, error)
-            self._notifier.ready()
+            self._announce()
             self._show_status()
 
         task = self._loop.create_task(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _announce(self) -> None:
+        """Tell the service manager that the daemon is up, or that a reload is over."""
+        if self._is_announced or self.repository.is_ready:
+            self._is_announced = True
+            self._notifier.ready()
+
+    def _wait_longer(self) -> None:
+        """Until it is ready the manager would end the daemon, which may serve other plans."""
+        if not self._is_announced:
+            self._notifier.extend_timeout(2 * _WAITING_S)
 
     def _on_hangup(self) -> None:
         self.reload([name for name, plan in self.repository.plans.items() if plan.is_wanted])
@@ -230,11 +246,13 @@ class Daemon:
             self._notifier.alive()
 
     def _self_test_of(self, worker: StreamWorker) -> Any:
+        """One inference of one of its plans, each in turn."""
+
         def test() -> None:
-            for plan in list(self.repository.plans.values()):
-                deployment = plan.deployment
-                if deployment is not None and plan.worker is worker:
-                    deployment.self_test()
+            plans = [p for p in self.repository.plans.values() if p.worker is worker]
+            deployments = [plan.deployment for plan in plans if plan.deployment is not None]
+            if deployments:
+                deployments[next(self._turns) % len(deployments)].self_test()
 
         return test
 

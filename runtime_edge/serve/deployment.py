@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from planformat.canary import canary_input
@@ -162,12 +163,17 @@ class Deployment:
                 return lane, rows
         return None
 
-    def warm_up(self) -> None:
-        """Run every profile on generated inputs and measure it. On the stream's thread."""
+    def warm_up(self, run: Callable[[Callable[[], float]], float]) -> None:
+        """Run every profile some times on generated inputs and measure it.
+
+        Args:
+            run: has one inference done on the stream's thread and returns its time.
+        """
         for lane in self.lanes:
             profiles = []
             for name, rows in zip(lane.profiles, lane.rows, strict=True):
-                times = [self.self_test(name) for _ in range(WARM_UP_RUNS)]
+                one = partial(self.self_test, name)
+                times = [run(one) for _ in range(WARM_UP_RUNS)]
                 profiles.append(ProfileLatency(rows, name, min(times)))
             self.latencies[lane] = LatencyModel(profiles)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from planformat.errors import PlanError
 from planformat.fingerprint import DeviceFingerprint, select_match
@@ -122,7 +123,7 @@ class Devices:
         return rows, totals(rows, {entry.name: entry.available_bytes for entry in self.entries})
 
     def load(self, config: PlanConfig, generation: int) -> tuple[Deployment, StreamWorker]:
-        """Load a plan and warm it up on its stream, between two batches.
+        """Load a plan and warm it up on its stream, between batches.
 
         Raises:
             PlanError, RuntimeEdgeError, ServeError, OSError: why it cannot be used.
@@ -142,7 +143,7 @@ class Devices:
             raise
         deployment = Deployment(config, opened, entry.device, worker.memory, generation)
         try:
-            worker.call(deployment.warm_up)
+            deployment.warm_up(partial(worker.call, is_inference=True))
         except BaseException:
             worker.call(deployment.close)
             raise

@@ -90,14 +90,21 @@ class StreamWorker:
         with self._condition:
             return self._queue.take_expired(time.monotonic_ns())
 
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function on the thread, between batches; returns or raises what it does."""
+    def call(self, function: Callable[[], Any], *, is_inference: bool = False) -> Any:
+        """Run a function on the thread, between batches; returns or raises what it does.
+
+        Args:
+            function: what to run.
+            is_inference: its end shows that the stream gets on.
+        """
         done = threading.Event()
         outcome: list[Any] = [None, None]
 
         def guarded() -> None:
             try:
                 outcome[0] = function()
+                if is_inference:
+                    self.last_completed_ns = time.monotonic_ns()
             except BaseException as error:
                 outcome[1] = error
             finally:

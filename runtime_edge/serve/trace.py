@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime_edge.serve.statistics import RequestTimes
-
-Event = dict[str, Any]
+from runtime_edge.trace_events import PROCESS, Event, document, lane, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,7 @@ class Trace:
         events: list[Event] = []
         requests = [r for r in self._requests if r.times.answered_ns >= since_ns]
         streams = {name: i + 1 for i, name in enumerate(sorted({r.stream for r in requests}))}
-        for name, number in streams.items():
-            events.append(
-                {
-                    "ph": "M",
-                    "name": "thread_name",
-                    "pid": 1,
-                    "tid": number,
-                    "args": {"name": f"stream {name}"},
-                }
-            )
+        events += [lane(f"stream {name}", number) for name, number in streams.items()]
         seen: set[tuple[str, int]] = set()
         for request in requests:
             key = (request.stream, request.batch)
@@ -67,12 +57,11 @@ class Trace:
                 batch = [r for r in requests if (r.stream, r.batch) == key]
                 events += _execution(request, batch, streams[request.stream])
             events += _waiting(request)
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
+        return document(events)
 
 
 def _execution(first: TracedRequest, batch: list[TracedRequest], thread: int) -> list[Event]:
     times = first.times
-    common = {"pid": 1, "tid": thread, "ph": "X", "cat": "execution"}
     args = {
         "plan": first.plan,
         "generation": first.generation,
@@ -80,29 +69,23 @@ def _execution(first: TracedRequest, batch: list[TracedRequest], thread: int) ->
         "rows": sum(r.rows for r in batch),
         "requests": [r.number for r in batch],
     }
-    events: list[Event] = [
-        {
-            **common,
-            "name": first.plan,
-            "ts": times.start_ns / 1e3,
-            "dur": (times.end_ns - times.start_ns) / 1e3,
-            "args": args,
-        }
-    ]
+    kind = "execution"
+    whole_ns = times.end_ns - times.start_ns
+    events = [span(first.plan, kind, thread, times.start_ns, whole_ns, args)]
     at = times.start_ns
     for name, duration in (
         ("input", times.input_ns),
         ("infer", times.infer_ns),
         ("output", times.output_ns),
     ):
-        events.append({**common, "name": name, "ts": at / 1e3, "dur": duration / 1e3})
+        events.append(span(name, kind, thread, at, duration))
         at += duration
     return events
 
 
 def _waiting(request: TracedRequest) -> list[Event]:
     common = {
-        "pid": 1,
+        "pid": PROCESS,
         "tid": 0,
         "cat": f"requests of {request.plan}",
         "id": request.number,

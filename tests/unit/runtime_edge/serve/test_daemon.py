@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 import types
 
@@ -110,6 +111,41 @@ def test_gpu_memory_has_tritons_names_and_a_lost_gpu_none(path):
         assert 'edgeplan_device_memory_bytes{device="cuda:1",use="weights"} 0\n' in text
 
     run(path, scenario)
+
+
+def test_a_missing_required_plan_keeps_the_daemon_starting_until_it_comes(path, tmp_path):
+    late = tmp_path / "late.plan"
+    recorder = Recorder()
+
+    async def main():
+        plans = (PlanConfig("m", path), PlanConfig("late", str(late)))
+        daemon = Daemon(ServeConfig(plans=plans, http="127.0.0.1:0", watch_interval_s=0), recorder)
+        await daemon.start()
+        try:
+            fine = await answer_of(daemon, daemon.repository.plans["m"])  # the other one serves
+            assert fine.error is None
+            daemon._wait_longer()
+            assert recorder.sent[-1].startswith("EXTEND_TIMEOUT_USEC=")
+            await reloaded(daemon)  # in vain: the manager must not take that for a start
+            assert not {"READY=1", "RELOADING=1"} & {text.split("\n")[0] for text in recorder.sent}
+            shutil.copy(path, late)
+            await reloaded(daemon)
+            assert recorder.sent.count("READY=1") == 1
+            late.unlink()
+            await reloaded(daemon)  # fails, and is over for the manager all the same
+            kinds = [text.split("=")[0] for text in recorder.sent]
+            assert kinds[-4:] == ["RELOADING", "STATUS", "READY", "STATUS"]
+            before = len(recorder.sent)
+            daemon._wait_longer()
+            assert len(recorder.sent) == before
+        finally:
+            await daemon.stop()
+
+    async def reloaded(daemon):
+        daemon.reload(["late"])
+        await asyncio.wait_for(asyncio.gather(*daemon._tasks), 20)
+
+    asyncio.run(main())
 
 
 def test_notify_socket_forms(tmp_path):
