@@ -148,7 +148,7 @@ def configs(tmp_path_factory):
 def config(request, configs):
     """Of the device that `pytest_generate_tests` names."""
     if request.param == "aarch64":
-        require_emulators("qemu-aarch64-static")
+        require_emulators(is_machine=False)
     return configs(request.param)
 
 

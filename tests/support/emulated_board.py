@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -16,23 +17,33 @@ from boards.link.connecting import connect
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "emulated_board"
 REQUIRED = "EDGEPLAN_REQUIRE_EMULATED"
-_MACHINE = ("cpio", "mmdebstrap", "qemu-aarch64-static", "qemu-system-aarch64")
+_USER_MODE = ("mmdebstrap", "qemu-aarch64-static")
+_MACHINE = (*_USER_MODE, "cpio", "qemu-system-aarch64")
 _START_TIMEOUT_S = 300.0  # 11 s on an idle machine
 
 
-def require_emulators(*programs: str) -> None:
-    """Skip the test where QEMU is not installed, or fail it where it is said to be.
+def require_emulators(*, is_machine: bool = True) -> None:
+    """Skip the test where emulated boards cannot be had, or fail it where they are said to be.
 
     Args:
-        programs: that the test needs; none stands for all that a machine needs.
+        is_machine: whether a whole machine is needed, or only what runs arm64 programs here.
     """
-    missing = [name for name in programs or _MACHINE if shutil.which(name) is None]
-    if not missing:
-        return
-    text = f"{', '.join(missing)} missing; install what {SCRIPTS / 'packages.txt'} lists"
-    if os.environ.get(REQUIRED) == "1":
+    text = _why_not(is_machine)
+    if text and os.environ.get(REQUIRED) == "1":
         pytest.fail(f"{REQUIRED}=1, but {text}")
-    pytest.skip(text)
+    if text:
+        pytest.skip(text)
+
+
+@functools.cache
+def _why_not(is_machine: bool) -> str:
+    """Why emulated boards cannot be had, empty when they can; makes their system if need be."""
+    programs = _MACHINE if is_machine else _USER_MODE
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} missing; {SCRIPTS / 'prepare'} installs them"
+    made = subprocess.run([SCRIPTS / "rootfs"], capture_output=True, text=True, timeout=900)
+    return f"no arm64 system: {made.stderr[-2000:]}" if made.returncode else ""
 
 
 class EmulatedBoard:
