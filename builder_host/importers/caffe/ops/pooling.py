@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from builder_host.expressions import Binary, Const, Input, Select
 from builder_host.importers.caffe.layer import CaffeLayer, shape_text
 from builder_host.importers.caffe.problem import LayerProblem
 from builder_host.importers.caffe.windows import pooling_pair
+from builder_host.network.layers.cast import CastParams
+from builder_host.network.layers.elementwise import ElementwiseParams
+from builder_host.network.layers.max_pool_indices import MaxPoolIndicesParams
+from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.layers.pooling import PoolingParams
 from builder_host.network.network import Tensor
+from planformat.datatypes import DataType
 
 TYPES = ("Pooling",)
 
+MAX_MASK_ELEMS = 1 << 24  # of a map: positions in a mask are float32, whole up to here
+
 
 def convert(layer: CaffeLayer) -> None:
-    """MAX and AVE; the average divides by the window clipped to the padded bottom."""
+    """MAX (second top: the mask), AVE, STOCHASTIC as tests run it.
+
+    The average divides by the window clipped to the padded bottom.
+    """
     param = layer.message.pooling_param
     bottom = layer.bottom
     if len(bottom.shape) != 4:
         raise LayerProblem(f"the bottom {shape_text(bottom)} must be NxCxHxW")
     method = param.PoolMethod.Name(param.pool)
-    if method == "STOCHASTIC":
-        raise LayerProblem("pool STOCHASTIC cannot be imported; MAX and AVE can")
-    if len(layer.top_names) > 1:
-        raise LayerProblem("a second top (the mask of maxima) cannot be imported; remove it")
+    if len(layer.top_names) > 1 and method != "MAX":
+        raise LayerProblem(f"a second top (the mask of maxima) belongs to MAX, pool is {method}")
     kernel, strides, pads = _windows(param, bottom)
+    if method == "STOCHASTIC" and pads != (0, 0):
+        raise LayerProblem(f"pool STOCHASTIC takes no padding, pad is {pads}")
     is_floor = (
         param.RoundMode.Name(param.round_mode) == "FLOOR"
         or param.torch_pooling
@@ -34,20 +49,54 @@ def convert(layer: CaffeLayer) -> None:
         _extent(bottom, axis, kernel[axis], strides[axis], pads[axis], is_floor)
         for axis in range(2)
     )
-    layer.emit(
-        "pooling",
-        PoolingParams(
-            mode="max" if method == "MAX" else "average",
-            window=kernel,
-            strides=strides,
-            pads_begin=pads,
-            pads_end=pads,
-            output_spatial=outputs,
-            dilations=(1, 1),
-            count_include_pad=True,
-        ),
-        [bottom],
+    params = PoolingParams(
+        mode="max" if method == "MAX" else "average",
+        window=kernel,
+        strides=strides,
+        pads_begin=pads,
+        pads_end=pads,
+        output_spatial=outputs,
+        dilations=(1, 1),
+        count_include_pad=True,
     )
+    if method == "STOCHASTIC":
+        _emit_expectation(layer, params)
+        return
+    layer.emit("pooling", params, [bottom])
+    if len(layer.top_names) > 1:
+        _emit_mask(layer, params)
+
+
+def _emit_expectation(layer: CaffeLayer, params: PoolingParams) -> None:
+    """Each value weighted by itself: sum of squares over sum, 0 where the sum is not positive."""
+    x = layer.bottom
+    square = layer.add("elementwise", ElementwiseParams("mul"), [x, x], "squares")
+    means = [layer.add("pooling", params, [t], part) for t, part in ((square, "top"), (x, "sum"))]
+    quotient = Binary("div", Input(0), Input(1))
+    is_positive = Binary("gt", Input(1), Const(0.0))
+    layer.emit("pointwise", PointwiseParams(Select(is_positive, quotient, Const(0.0))), means)
+
+
+def _emit_mask(layer: CaffeLayer, params: PoolingParams) -> None:
+    """Float32 position of each maximum within its map, row by row."""
+    batch, channels, *extents = layer.bottom.shape
+    cells = math.prod(extents)
+    if cells > MAX_MASK_ELEMS:
+        raise LayerProblem(
+            f"a map of {cells:,} elements has positions that float32 does not hold; the limit of "
+            f"a mask is {MAX_MASK_ELEMS:,}"
+        )
+    indices = MaxPoolIndicesParams(replace(params, count_include_pad=False))
+    places = layer.add("max_pool_indices", indices, [layer.bottom], "indices")
+    first = first_cells(layer, batch * channels, cells, (batch, channels, 1, 1))
+    inside = layer.add("elementwise", ElementwiseParams("sub"), [places, first], "positions")
+    layer.emit("cast", CastParams(DataType.FLOAT32), [inside], 1)
+
+
+def first_cells(layer: CaffeLayer, count: int, cells: int, shape: tuple[int, ...]) -> Tensor:
+    """INT64 index of the first of `cells` elements of each of `count` maps."""
+    values = (np.arange(count, dtype=np.int64) * cells).reshape(shape)
+    return layer.network.add_constant(values, f"{layer.name}.first")
 
 
 Pair = tuple[int, int]

@@ -229,6 +229,42 @@ def test_pooling_of_the_whole_map_and_rounding_down(tmp_path):
     close(only(tmp_path, body), windows.max((4, 5)))
 
 
+def test_stochastic_pooling_weighs_values_by_themselves(tmp_path):
+    x = np.maximum(X, 0)
+    x[0, 0, :3, :3] = 0
+    body = 'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 3 stride: 2 }'
+    y = np.zeros((2, 4, 2, 3))
+    for i, j in np.ndindex(2, 3):
+        window = x[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].astype(np.float64)
+        total = window.sum((2, 3))
+        y[:, :, i, j] = np.divide((window**2).sum((2, 3)), total, out=0 * total, where=total > 0)
+    close(only(tmp_path, body, x), y)
+
+
+def test_pooling_mask_and_its_inverse(tmp_path):
+    body = 'type: "Pooling" pooling_param { kernel_size: 2 stride: 2 }'
+    values, mask = run_layer(tmp_path, body, {"x": X}, tops=("p", "mask"))
+    back = np.zeros((2, 4, 6 * 6))
+    for n, c, i, j in np.ndindex(2, 4, 3, 3):
+        window = X64[n, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        a, b = np.unravel_index(window.argmax(), window.shape)
+        place = (2 * i + a) * 6 + 2 * j + b
+        assert mask[n, c, i, j] == place
+        assert values[n, c, i, j] == window.max()
+        back[n, c, place] = window.max()
+    for params, rows in (
+        ("scale: 2", 6),
+        ("scale: 2 pad_out_h: true", 5),
+        ("upsample_h: 7 upsample_w: 6", 7),
+    ):
+        body = f'type: "Upsample" upsample_param {{ {params} }}'
+        inputs = {"p": values.astype(np.float32), "mask": mask.astype(np.float32)}
+        (y,) = run_layer(tmp_path, body, inputs)
+        expected = np.zeros((2, 4, rows * 6))
+        expected[:, :, : min(rows, 6) * 6] = back[:, :, : min(rows, 6) * 6]
+        close(y, expected.reshape(2, 4, rows, 6))
+
+
 def convolved(x, w, stride, pad, dilation, groups):
     """Cross-correlation, height first in every pair."""
     n, _, h, wide = x.shape
@@ -474,7 +510,11 @@ def test_detection_output_has_fixed_rows(tmp_path):
             'type: "Convolution" convolution_param { num_output: 4 kernel_size: 1 stride: 0 }',
             "stride is (0, 0)",
         ),
-        ('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 }', "STOCHASTIC"),
+        (
+            'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }',
+            "STOCHASTIC takes no padding, pad is (1, 1)",
+        ),
+        ('type: "Upsample" upsample_param { upsample_h: 9 }', "belongs to the form with a mask"),
         ('type: "Pooling" pooling_param { kernel_size: 2 pad: 2 }', "must be smaller"),
         ('type: "Pooling" pooling_param { kernel_size: 7 }', "larger than the bottom"),
         ('type: "Softmax" softmax_param { axis: 4 }', "axis is 4"),
