@@ -34,19 +34,37 @@ class ShapeMethods(NetworkDoor):
     def add_concatenation(
         self, tensors: Sequence[Tensor], axis: int = 1, *, name: str = ""
     ) -> Layer:
-        """Join along one axis (default: channels)."""
+        """Join along one axis (default: channels).
+
+        Args:
+            tensors: equal but for that axis.
+            axis: dimension to join along.
+            name: of the layer.
+        """
         if not tensors:
             raise NetworkError("concatenation takes at least one tensor")
         params = ConcatenationParams(positive_axis(axis, tensors[0].type.rank))
         return self.add_layer("concatenation", params, tensors, name)
 
     def add_transpose(self, x: Tensor, permutation: Sequence[int], *, name: str = "") -> Layer:
-        """out_dim[i] = in_dim[permutation[i]]."""
+        """out_dim[i] = in_dim[permutation[i]].
+
+        Args:
+            x: input.
+            permutation: one number per dimension.
+            name: of the layer.
+        """
         params = TransposeParams(tuple(int(i) for i in permutation))
         return self.add_layer("transpose", params, [x], name)
 
     def add_reshape(self, x: Tensor, shape: Sequence[int], *, name: str = "") -> Layer:
-        """Row-major reshape; 0 copies that dimension, one -1 takes what is left."""
+        """Row-major reshape; 0 copies that dimension, one -1 takes what is left.
+
+        Args:
+            x: input.
+            shape: of the result.
+            name: of the layer.
+        """
         params = ReshapeParams(known_shape(shape, x.shape))
         return self.add_layer("reshape", params, [x], name)
 
@@ -60,6 +78,13 @@ class ShapeMethods(NetworkDoor):
         name: str = "",
     ) -> Layer:
         """Transpose, reshape (0 and -1 as in add_reshape), transpose: the steps that are given.
+
+        Args:
+            x: input.
+            first_transpose: permutation before the reshape, or None.
+            reshape: shape, or None.
+            second_transpose: permutation after the reshape, or None.
+            name: of the layer.
 
         Returns:
             The last layer. With no step given, a reshape to the same shape.
@@ -87,7 +112,15 @@ class ShapeMethods(NetworkDoor):
         *,
         name: str = "",
     ) -> Layer:
-        """y[i] = x[starts + i * strides], one value per dimension; strides default to 1."""
+        """y[i] = x[starts + i * strides], one value per dimension; strides default to 1.
+
+        Args:
+            x: input.
+            starts: one number for all dimensions or one each.
+            sizes: extents of the result.
+            strides: may be negative.
+            name: of the layer.
+        """
         rank = x.type.rank
         params = SliceParams(
             per_dim(starts, rank, "starts"),
@@ -106,7 +139,16 @@ class ShapeMethods(NetworkDoor):
         value: float = 0.0,
         name: str = "",
     ) -> Layer:
-        """Extend (or crop, with negative pads) the innermost dimensions, one value for each."""
+        """Extend (or crop, with negative pads) the innermost dimensions, one value for each.
+
+        Args:
+            x: input.
+            pads_begin: elements before each of them.
+            pads_end: elements after each of them.
+            mode: what is put there.
+            value: of the `constant` mode.
+            name: of the layer.
+        """
         rank = x.type.rank
         if len(pads_begin) > rank:
             raise NetworkError(f"{len(pads_begin)} pads for a rank-{rank} tensor")
@@ -132,7 +174,19 @@ class ShapeMethods(NetworkDoor):
         exclude_outside: bool = False,
         name: str = "",
     ) -> Layer:
-        """Resize to output_shape, or by scales (extents round down); names as in ONNX Resize."""
+        """Resize to output_shape, or by scales (extents round down); names as in ONNX Resize.
+
+        Args:
+            x: input.
+            output_shape: all dimensions, or None.
+            scales: one factor per dimension, or None.
+            mode: `nearest`, `linear` or `cubic`.
+            coordinate_mode: where elements of the result lie in x.
+            nearest_mode: how positions are rounded.
+            cubic_coefficient: `a` of the cubic kernel.
+            exclude_outside: whether taps outside x weigh nothing.
+            name: of the layer.
+        """
         if (output_shape is None) == (scales is None):
             raise NetworkError("resize takes either output_shape or scales")
         if scales is not None:
@@ -155,23 +209,50 @@ class ShapeMethods(NetworkDoor):
     def add_gather(
         self, data: Tensor, indices: Tensor | Array, axis: int = 0, *, name: str = ""
     ) -> Layer:
-        """data[:axis] + indices + data[axis+1:]; an index out of range gives zeros."""
+        """data[:axis] + indices + data[axis+1:]; an index out of range gives zeros.
+
+        Args:
+            data: what is read.
+            indices: integers of any shape.
+            axis: dimension that they count along.
+            name: of the layer.
+        """
         where = self._operand(indices, data, f"{name or 'gather'}.indices")
         params = GatherParams(positive_axis(axis, data.type.rank))
         return self.add_layer("gather", params, [data, where], name)
 
     def add_broadcast(self, x: Tensor, shape: Sequence[int], *, name: str = "") -> Layer:
-        """Repeat dimensions of extent 1."""
+        """Repeat dimensions of extent 1.
+
+        Args:
+            x: input.
+            shape: of the result, as NumPy broadcasts.
+            name: of the layer.
+        """
         return self.add_layer("broadcast", BroadcastParams(tuple(shape)), [x], name)
 
     def add_cast(self, x: Tensor, dtype: DataType, *, name: str = "") -> Layer:
-        """Another element type."""
+        """Another element type.
+
+        Args:
+            x: input.
+            dtype: of the result.
+            name: of the layer.
+        """
         return self.add_layer("cast", CastParams(dtype), [x], name)
 
     def add_top_k(
         self, x: Tensor, k: int, axis: int = -1, *, largest: bool = True, name: str = ""
     ) -> Layer:
-        """The k largest (or smallest) elements in order: outputs values and INT64 indices."""
+        """The k largest (or smallest) elements in order: outputs values and INT64 indices.
+
+        Args:
+            x: input.
+            k: how many.
+            axis: dimension that is sorted.
+            largest: whether the largest come, else the smallest.
+            name: of the layer.
+        """
         params = TopKParams(k, positive_axis(axis, x.type.rank), largest)
         return self.add_layer("top_k", params, [x], name)
 
@@ -184,6 +265,14 @@ class ShapeMethods(NetworkDoor):
         keep_dims: bool = True,
         name: str = "",
     ) -> Layer:
-        """INT64 position of the largest or smallest element along one axis."""
+        """INT64 position of the largest or smallest element along one axis.
+
+        Args:
+            x: input.
+            op: `max` or `min`.
+            axis: dimension that is searched.
+            keep_dims: whether it stays, with extent 1.
+            name: of the layer.
+        """
         params = ArgReduceParams(op, positive_axis(axis, x.type.rank), keep_dims)
         return self.add_layer("arg_reduce", params, [x], name)

@@ -21,6 +21,7 @@ from builder_host.network.api_compute import ComputeMethods
 from builder_host.network.api_index import IndexMethods
 from builder_host.network.api_recurrent import RecurrentMethods
 from builder_host.network.api_shape import ShapeMethods
+from builder_host.network.api_windows import WindowMethods
 from builder_host.network.origin import NetworkOrigin
 from builder_host.network.rules import EIGHT_BITS, require_broadcastable_to
 from builder_host.network.tensor_type import MAX_RANK, TensorType
@@ -138,7 +139,7 @@ class Layer:
         return self.inputs[len(self.own_inputs) :]
 
 
-class Network(ComputeMethods, IndexMethods, RecurrentMethods, ShapeMethods):
+class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, ShapeMethods):
     """Layers in a topological order, network inputs and marked outputs.
 
     `aliases`: names of tensors that rewrites replaced, and what holds their values now.
