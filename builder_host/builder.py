@@ -78,11 +78,20 @@ class BuiltPlan:
     report: BuildReport = field(repr=False)
 
     def save(self, path: str | os.PathLike[str], *, signing_key: bytes | None = None) -> None:
-        """Write the plan file atomically, signed when a key is given."""
+        """Write the plan file atomically, signed when a key is given.
+
+        Args:
+            path: of the file.
+            signing_key: Ed25519 private key, or None.
+        """
         save_plan(self.plan, path, signing_key=signing_key)
 
     def to_bytes(self, *, signing_key: bytes | None = None) -> bytes:
-        """The plan file's bytes."""
+        """The plan file's bytes.
+
+        Args:
+            signing_key: Ed25519 private key, or None.
+        """
         return plan_bytes(self.plan, signing_key=signing_key)
 
 

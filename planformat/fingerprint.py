@@ -224,6 +224,12 @@ def require_match(
 ) -> None:
     """Check that the device is the one that the plan was built for.
 
+    Args:
+        plan_fingerprint: what the plan states.
+        device_fingerprint: what the device was found to be.
+        allow: names of fields that may differ, as in `compare`.
+        source: what the plan is called in the message.
+
     Raises:
         FingerprintMismatchError: lists every differing field; `allow` as in `compare`.
     """

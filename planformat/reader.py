@@ -169,6 +169,10 @@ class OpenPlan:
 def open_plan(path: str | os.PathLike[str], *, public_key: bytes | None = None) -> OpenPlan:
     """Map a PLAN file and verify it as `read_plan` does.
 
+    Args:
+        path: of the file.
+        public_key: Ed25519 key that must have signed it, or None.
+
     Raises:
         PlanError: the file cannot be opened; also everything that `read_plan` raises.
     """

@@ -219,6 +219,10 @@ class Engine:
     def binding_shape(self, name: str, profile: str | None = None) -> tuple[int, ...]:
         """Logical shape of a binding.
 
+        Args:
+            name: of the binding.
+            profile: its name; None: the default profile.
+
         Raises:
             KeyError: no such binding or profile.
         """
@@ -227,6 +231,9 @@ class Engine:
     def binding_dtype(self, name: str) -> DataType:
         """Element type of a binding.
 
+        Args:
+            name: of the binding.
+
         Raises:
             KeyError: no such binding.
         """
@@ -234,6 +241,10 @@ class Engine:
 
     def binding_bytes(self, name: str, profile: str | None = None) -> int:
         """Bytes that a binding needs in memory.
+
+        Args:
+            name: of the binding.
+            profile: its name; None: the default profile.
 
         Raises:
             KeyError: no such binding or profile.
@@ -246,13 +257,23 @@ class Engine:
         return round_up(self.profile(profile).arena_bytes, ALIGNMENT_BYTES)
 
     def scratch_bytes(self, profile: str | None = None, *, num_workers: int | None = None) -> int:
-        """Scratch of all workers of one context, a multiple of 64."""
+        """Scratch of all workers of one context, a multiple of 64.
+
+        Args:
+            profile: its name; None: the default profile.
+            num_workers: worker threads; None: as many as the engine has.
+        """
         steps = self.profile(profile).steps
         per_worker = max((step.scratch_bytes_per_worker for step in steps), default=0)
         return round_up(per_worker, ALIGNMENT_BYTES) * self._workers(profile, num_workers)
 
     def context_bytes(self, profile: str | None = None, *, num_workers: int | None = None) -> int:
-        """What `create_context` needs: arena and scratch. Must start at a multiple of 64."""
+        """What `create_context` needs: arena and scratch. Must start at a multiple of 64.
+
+        Args:
+            profile: its name; None: the default profile.
+            num_workers: worker threads; None: as many as the engine has.
+        """
         return self.arena_bytes(profile) + self.scratch_bytes(profile, num_workers=num_workers)
 
     def create_context(

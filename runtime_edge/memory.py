@@ -30,7 +30,11 @@ class Allocator(Protocol):
         ...
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` returned."""
+        """Give back what `allocate` returned.
+
+        Args:
+            address: of memory that is not in use any more.
+        """
         ...
 
 

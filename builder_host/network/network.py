@@ -169,7 +169,13 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
     def add_input(
         self, name: str, shape: Sequence[int], dtype: DataType = DataType.FLOAT32
     ) -> Tensor:
-        """Declare a network input. Raises NetworkError for a bad shape or a name in use."""
+        """Declare a network input. Raises NetworkError for a bad shape or a name in use.
+
+        Args:
+            name: of the tensor.
+            shape: batch included.
+            dtype: element type.
+        """
         if name in self._names:
             raise NetworkError(f"input '{name}': the name is already in use; choose another")
         tensor = Tensor(self.unique_name(name), checked_type(name, shape, dtype))
@@ -177,7 +183,12 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
         return tensor
 
     def add_constant(self, values: Array, name: str = "constant") -> Tensor:
-        """A tensor whose values are known now. The array is copied and must not be complex."""
+        """A tensor whose values are known now. The array is copied and must not be complex.
+
+        Args:
+            values: of any element type but complex.
+            name: of the tensor; made unique.
+        """
         array = np.ascontiguousarray(values)
         if array.shape != np.shape(values):  # ascontiguousarray makes rank 0 rank 1
             array = array.reshape(np.shape(values))
@@ -252,6 +263,13 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
         origin: str = "",
     ) -> Layer:
         """Append a layer of your own (docs/plugins.md); arrays become constants.
+
+        Args:
+            plugin: the layer.
+            inputs: tensors and arrays in the plugin's order.
+            name: of the layer; made unique.
+            output_names: wanted tensor names; default is the layer's name.
+            origin: where it came from, for messages.
 
         Raises:
             NetworkError: inputs that the plugin does not take.

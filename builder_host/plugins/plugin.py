@@ -106,7 +106,11 @@ class Plugin(ABC):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def expression(self, num_inputs: int) -> Expr | None:
-        """One output as a scalar expression of the inputs; it needs no kernels and fuses."""
+        """One output as a scalar expression of the inputs; it needs no kernels and fuses.
+
+        Args:
+            num_inputs: how many tensors the layer reads.
+        """
         del num_inputs
         return None
 
@@ -122,17 +126,29 @@ class Plugin(ABC):
         """Outputs in float64 (integers in int64), for checking plans; None: there is no reference.
 
         A network with a plugin that has none is built with `is_checked=False` (`--no-check`).
+
+        Args:
+            inputs: all of them, in float64 or int64.
         """
         del inputs
         return None
 
     def pack(self, kernel: str, constants: Sequence[Array | None]) -> Sequence[Array | None]:
-        """Constant inputs as kernel `kernel` reads them; None stays None."""
+        """Constant inputs as kernel `kernel` reads them; None stays None.
+
+        Args:
+            kernel: name of one of `kernels`.
+            constants: the layer's inputs; None where one is computed.
+        """
         del kernel
         return constants
 
     def supports(self, request: KernelRequest) -> bool:
-        """Whether kernels can be asked for; by default what `formats`, `dtypes` .. say."""
+        """Whether kernels can be asked for; by default what `formats`, `dtypes` .. say.
+
+        Args:
+            request: types, formats and device.
+        """
         for number, layout in enumerate((*request.inputs, *request.outputs)):
             is_constant = number < len(request.inputs) and request.is_constant[number]
             if layout.dtype.is_float and layout.dtype not in self.dtypes:

@@ -58,11 +58,20 @@ class PluginRegistry:
         self._creators: dict[tuple[str, str, str], Creator] = {}
 
     def onnx(self, domain: str, op_type: str) -> Callable[[_Creator], _Creator]:
-        """For an ONNX operator; domain `""` is ai.onnx. Raises PluginError when it is taken."""
+        """For an ONNX operator; domain `""` is ai.onnx. Raises PluginError when it is taken.
+
+        Args:
+            domain: of the operator.
+            op_type: its name.
+        """
         return self._decorator("onnx", "" if domain == "ai.onnx" else domain, op_type)
 
     def caffe(self, layer_type: str) -> Callable[[_Creator], _Creator]:
-        """For a Caffe layer type. Raises PluginError when it is taken."""
+        """For a Caffe layer type. Raises PluginError when it is taken.
+
+        Args:
+            layer_type: as the prototxt has it.
+        """
         return self._decorator("caffe", "", layer_type)
 
     def uff(self, operation: str) -> Callable[[_Creator], _Creator]:
@@ -80,11 +89,21 @@ class PluginRegistry:
         return register
 
     def find(self, kind: str, name: str, domain: str = "") -> Creator | None:
-        """Creator for an operator of importer `onnx`, `caffe` or `uff`, or None."""
+        """Creator for an operator of importer `onnx`, `caffe` or `uff`, or None.
+
+        Args:
+            kind: the importer.
+            name: operator or layer type.
+            domain: of an ONNX operator.
+        """
         return self._creators.get((kind, domain, name))
 
     def merge(self, other: PluginRegistry) -> None:
-        """Take over the creators of another registry. Raises PluginError for one that both have."""
+        """Take over the creators of another registry. Raises PluginError for one that both have.
+
+        Args:
+            other: it stays as it is.
+        """
         for (kind, domain, name), creator in other._creators.items():
             self._decorator(kind, domain, name)(creator)
 

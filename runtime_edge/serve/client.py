@@ -12,6 +12,8 @@ from urllib.parse import quote, urlsplit
 
 from runtime_edge.serve.errors import ServeError
 
+__all__ = ["Client", "ClientError", "TensorValue"]
+
 _TENSOR_HEADER = "Inference-Header-Content-Length"
 
 

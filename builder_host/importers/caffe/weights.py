@@ -93,6 +93,9 @@ def read_caffemodel(path: str | Path) -> CaffeModel:
 def read_binaryproto(path: str | Path) -> Array:
     """Read a mean file: float32 array, [channels,height,width] behind the batch as stored.
 
+    Args:
+        path: binaryproto file.
+
     Raises:
         ImportModelError: unreadable or damaged.
     """
