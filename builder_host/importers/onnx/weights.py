@@ -86,11 +86,15 @@ def sparse_values(sparse: onnx.SparseTensorProto, folder: Path | None, what: str
         raise NetworkError(
             f"{what}: sparse shape {dims} needs {size:,} bytes, the limit is {MAX_CONSTANT_BYTES:,}"
         )
-    flat = np.ravel_multi_index(tuple(places.T), dims) if places.ndim == 2 else places
+    bad = NetworkError(f"{what}: sparse indices do not fit {values.size} values of {dims}")
+    try:
+        flat = np.ravel_multi_index(tuple(places.T), dims) if places.ndim == 2 else places
+    except (ValueError, TypeError) as error:  # out of bounds, no integers, another rank
+        raise bad from error
     if flat.shape != values.shape or (
         flat.size and not 0 <= flat.min() <= flat.max() < math.prod(dims)
     ):
-        raise NetworkError(f"{what}: sparse indices do not fit {values.size} values of {dims}")
+        raise bad
     dense = np.zeros(math.prod(dims), values.dtype)
     dense[flat] = values
     return dense.reshape(dims)
@@ -101,27 +105,42 @@ def _external_values(
 ) -> Array:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    path = _external_path(location, folder, what)
+    try:
+        path = _external_path(location, folder, what)
+        size = path.stat().st_size
+    except OSError as error:
+        raise NetworkError(
+            f"{what}: external data file '{location[:80]}' cannot be read: {error.strerror}"
+        ) from error
     nbytes = math.prod(dims) * dtype.itemsize
     try:
         offset = int(entries.get("offset", "0"))
         length = int(entries.get("length", str(nbytes)))
     except ValueError as error:
         raise NetworkError(f"{what}: external data offset or length: {error}") from error
-    size = path.stat().st_size
     if length != nbytes:
         raise NetworkError(
             f"{what} of shape {dims} and type {dtype} needs {nbytes:,} bytes but its external "
             f"data states {length:,}"
         )
-    if offset < 0 or offset + length > size:
+    if offset < 0:
+        raise NetworkError(
+            f"{what}: external data starts at byte {offset:,} of '{location}'; the model is "
+            "damaged: export it again"
+        )
+    if offset + length > size:
         raise NetworkError(
             f"{what}: external data ends at byte {offset + length:,} of '{location}', which has "
             f"{size:,} bytes; copy the whole file"
         )
-    with path.open("rb") as file:
-        file.seek(offset)
-        data = file.read(length)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except OSError as error:
+        raise NetworkError(
+            f"{what}: external data file '{path}' cannot be read: {error.strerror}"
+        ) from error
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(dims)
 
 

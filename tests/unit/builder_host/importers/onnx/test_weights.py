@@ -69,6 +69,18 @@ def test_sparse_initialiser_becomes_dense() -> None:
     np.testing.assert_array_equal(got, [0, 3, 0, 4])
 
 
+@pytest.mark.parametrize(
+    ("places", "shape"), [([1, 4], [2]), ([0, 1, 0, 4], [2, 2]), ([1], [1]), ([-1, 2], [2])]
+)
+def test_sparse_indices_out_of_place(places: list[int], shape: list[int]) -> None:
+    made = model([helper.make_node("Add", ["x", "w"], ["y"])], {"x": [4]}, ["y"])
+    values = helper.make_tensor("w", TensorProto.FLOAT, [2], [3.0, 4.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, shape, places)
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    (problem,) = problems_of(made)
+    assert "sparse indices do not fit 2 values of (4,)" in problem
+
+
 def test_external_data_beside_the_model(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(b"\0" * 4 + np.asarray([1.0, 2.0], "<f4").tobytes())
     path = tmp_path / "m.onnx"
@@ -88,7 +100,8 @@ def test_external_data_beside_the_model(tmp_path: Path) -> None:
         ("link.bin", {}, "leaves the model's folder"),
         ("absent.bin", {}, "is missing"),
         ("w.bin", {"offset": "8"}, "ends at byte 16 of 'w.bin', which has 8 bytes"),
-        ("w.bin", {"offset": "-4"}, "ends at byte 4"),
+        ("w.bin", {"offset": "-4"}, "starts at byte -4 of 'w.bin'"),
+        ("w" * 5000, {}, "cannot be read: File name too long"),
         ("w.bin", {"length": "800"}, "needs 8 bytes but its external data states 800"),
         ("w.bin", {"offset": "much"}, "external data offset or length"),
     ],
