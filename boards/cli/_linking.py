@@ -20,6 +20,11 @@ LINK_HELP = (
 def add_link_arguments(parser: argparse.ArgumentParser, flag: str = "--link") -> None:
     """The link to a board and its key."""
     parser.add_argument(flag, dest="link", metavar="LINK", required=True, help=LINK_HELP)
+    add_key_arguments(parser)
+
+
+def add_key_arguments(parser: argparse.ArgumentParser, *, patience_s: float = 60.0) -> None:
+    """The key of a link, and for how long a lost board is looked for."""
     parser.add_argument(
         "--link-key",
         metavar="FILE",
@@ -30,13 +35,17 @@ def add_link_arguments(parser: argparse.ArgumentParser, flag: str = "--link") ->
         "--patience",
         metavar="S",
         type=float,
-        default=60.0,
-        help="seconds for which a lost board is looked for (default 60)",
+        default=patience_s,
+        help=f"seconds for which a lost board is looked for (default {patience_s:g})",
     )
 
 
 def open_link(args: argparse.Namespace) -> BoardLink:
     """The link that the arguments name; it connects when it is first used."""
+    return BoardLink(args.link, link_options(args), patience_s=args.patience)
+
+
+def link_options(args: argparse.Namespace) -> LinkOptions:
+    """Key of the arguments; what a board logs goes to standard error."""
     key = read_link_key(args.link_key) if args.link_key else None
-    options = LinkOptions(key, log_line=lambda line: print(line, file=sys.stderr))
-    return BoardLink(args.link, options, patience_s=args.patience)
+    return LinkOptions(key, log_line=lambda line: print(line, file=sys.stderr))

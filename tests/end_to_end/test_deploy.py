@@ -351,7 +351,42 @@ def test_probe_by_link_and_its_differences(tmp_path, board):
     (tmp_path / "other.json").write_text(json.dumps(told))
     done = edgeplan("boards", "probe", "--compare", tmp_path / "other.json", check=False)
     assert done.returncode == 1
+    assert "1 field differs from" in done.stdout
     assert "cpu.num_cores: wanted is '99'" in done.stdout
+
+
+def test_two_boards_are_compared_field_by_field(tmp_path, board):
+    """By their links: why each difference matters, and which ones do not."""
+    same = edgeplan("boards", "probe", "--link", board.address, "--compare", board.address)
+    assert same.stdout == f"the device satisfies {board.address}\n"
+    other = {"device_kind": "cpu", "fields": dict(probe_device().fields)}
+    other["fields"] |= {"os.glibc": "2.17", "cpu.architecture": "another"}
+    del other["fields"]["cpu.num_cores"]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    done = edgeplan(
+        *("boards", "probe", "--link", board.address, "--compare", tmp_path / "other.json"),
+        "--json",
+        check=False,
+    )
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    (difference,) = told["differences"]
+    assert (difference["field"], difference["wanted"]) == ("cpu.architecture", "another")
+    assert difference["device"] == probe_device().fields["cpu.architecture"]
+    assert "one instruction set only" in difference["why"]
+    assert "rebuild" in difference["do"]
+    assert [(row["field"], row["why"]) for row in told["harmless"]] == [
+        ("cpu.num_cores", "not compared"),
+        ("os.glibc", "at least is enough"),
+    ]
+
+
+def test_a_board_with_a_key_is_probed_by_the_key_of_the_environment(tmp_path, monkeypatch):
+    edgeplan("link-key", tmp_path / "key")
+    with AgentProcess(tmp_path / "store", options=["--link-key", tmp_path / "key"]) as board:
+        monkeypatch.setenv("EDGEPLAN_LINK_KEY", str(tmp_path / "key"))
+        told = json.loads(edgeplan("boards", "probe", "--link", board.address, "--json").stdout)
+    assert told["fields"] == dict(probe_device().fields)
 
 
 def test_transfers_of_plans_survive_damage_on_the_disk(tmp_path, store):
