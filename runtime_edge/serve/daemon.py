@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -91,6 +92,9 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopped.set)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        # What was imported lives as long as the process: full collections, which stop everything
+        # for their time, need not go through it. Plans are loaded later and stay collectable.
+        gc.freeze()
         await self.start()
         on_ready(self)
         await self._stopped.wait()

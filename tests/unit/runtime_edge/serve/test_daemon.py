@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shutil
 import time
 import types
@@ -159,3 +160,23 @@ def test_notify_socket_forms(tmp_path):
             notifier.status("two\nlines")
             assert manager.recv(100) == b"STATUS=two lines"
     assert Notifier({"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}).watchdog_s == 0
+
+
+def test_full_collections_pass_over_what_was_imported(path):
+    async def main():
+        config = ServeConfig(plans=(PlanConfig("m", path),), http="127.0.0.1:0")
+        daemon = Daemon(config, Recorder())
+        seen = []
+
+        def on_ready(_):
+            seen.append((gc.get_freeze_count(), len(gc.get_objects())))
+            daemon._stopped.set()
+
+        assert await daemon.run(on_ready) == 0
+        return seen[0]
+
+    try:
+        frozen, left = asyncio.run(main())
+    finally:
+        gc.unfreeze()
+    assert frozen > 5 * left
