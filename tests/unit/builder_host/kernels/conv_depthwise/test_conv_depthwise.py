@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.convolutions import RELU, Case, check, problem_of
 from support.cpu_kernels import AVX2, AVX512, NEON, compile_source, runs_here
@@ -56,3 +58,17 @@ def test_applies_to_one_filter_per_channel_only() -> None:
     assert not FAMILY.applies(problem_of(Case(16, 16, 6, 6, groups=8), AVX2), AVX2)
     linear = Case(4, 4, 6, 6, groups=4, linear=True)
     assert not FAMILY.applies(problem_of(linear, AVX2), AVX2)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "stride", "measured_us"),
+    [(96, 112, 2, 89.6), (144, 56, 1, 95.4), (192, 28, 1, 23.2), (384, 14, 1, 11.3)],
+)
+def test_the_estimate_is_near_what_one_thread_of_zen_4_takes(
+    channels: int, size: int, stride: int, measured_us: float
+) -> None:
+    zen_4 = replace(
+        AVX512, l2_bytes=1 << 20, l3_bytes=32 << 20, fma_gflops_per_core=110.0, memory_gbps=20.0
+    )
+    problem = problem_of(square(channels, size, stride=stride), zen_4)
+    assert 1 / 1.5 < FAMILY.estimate_us(problem, zen_4) / measured_us < 1.5
