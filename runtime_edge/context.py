@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,20 @@ class StepTime:
     tactic: str
     time_us: float
     built_us: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRun:
+    """One inference with a barrier after every step.
+
+    Attributes:
+        start_ns, end_ns: of `time.perf_counter_ns`; on a GPU its launch and its end for the host.
+        steps_us: time of each step of the profile, in order.
+    """
+
+    start_ns: int
+    end_ns: int
+    steps_us: tuple[float, ...]
 
 
 class ExecutionContext:
@@ -139,6 +154,14 @@ class ExecutionContext:
     def measure_steps(
         self, bindings: Mapping[str, Any], *, repeats: int = 20
     ) -> tuple[StepTime, ...]:
+        """Median time of every step over `repeats` inferences; bindings as in `timed_runs`."""
+        rows = [run.steps_us for run in self.timed_runs(bindings, repeats=repeats)]
+        return tuple(
+            StepTime(step.name, step.tactic, sorted(column)[repeats // 2], step.measured_us)
+            for step, column in zip(self.profile.steps, zip(*rows, strict=True), strict=True)
+        )
+
+    def timed_runs(self, bindings: Mapping[str, Any], *, repeats: int = 20) -> list[TimedRun]:
         """Run `repeats` inferences on the calling thread and time every step.
 
         Args:
@@ -156,13 +179,14 @@ class ExecutionContext:
             self._require_idle("on a stream")
             self._table.update(bindings)
             self._program.run_timed()
-            rows = [self._program.run_timed() for _ in range(repeats)]
+            runs = []
+            for _ in range(repeats):
+                start = time.perf_counter_ns()
+                steps_us = tuple(self._program.run_timed())
+                runs.append(TimedRun(start, time.perf_counter_ns(), steps_us))
         finally:
             self._lock.release()
-        return tuple(
-            StepTime(step.name, step.tactic, sorted(column)[repeats // 2], step.measured_us)
-            for step, column in zip(self.profile.steps, zip(*rows, strict=True), strict=True)
-        )
+        return runs
 
     def close(self) -> None:
         """Wait for enqueued work, then give back threads and memory. Closing twice is fine."""

@@ -6,6 +6,7 @@ RuntimeEdgeError
 ├── BindingError         a binding is missing, unknown, too small, of another type or shape
 ├── MemoryRegionError    memory that the caller supplied is too small or misaligned
 ├── ContextBusyError     a context is used by two users at once
+├── CaptureError         a captured run cannot be written, or is not one
 ├── StrictModeError      the runtime would have to allocate after load
 └── DeviceError          the device or the operating system refused something
     └── CudaError        a call of the CUDA driver failed (device/cuda_driver.py)
@@ -36,6 +37,10 @@ class MemoryRegionError(RuntimeEdgeError):
 
 class ContextBusyError(RuntimeEdgeError):
     """A context is used by two users at once."""
+
+
+class CaptureError(RuntimeEdgeError):
+    """A captured run cannot be written, or a folder does not hold one."""
 
 
 class StrictModeError(RuntimeEdgeError):

@@ -18,7 +18,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 _PACKAGES = ("runtime_edge.cli", "boards.cli", "builder_host.cli")
-_BUILDER_COMMANDS = ("build", "diff", "compare", "calibrate", "evaluate", "toolchain")
+_BUILDER_COMMANDS = (
+    "build",
+    "calibrate",
+    "compare",
+    "diff",
+    "evaluate",
+    "explain",
+    "refit",
+    "toolchain",
+)
 _OWN_PACKAGES = ("planformat", "runtime_edge", "builder_host", "boards")
 
 
@@ -41,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview(commands))
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"edgeplan {_version()}")
+        print(f"edgeplan {version()}")
         return 0
     name, arguments = _named(arguments, commands)
     if name not in commands:
@@ -167,10 +176,11 @@ def _unknown(name: str, commands: dict[str, str]) -> str:
     return f"edgeplan: there is no command '{name}'{hint}; commands: {', '.join(sorted(commands))}"
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """Version of the installed distribution, for people."""
+    from importlib import metadata
 
     try:
-        return version("edgeplan")
-    except PackageNotFoundError:
+        return metadata.version("edgeplan")
+    except metadata.PackageNotFoundError:
         return "(not installed)"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
+from typing import TYPE_CHECKING
 
 from runtime_edge.cli import CommandError
 from runtime_edge.device.select import parse_device
 from runtime_edge.engine import Engine, load
+
+if TYPE_CHECKING:
+    from runtime_edge.run_trace import Fill
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,39 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=positive_int, metavar="N", help="threads (default: as tuned)"
     )
+
+
+def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that can write a trace."""
+    parser.add_argument(
+        "--trace",
+        metavar="OUT.json",
+        help="write a trace of further inferences and their steps, for ui.perfetto.dev",
+    )
+    parser.add_argument(
+        "--trace-runs",
+        type=positive_int,
+        default=10,
+        metavar="N",
+        help="inferences in the trace (default 10)",
+    )
+
+
+def write_trace(
+    args: argparse.Namespace, engine: Engine, profile: str | None, fill: Fill, num_streams: int = 1
+) -> None:
+    """Run the inferences of `--trace` and write its file; nothing without the option."""
+    if args.trace is None:
+        return
+    from runtime_edge.run_trace import MAX_RUNS, trace_runs
+
+    if args.trace_runs > MAX_RUNS:
+        raise CommandError(f"--trace-runs {args.trace_runs:,}: at most {MAX_RUNS:,}")
+    trace = trace_runs(
+        engine, profile, fill=fill, num_streams=num_streams, num_runs=args.trace_runs
+    )
+    with open(args.trace, "w", encoding="utf-8") as file:
+        json.dump(trace, file)
 
 
 def load_engine(args: argparse.Namespace) -> Engine:

@@ -13,19 +13,20 @@ import time
 from array import array
 from typing import Any
 
-from planformat.canary import canary_input
-from planformat.tensors import storage_elems
 from runtime_edge.cli._loading import (
     add_load_arguments,
+    add_trace_arguments,
     load_engine,
     positive_float,
     positive_int,
+    write_trace,
 )
+from runtime_edge.device_bindings import DeviceBindings
 from runtime_edge.engine import Engine
-from runtime_edge.memory import ALIGNMENT_BYTES
 
 _PERCENTILES = (50, 90, 95, 99)
 _WARM_UP_RUNS = 3
+_SEED = 1  # of the generated inputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=positive_float, default=3.0, metavar="S", help="seconds (default 3)"
     )
     parser.add_argument("--steps", action="store_true", help="also the time of every step")
+    add_trace_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.steps:
         report["steps"] = _measure_steps(engine, args.profile)
+    write_trace(args, engine, args.profile, lambda bindings: bindings.fill(_SEED), args.streams)
     if args.json:
         print(json.dumps(report))
         return 0
@@ -118,20 +121,14 @@ class _User:
     """A stream with a context and memory for its bindings."""
 
     def __init__(self, engine: Engine, profile: str | None) -> None:
-        self._device = engine.device
+        self.memory = DeviceBindings(engine, profile)
+        self.memory.fill(_SEED)
+        self.bindings = self.memory.addresses
         self.context = engine.create_context(profile=profile)
         self.stream = engine.create_stream()
-        self.bindings: dict[str, int] = {}
         self.latencies_us = array("d")
         self.enqueues_us = array("d")
         self.error: Exception | None = None
-        shapes = self.context.profile.shapes
-        for index, (binding, shape) in enumerate(zip(engine.bindings, shapes, strict=True)):
-            num_elems = storage_elems(shape, binding.format)
-            address = self._device.allocate(num_elems * binding.dtype.size_bytes, ALIGNMENT_BYTES)
-            self.bindings[binding.name] = address
-            if binding.is_input:
-                self._device.write(address, canary_input(1, index, num_elems, binding.dtype))
 
     def run_for(self, duration_s: float, least_runs: int) -> None:
         self.latencies_us = array("d")
@@ -154,8 +151,7 @@ class _User:
     def close(self) -> None:
         self.stream.close()
         self.context.close()
-        for address in self.bindings.values():
-            self._device.free(address)
+        self.memory.close()
 
 
 def _measure_steps(engine: Engine, profile: str | None) -> list[dict[str, Any]]:

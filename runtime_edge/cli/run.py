@@ -2,6 +2,8 @@
 
 Inputs come from --input NAME=FILE.npy, one for each input of the plan. A batch that no profile has
 exactly is split or padded. Outputs are summarised, and written as NAME.npy with --output-dir.
+With --capture a run that fails, or ends the process, leaves what 'edgeplan replay' needs to repeat
+it.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.cli import CommandError
-from runtime_edge.cli._loading import add_load_arguments, load_engine
+from runtime_edge.cli._loading import (
+    add_load_arguments,
+    add_trace_arguments,
+    load_engine,
+    write_trace,
+)
+from runtime_edge.cli._running import fitting_profile, runner
 
 if TYPE_CHECKING:
+    from planformat.fingerprint import DeviceFingerprint
     from runtime_edge.engine import Engine
 
 
@@ -32,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file of an input; once per input",
     )
     parser.add_argument("--output-dir", metavar="D", help="folder for the outputs, made if missing")
+    add_trace_arguments(parser)
+    parser.add_argument(
+        "--capture", metavar="FOLDER", help="keep inputs, options and error here if the run fails"
+    )
+    parser.add_argument(
+        "--capture-always", action="store_true", help="with --capture: also of a run that went well"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,11 +68,13 @@ def run(args: argparse.Namespace) -> int:
             inputs[name] = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise CommandError(f"--input {text}: not a .npy file: {error}") from error
-    engine = load_engine(args)
-    with _runner(engine, args.profile, inputs) as execute:
-        start = time.perf_counter_ns()
-        outputs = execute(inputs)
-        latency_us = (time.perf_counter_ns() - start) / 1000
+    if args.capture is None:
+        if args.capture_always:
+            raise CommandError("--capture-always needs --capture FOLDER")
+        engine, outputs, latency_us = _load_and_run(args, inputs)
+    else:
+        engine, outputs, latency_us = _captured(args, inputs)
+    _trace(args, engine, inputs)
     files = {}
     if args.output_dir is not None:
         os.makedirs(args.output_dir, exist_ok=True)
@@ -80,39 +97,58 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _runner(
-    engine: Engine, profile: str | None, inputs: Mapping[str, Any]
-) -> Iterator[Callable[[Mapping[str, Any]], dict[str, Any]]]:
-    """The profile named; else the one that has the inputs' shapes; else all, for any batch."""
-    if profile is None:
-        shapes = {name: array.shape for name, array in inputs.items()}
-        profile = _profile_of(engine, shapes)
-    if profile is None and _is_other_batch(engine, inputs):
-        from runtime_edge.batching import BatchRunner
+def _load_and_run(
+    args: argparse.Namespace,
+    inputs: Mapping[str, Any],
+    loaded: Callable[[DeviceFingerprint], None] | None = None,
+) -> tuple[Engine, dict[str, Any], float]:
+    """The engine, the outputs, and the time of the inference in microseconds."""
+    engine = load_engine(args)
+    if loaded is not None:
+        loaded(engine.fingerprint)
+    with runner(engine, args.profile, inputs) as execute:
+        start = time.perf_counter_ns()
+        outputs = execute(inputs)
+        return engine, outputs, (time.perf_counter_ns() - start) / 1000
 
-        with BatchRunner(engine) as runner:
-            yield runner.run
+
+def _captured(
+    args: argparse.Namespace, inputs: Mapping[str, Any]
+) -> tuple[Engine, dict[str, Any], float]:
+    """As `_load_and_run`; what is needed to repeat it is written before."""
+    from runtime_edge.cli._capturing import captured_run
+
+    def work(
+        loaded: Callable[[DeviceFingerprint], None],
+    ) -> tuple[dict[str, Any], tuple[Engine, dict[str, Any], float]]:
+        done = _load_and_run(args, inputs, loaded)
+        return done[1], done
+
+    return captured_run(args, inputs, work, keeps_success=args.capture_always)
+
+
+def _trace(args: argparse.Namespace, engine: Engine, inputs: Mapping[str, Any]) -> None:
+    """Write the trace of --trace: further inferences on the same inputs."""
+    if args.trace is None:
         return
-    with engine.create_context(profile=profile) as context:
-        yield context.execute
+    import numpy as np
 
-
-def _profile_of(engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    for name in engine.profiles:
-        own = {b.name: engine.binding_shape(b.name, name) for b in engine.bindings if b.is_input}
-        if own == shapes:
-            return name
-    return None
-
-
-def _is_other_batch(engine: Engine, inputs: Mapping[str, Any]) -> bool:
-    """Whether every input has the default profile's shape but for dimension 0."""
-    own = {b.name: engine.binding_shape(b.name) for b in engine.bindings if b.is_input}
-    return own.keys() == inputs.keys() and all(
-        len(array.shape) == len(own[name]) > 0 and array.shape[1:] == own[name][1:]
-        for name, array in inputs.items()
-    )
+    profile = args.profile or fitting_profile(engine, inputs)
+    if profile is None:
+        known = "; ".join(
+            f"{name}: "
+            + ", ".join(
+                f"{b.name} {list(engine.binding_shape(b.name, name))}"
+                for b in engine.bindings
+                if b.is_input
+            )
+            for name in engine.profiles
+        )
+        raise CommandError(
+            f"--trace: a batch that is split or padded cannot be traced; profiles are {known}"
+        )
+    data = {name: np.ascontiguousarray(array).tobytes() for name, array in inputs.items()}
+    write_trace(args, engine, profile, lambda bindings: bindings.write(data))
 
 
 def _summary(name: str, array: Any, path: str | None) -> dict[str, Any]:
