@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -86,6 +87,24 @@ def test_a_plan_without_details_is_refused_with_what_to_do(tmp_path):
     done = edgeplan("inspect", golden, "--html", "x.html", cwd=tmp_path, status=1)
     assert "carries no details (format before 1.1, or stripped); build it again" in done.stderr
     assert not (tmp_path / "x.html").exists()
+
+
+def test_a_trace_tells_of_each_step_what_the_plan_knows(folder):
+    options = ("--duration", "0.01", "--trace", "trace.json", "--trace-runs", 1)
+    edgeplan("bench", "lenet.plan", "--profile", "batch4", *options, cwd=folder)
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    steps = [event for event in events if event.get("cat") == "step"]
+    with open_plan(folder / "lenet.plan") as opened:
+        profile = opened.plan.variants[0].profiles[1]
+        operations = plan_details(opened.plan).variants[0][1].operations
+    assert [step["name"] for step in steps] == [step.name for step in profile.steps]
+    assert [step["args"]["tactic"] for step in steps] == [step.tactic for step in profile.steps]
+    assert {step["args"]["precision"] for step in steps} == {"f32"}
+    for operation in operations:
+        moved = sum(t.num_bytes for t in (*operation.inputs, *operation.outputs))
+        for index in operation.steps:
+            assert steps[index]["args"]["bytes"] == moved > 0
+            assert steps[index]["args"]["kind"] == operation.kind
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")

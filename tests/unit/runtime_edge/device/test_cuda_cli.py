@@ -41,6 +41,14 @@ def test_bench(path, capsys):
     assert [row["name"] for row in report["steps"]] == ["scale0", "shift0"]
 
 
+def test_trace(path, tmp_path):
+    out = tmp_path / "t.json"
+    assert main(["bench", str(path), "--duration", "0.01", "--trace", str(out)]) == 0
+    events = json.loads(out.read_text())["traceEvents"]
+    steps = [event for event in events if event.get("cat") == "step"]
+    assert [step["name"] for step in steps] == ["scale0", "shift0"] * 10
+
+
 def test_inspect_needs_no_gpu(path, capsys):
     assert main(["inspect", str(path)]) == 0
     assert "cuda" in capsys.readouterr().out
