@@ -154,7 +154,12 @@ class ExecutionContext:
     def measure_steps(
         self, bindings: Mapping[str, Any], *, repeats: int = 20
     ) -> tuple[StepTime, ...]:
-        """Median time of every step over `repeats` inferences; bindings as in `timed_runs`."""
+        """Median time of every step over some inferences.
+
+        Args:
+            bindings: as in `timed_runs`.
+            repeats: inferences that the median is taken of.
+        """
         rows = [run.steps_us for run in self.timed_runs(bindings, repeats=repeats)]
         return tuple(
             StepTime(step.name, step.tactic, sorted(column)[repeats // 2], step.measured_us)

@@ -26,7 +26,12 @@ class Allocator(Protocol):
     """
 
     def allocate(self, nbytes: int, alignment: int) -> int:
-        """Address of `nbytes` bytes of device memory; a multiple of `alignment`."""
+        """Address of `nbytes` bytes of device memory; a multiple of `alignment`.
+
+        Args:
+            nbytes: at least 1.
+            alignment: power of two; the address is a multiple of it.
+        """
         ...
 
     def free(self, address: int) -> None:

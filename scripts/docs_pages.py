@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond mkdocs.yml: pages that lie beside their code, and links to files.
+"""What mkdocs is told beyond mkdocs.yml: pages beside their code, API pages, links to files.
 
 The specifications, results and READMEs keep their places in the repository and become pages under
 their own paths. A link that is right in the repository is right on the site: it leads to the page
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from scripts import api_reference  # noqa: E402
+
 BESIDE_CODE = (
     "planformat/SPEC.md",
     "boards/link/PROTOCOL.md",
@@ -34,14 +39,18 @@ _log = logging.getLogger("mkdocs.hooks.docs_pages")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the pages that lie beside their code."""
+    """Add the pages that lie beside their code, and those made of docstrings."""
     for path in BESIDE_CODE:
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
+    for path, text in api_reference.pages().items():
+        files.append(File.generated(config, path, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> str:
     """Turn links between files of the repository into links between pages."""
+    if page.file.src_uri in api_reference.PAGES:
+        return markdown
     lines = markdown.split("\n")
     in_code = False
     for number, line in enumerate(lines):

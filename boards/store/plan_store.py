@@ -45,7 +45,7 @@ class PlanStore:
     """
 
     def __init__(self, root: str | os.PathLike[str] = DEFAULT_ROOT) -> None:
-        """Name the folder; it is made when something is first written."""
+        """Name the folder `root`; it is made when something is first written."""
         self.root = Path(root)
 
     def names(self) -> tuple[str, ...]:
@@ -57,6 +57,9 @@ class PlanStore:
 
     def active(self, name: str) -> Path:
         """Path of the active plan. It never changes its content: a switch gives another path.
+
+        Args:
+            name: of the plan.
 
         Raises:
             StoreError: nothing is active under the name.
@@ -71,11 +74,19 @@ class PlanStore:
         return self.plan_path(name, release_id)
 
     def generation(self, name: str) -> str:
-        """Id of the active release, empty when there is none. Cheap: one readlink."""
+        """Id of the active release, empty when there is none. Cheap: one readlink.
+
+        Args:
+            name: of the plan.
+        """
         return self._linked(name, "current")
 
     def previous(self, name: str) -> str:
-        """Id of the release that was active before, empty when there is none."""
+        """Id of the release that was active before, empty when there is none.
+
+        Args:
+            name: of the plan.
+        """
         return self._linked(name, "previous")
 
     def wait_for_switch(
@@ -98,15 +109,29 @@ class PlanStore:
         return now
 
     def plan_path(self, name: str, release_id: str) -> Path:
-        """Where the file of a release lies."""
+        """Where the file of a release lies.
+
+        Args:
+            name: of the plan.
+            release_id: of the release.
+        """
         return self.release_folder(name, release_id) / PLAN_FILE
 
     def release_folder(self, name: str, release_id: str) -> Path:
-        """Folder of a release."""
+        """Folder of a release.
+
+        Args:
+            name: of the plan.
+            release_id: of the release.
+        """
         return self._folder(name) / "releases" / release_id
 
     def releases(self, name: str) -> tuple[ReleaseRecord, ...]:
-        """Records of all releases kept under a name, by id. Raises StoreError when damaged."""
+        """Records of all releases kept under a name, by id. Raises StoreError when damaged.
+
+        Args:
+            name: of the plan.
+        """
         folder = self._folder(name) / "releases"
         if not folder.is_dir():
             return ()
@@ -115,11 +140,20 @@ class PlanStore:
         )
 
     def record(self, name: str, release_id: str) -> ReleaseRecord:
-        """Record of one release. Raises StoreError when there is none."""
+        """Record of one release. Raises StoreError when there is none.
+
+        Args:
+            name: of the plan.
+            release_id: of the release.
+        """
         return load_record(self.release_folder(name, release_id))
 
     def floor(self, name: str) -> int:
-        """Lowest release number that may still be deployed under a name."""
+        """Lowest release number that may still be deployed under a name.
+
+        Args:
+            name: of the plan.
+        """
         path = self._folder(name) / "floor"
         try:
             text = path.read_text(encoding="ascii").strip()
@@ -167,7 +201,12 @@ class PlanStore:
             sync_folder(folder.parent)
 
     def update(self, name: str, record: ReleaseRecord) -> None:
-        """Write a release's record anew."""
+        """Write a release's record anew.
+
+        Args:
+            name: of the plan.
+            record: of a release that is there.
+        """
         with self.lock():
             save_record(self.release_folder(name, record.release_id), record)
 
@@ -245,7 +284,11 @@ class PlanStore:
             self._collect(name)
 
     def mark_good(self, name: str) -> None:
-        """Confirm the active release; older release numbers are refused from now on."""
+        """Confirm the active release; older release numbers are refused from now on.
+
+        Args:
+            name: of the plan.
+        """
         with self.lock():
             release_id = self.active(name).parent.name
             record = replace(self.record(name, release_id), state=ReleaseState.GOOD, reason="")
@@ -254,6 +297,10 @@ class PlanStore:
 
     def report_failure(self, name: str, reason: str) -> bool:
         """Say that the active release failed in use; while on trial, the third time goes back.
+
+        Args:
+            name: of the plan.
+            reason: what is recorded.
 
         Returns:
             Whether the store went back to the release before.
@@ -273,6 +320,10 @@ class PlanStore:
     def roll_back(self, name: str, reason: str) -> str:
         """Go back to the release before and mark the active one bad.
 
+        Args:
+            name: of the plan.
+            reason: what is recorded.
+
         Returns:
             Id of the release that is active now, empty when there was none before.
 
@@ -283,7 +334,13 @@ class PlanStore:
             return self._roll_back(name, reason)
 
     def mark_bad(self, name: str, release_id: str, reason: str) -> None:
-        """Record that a release failed its check; it cannot become active any more."""
+        """Record that a release failed its check; it cannot become active any more.
+
+        Args:
+            name: of the plan.
+            release_id: of the release.
+            reason: what is recorded.
+        """
         with self.lock():
             record = self.record(name, release_id)
             record = replace(record, state=ReleaseState.BAD, reason=reason)

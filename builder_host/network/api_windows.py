@@ -101,8 +101,6 @@ class WindowMethods(NetworkDoor):
     ) -> Layer:
         """Transposed convolution; weights [C,K/groups,*kernel]; pads crop the output.
 
-        The other arguments are those of `add_convolution`; output_padding extends the end.
-
         Args:
             x: [N,C,*S].
             num_maps: output channels K.
@@ -204,7 +202,7 @@ class WindowMethods(NetworkDoor):
         """Maximum or average over windows of x[N,C,*S].
 
         An average leaves padded cells out unless count_include_pad. What Caffe does is
-        CAFFE_ROUND_UP with count_include_pad. The other arguments are those of add_convolution.
+        CAFFE_ROUND_UP with count_include_pad.
 
         Args:
             x: [N,C,*S].

@@ -147,7 +147,7 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
     """
 
     def __init__(self, name: str = "network") -> None:
-        """Make an empty network."""
+        """Make an empty network; its `name` becomes the plan's."""
         self.name = name
         self.inputs: list[Tensor] = []
         self.outputs: list[Tensor] = []
@@ -200,7 +200,12 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
         return Tensor(self.unique_name(name), TensorType(array.shape, dtype), values=array)
 
     def mark_output(self, tensor: Tensor, name: str | None = None) -> None:
-        """Make a tensor a network output, optionally under another name."""
+        """Make a tensor a network output, optionally under another name.
+
+        Args:
+            tensor: of this network, not marked yet.
+            name: of the output; None: the tensor's.
+        """
         if name is not None and name != tensor.name:
             if name in self._names:
                 raise NetworkError(f"output '{name}': the name is already in use; choose another")

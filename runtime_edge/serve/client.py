@@ -97,6 +97,9 @@ class Client:
     def get(self, path: str) -> Any:
         """JSON of a GET.
 
+        Args:
+            path: behind the daemon's address, `/v2` for instance.
+
         Raises:
             ClientError: any other status than 200.
         """
@@ -106,6 +109,9 @@ class Client:
     def text(self, path: str) -> str:
         """Text of a GET.
 
+        Args:
+            path: behind the daemon's address, `/metrics` for instance.
+
         Raises:
             ClientError: any other status than 200.
         """
@@ -113,6 +119,10 @@ class Client:
 
     def post(self, path: str, content: Any = None) -> Any:
         """JSON of a POST, None when the answer is empty.
+
+        Args:
+            path: behind the daemon's address.
+            content: JSON object to send; None: an empty one.
 
         Raises:
             ClientError: any other status than 200.

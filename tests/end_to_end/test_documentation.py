@@ -13,7 +13,7 @@ from support.documentation import PAGES, ROOT, commands, mentions
 
 from builder_host.planexec.arguments import option_parser
 from runtime_edge.cli import command_parser, find_commands
-from scripts import make_cli_reference
+from scripts import api_reference, make_cli_reference
 
 PACKAGES = ("planformat", "runtime_edge", "boards", "builder_host")
 
@@ -112,7 +112,8 @@ def test_site_builds_without_warnings(tmp_path):
     assert built.returncode == 0, built.stdout + built.stderr
     page = (tmp_path / "site" / "threat-model.html").read_text(encoding="utf-8")
     assert 'href="planformat/SPEC.html#5-rules-across-sections"' in page
-    for name in ("boards/link/PROTOCOL.html", "benchmarks/RESULTS.html", "command-line.html"):
+    for name in ("boards/link/PROTOCOL.html", "benchmarks/RESULTS.html", "command-line.html",
+                 *(uri.replace(".md", ".html") for uri in api_reference.PAGES)):  # fmt: skip
         assert (tmp_path / "site" / name).stat().st_size > 5000
 
 
