@@ -1,4 +1,4 @@
-"""Six well-known CNN topologies as ONNX models with random weights (batch norms folded).
+"""Well-known CNN topologies as ONNX models with random weights (batch norms folded).
 
 Input `data` 1x3x224x224 float32, output `prob` 1x1000. Weights are He-scaled normal numbers from a
 fixed seed, so that activations stay in range and runs can be compared.
@@ -107,11 +107,17 @@ class Graph:
     def finish(self, x: str, name: str) -> onnx.ModelProto:
         """Softmax and the model around the nodes."""
         self.nodes.append(helper.make_node("Softmax", [x], ["prob"], name="prob", axis=1))
+        return self.model(name, (1, 3, 224, 224), "prob", (1, 1000))
+
+    def model(
+        self, name: str, taken: tuple[int, ...], output: str, given: tuple[int, ...]
+    ) -> onnx.ModelProto:
+        """The model around the nodes: input `data` of shape `taken`, one output."""
         graph = helper.make_graph(
             self.nodes,
             name,
-            [helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, 224, 224])],
-            [helper.make_tensor_value_info("prob", TensorProto.FLOAT, [1, 1000])],
+            [helper.make_tensor_value_info("data", TensorProto.FLOAT, list(taken))],
+            [helper.make_tensor_value_info(output, TensorProto.FLOAT, list(given))],
             self.weights,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
@@ -239,6 +245,34 @@ def vgg16() -> onnx.ModelProto:
     x = g.node("Relu", [g.fully_connected(x, 25088, 4096)])
     x = g.node("Relu", [g.fully_connected(x, 4096, 4096)])
     return g.finish(g.fully_connected(x, 4096, 1000), "vgg16")
+
+
+def yolov2() -> onnx.ModelProto:
+    """YOLOv2 for 80 classes as far as its last convolution; input 416x416, output 425x13x13."""
+    g = Graph(7)
+
+    def conv(x: str, channels_in: int, channels_out: int, kernel: int) -> str:
+        y = g.conv(x, channels_in, channels_out, kernel, 1, kernel // 2, activation="none")
+        return g.node("LeakyRelu", [y], alpha=0.1)
+
+    x = g.pool(conv("data", 3, 32, 3), 2, 2)
+    x = g.pool(conv(x, 32, 64, 3), 2, 2)
+    for wide in (128, 256):
+        x = conv(x, wide // 2, wide, 3)
+        x = conv(x, wide, wide // 2, 1)
+        x = g.pool(conv(x, wide // 2, wide, 3), 2, 2)
+    for wide in (512, 1024):
+        x = conv(x, wide // 2, wide, 3)
+        for _ in range(2):
+            x = conv(x, wide, wide // 2, 1)
+            x = conv(x, wide // 2, wide, 3)
+        if wide == 512:
+            passed, x = x, g.pool(x, 2, 2)
+    x = conv(conv(x, 1024, 1024, 3), 1024, 1024, 3)
+    passed = g.node("SpaceToDepth", [conv(passed, 512, 64, 1)], blocksize=2)
+    x = conv(g.node("Concat", [passed, x], axis=1), 1280, 1024, 3)
+    x = g.conv(x, 1024, 425, 1, activation="none")
+    return g.model("yolov2", (1, 3, 416, 416), x, (1, 425, 13, 13))
 
 
 TOPOLOGIES: dict[str, Callable[[], onnx.ModelProto]] = {

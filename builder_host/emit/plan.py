@@ -13,7 +13,7 @@ from builder_host.emit.tuned import TunedOperation, TunedProfile
 from builder_host.emit.weights_region import WeightsRegion
 from builder_host.kernels.family import GridLaunch, Launch
 from builder_host.lowering.memory_plan import ArenaPlan, Lifetime, plan_memory
-from builder_host.lowering.placement import Placement, View
+from builder_host.lowering.placement import View
 from builder_host.network.network import Tensor
 from builder_host.targets.backend import Backend, LinkedCode
 from planformat.details import (
@@ -105,10 +105,9 @@ def emit_profile(
         offsets: where in the weights the constant of a key begins, in bytes.
         code: where kernels are found.
     """
-    network, placement, tuned = profile.draft.network, profile.draft.placement, profile.operations
-    bindings = [*network.inputs, *network.outputs]
-    binding_index = {tensor: index for index, tensor in enumerate(bindings)}
-    lifetimes = _lifetimes(placement, tuned, binding_index)
+    tuned = profile.operations
+    binding_index = _binding_index(profile)
+    lifetimes = arena_lifetimes(profile)
     arena = plan_memory(lifetimes)
     steps: list[Step] = []
     operations: list[OperationDetails] = []
@@ -124,7 +123,7 @@ def emit_profile(
         operations.append(operation_details(item, own_steps, profile.draft))
     made = Profile(
         name=profile.draft.name,
-        shapes=tuple(tensor.shape for tensor in bindings),
+        shapes=tuple(tensor.shape for tensor in binding_index),
         steps=tuple(steps),
         arena_bytes=arena.arena_bytes,
         arena_lower_bound_bytes=arena.lower_bound_bytes,
@@ -186,9 +185,18 @@ def _workspace_name(index: int) -> str:
     return f"workspace {index}"
 
 
-def _lifetimes(
-    placement: Placement, tuned: Sequence[TunedOperation], bindings: Mapping[Tensor, int]
-) -> list[Lifetime]:
+def _binding_index(profile: TunedProfile) -> dict[Tensor, int]:
+    network = profile.draft.network
+    return {tensor: index for index, tensor in enumerate([*network.inputs, *network.outputs])}
+
+
+def arena_lifetimes(profile: TunedProfile) -> list[Lifetime]:
+    """Buffers of a profile's arena: workspaces and tensors that are no bindings."""
+    placement, tuned, bindings = (
+        profile.draft.placement,
+        profile.operations,
+        _binding_index(profile),
+    )
     spans: dict[Tensor, tuple[int, int]] = {}
     found: list[Lifetime] = []
     for index, item in enumerate(tuned):
