@@ -256,7 +256,11 @@ class GraphImporter:
                 inner.values[info.name] = value
             return self._import_body(graph.node, [o.name for o in graph.output], inner)
 
-        schema = onnx.defs.get_schema(node.op_type, scope.opsets.get("", 1), "")
+        opset = scope.opsets.get("", 1)
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset, "")
+        except onnx.defs.SchemaError as error:
+            raise NetworkError(f"{node.op_type} is no operator of opset {opset}") from error
         view = Node(
             node, int(schema.since_version), where, inputs, self._network, self._folder,
             self._scratch, wanted,

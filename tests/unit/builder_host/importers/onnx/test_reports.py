@@ -67,6 +67,12 @@ def test_opset_newer_than_the_onnx_package_is_refused() -> None:
     assert "upgrade it" in problem
 
 
+@pytest.mark.parametrize(("op_type", "opset"), [("Scan", 7), ("Loop", 0), ("If", -1)])
+def test_control_flow_that_the_opset_does_not_have(op_type: str, opset: int) -> None:
+    (problem,) = problems_of(model([node(op_type, "x", "y")], {"x": [1]}, ["y"], opset=opset))
+    assert problem == f"ONNX node 0 {op_type}: {op_type} is no operator of opset {opset}"
+
+
 def test_foreign_domain_is_named() -> None:
     fused = helper.make_node("FusedThing", ["x"], ["y"], domain="com.example")
     (problem,) = problems_of(model([fused], {"x": [1]}, ["y"], domains=["com.example"]))
