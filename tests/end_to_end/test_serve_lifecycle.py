@@ -39,7 +39,6 @@ def plans(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plans")
     save(scale_plan(), folder / "scale.plan")
     save(scale_plan(scale=2.0), folder / "double.plan")
-    save(slow_plan(8000), folder / "slow.plan")
     (folder / "broken.plan").write_bytes((folder / "scale.plan").read_bytes()[:-100])
     return folder
 
@@ -125,7 +124,9 @@ def test_the_watchdog_is_fed_by_inferences_and_starves_when_one_hangs(plans, tmp
 
 
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(plans, tmp_path):
-    with serving(tmp_path, plans={"m": plans / "slow.plan"}) as served:
+    slow = save(slow_plan(20_000), tmp_path / "slow.plan")  # 0.2 s each on a fast machine
+    toml = f"[plans.m]\npath = '{slow}'\nqueue_ms = 60000\n"
+    with serving(tmp_path, toml=toml) as served:
         body, headers = infer_body(row_input())
         socks = [served.connect() for _ in range(3)]
         late = served.connect()
@@ -133,7 +134,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(plans, tmp_path
             sock.sendall(request_bytes("POST", "/v2/models/m/infer", body, **headers))
         wait_until(lambda: served.get("/status.json")["pending"] == 3, "all are accepted")
         served.process.send_signal(signal.SIGTERM)
-        time.sleep(0.02)
+        wait_until(lambda: served.get("/status.json")["draining"], "it is shutting down")
         late.sendall(request_bytes("POST", "/v2/models/m/infer", body, **headers))
         reply = read_reply(late)
         assert (reply.status, "retry-after" in reply.headers) == (503, True)
