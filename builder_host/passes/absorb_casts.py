@@ -93,6 +93,10 @@ def _into_writer(
     wide.producer = writer
     network.layers.remove(cast)
     del formats[narrow]
+    names = network.names_of(narrow)  # the same values: calibration and comparison go by them
+    for name in names:
+        network.aliases.pop(name, None)
+    network.aliases.update(dict.fromkeys(reversed(names), wide))
     return True
 
 

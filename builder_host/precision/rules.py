@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from planformat.datatypes import DataType
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "best")
 RULE_PRECISIONS = ("fp32", "fp16", "int8")
+_NODE_NAME = re.compile(r" '(?P<name>[^']+)'$")  # at the end of a layer's origin
 _BITS = {"int8": 8, "fp16": 16, "fp32": 32}
 
 Rules = Sequence[tuple[str, str]]
@@ -22,7 +24,7 @@ Rules = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """A tensor whose values leave float16's range on sample data."""
+    """A tensor whose values leave float16's range on sample data; no layer: a network input."""
 
     layer: str
     tensor: str
@@ -30,7 +32,8 @@ class Overflow:
 
     def text(self) -> str:
         """For messages."""
-        return f"layer '{self.layer}': tensor '{self.tensor}' reaches {self.largest:.4g}"
+        where = f"layer '{self.layer}': tensor" if self.layer else "network input"
+        return f"{where} '{self.tensor}' reaches {self.largest:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class AppliedPrecision:
         unprofitable: layers that `best` left in float, where conversions would cost more than
             INT8 saves.
         overflows: what float16 could not have held; these tensors are kept in float32.
+        is_overflow_unknown: values are stored in float16, and no sample data showed how large they
+            become.
     """
 
     quantisation: Quantisation | None
@@ -54,6 +59,7 @@ class AppliedPrecision:
     overflows: tuple[Overflow, ...] = ()
     tf32_layers: frozenset[str] = frozenset()
     unprofitable: tuple[str, ...] = ()
+    is_overflow_unknown: bool = False
 
     def notes(self) -> tuple[str, ...]:
         """What a user should know: counts, layers left in float and why; a sentence each."""
@@ -72,6 +78,10 @@ class AppliedPrecision:
         if self.unprofitable:
             found.append("faster in float by the cost model: " + ", ".join(self.unprofitable))
         found += [f"kept in float32: {one.text()}" for one in self.overflows]
+        if self.is_overflow_unknown:
+            found.append(
+                "whether values overflow float16 was not looked for: give --calibration-data"
+            )
         return tuple(found)
 
 
@@ -121,8 +131,8 @@ def apply_precision(
         has_bf16: whether a CPU has bfloat16 dot products.
         ranges: dynamic range by tensor name, None without calibration.
         largest: largest magnitude seen by tensor name, where it is more than float16 can hold.
-        layer_rules: pattern of layer names (or of their outputs) and precision; the last that
-            matches counts.
+        layer_rules: pattern of layer names (here, in the model's file, or of their outputs) and
+            precision; the last that matches counts.
         tensor_rules: pattern of tensor names and the least precision they are stored in.
 
     Raises:
@@ -170,7 +180,14 @@ def apply_precision(
         for layer, own in chosen.items()
         if own == "tf32" and layer.kind in quantise.PRODUCTS and not layer.inputs[0].is_constant
     )
-    return AppliedPrecision(quantisation, count, "tf32" if tf32 else storage, overflows, tf32)
+    return AppliedPrecision(
+        quantisation,
+        count,
+        "tf32" if tf32 else storage,
+        overflows,
+        tf32,
+        is_overflow_unknown=is_narrow and not ranges and not largest,
+    )
 
 
 def find_overflows(
@@ -183,15 +200,17 @@ def find_overflows(
         largest: by any name of a tensor.
         wide: layers that store float32.
     """
+    readers = network.consumers()
+    stored = [("", t) for t in network.inputs if not set(readers.get(t, ())) <= set(wide)]
+    stored += [(y.name, t) for y in network.layers if y not in wide for t in y.outputs]
     found = []
-    for layer in network.layers:
-        for tensor in layer.outputs:
-            if layer in wide or tensor.dtype is not DataType.FLOAT32:
-                continue
-            names = network.names_of(tensor)
-            values = [largest[name] for name in names if name in largest]
-            if values and values[0] > narrow_float.LARGEST:
-                found.append(Overflow(layer.name, names[0], values[0]))
+    for layer, tensor in stored:
+        if tensor.dtype is not DataType.FLOAT32:
+            continue
+        names = network.names_of(tensor)
+        values = [largest[name] for name in names if name in largest]
+        if values and values[0] > narrow_float.LARGEST:
+            found.append(Overflow(layer, names[0], values[0]))
     return tuple(found)
 
 
@@ -241,7 +260,10 @@ def _check_device(precision: str, rules: Rules, device_kind: str, has_bf16: bool
 
 
 def _names(network: Network, layer: Layer) -> list[str]:
-    return [layer.name, *(n for t in layer.outputs for n in network.names_of(t))]
+    """What a rule may call a layer: its name here, the node's in the file, those of its outputs."""
+    node = _NODE_NAME.search(layer.origin)
+    written = [node["name"]] if node is not None else []
+    return [layer.name, *written, *(n for t in layer.outputs for n in network.names_of(t))]
 
 
 def _layer_precisions(network: Network, default: str, rules: Rules) -> dict[Layer, str]:
@@ -254,8 +276,8 @@ def _layer_precisions(network: Network, default: str, rules: Rules) -> dict[Laye
         ]
         if not matches:
             raise BuilderError(
-                f"layer precision: no layer matches '{pattern}'; names are those of "
-                "'edgeplan build --trace' and of the model's tensors"
+                f"layer precision: no layer matches '{pattern}'; names are those of the "
+                "model's layers and tensors, and of 'edgeplan build --trace'"
             )
         chosen.update(dict.fromkeys(matches, precision))
     return chosen

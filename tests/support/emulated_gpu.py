@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.nvrtc_cubin import KernelResources
 from support.cuda_shim import compile_emulated
 
@@ -40,7 +41,9 @@ class EmulatedToolchain:
 
     version = identity = "emulated threads"
 
-    def __init__(self, target: Any, **_options: Any) -> None:
+    def __init__(self, target: Any, *, store: ArtifactStore, jobs: int) -> None:
+        del jobs
+        self.store = store
         self._arch = int("".join(c for c in target.sm if c.isdigit()))
 
     def compile_objects(
