@@ -22,6 +22,7 @@ _SIGNED_LEVELS, _UNSIGNED_LEVELS = 128, 256  # magnitudes that 8 bits have
 _CANDIDATES = 1024  # thresholds tried, at most
 _FIRST_BINS = 2  # no threshold below so many bins per level
 _MSE_CANDIDATES = 256
+_LOG_OF_NOTHING = 40.0  # -log of the smallest share that 2**58 values can have
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +106,10 @@ def entropy(histogram: Histogram, options: Options) -> float:
     used, first = histogram.num_used, _FIRST_BINS * levels
     if used <= first:
         return histogram.largest
-    counts = histogram.counts[:used].astype(np.float64)
-    mass = np.concatenate([[0.0], np.cumsum(counts)])
-    filled = np.concatenate([[0], np.cumsum(counts > 0)])
     stride = max(1, -(-(used - first) // _CANDIDATES))
-    best, least = used, np.inf
-    for end in (*range(first, used, stride), used):
-        loss = _divergence(counts[:end], mass, filled, levels)
-        if loss < least:
-            best, least = end, loss
+    ends = np.array([*range(first, used, stride), used])
+    losses = _divergences(histogram.counts[:used].astype(np.float64), ends, levels)
+    best = int(ends[np.argmin(losses)])
     if best == used:
         return histogram.largest
     return float((best + 0.5) * histogram.bin_width)
@@ -124,24 +120,41 @@ def _levels(histogram: Histogram, options: Options) -> int:
     return _SIGNED_LEVELS if is_signed else _UNSIGNED_LEVELS
 
 
-def _divergence(counts: Array, mass: Array, filled: Array, levels: int) -> float:
-    """KL divergence of the first bins, the tail in their last, from what the levels tell."""
-    end = len(counts)
-    clipped = counts.copy()
-    clipped[-1] += mass[-1] - mass[end]
-    edges = np.arange(levels + 1) * end // levels
-    sums = mass[edges[1:]] - mass[edges[:-1]]
-    bins = filled[edges[1:]] - filled[edges[:-1]]
-    share = np.divide(sums, bins, out=np.zeros(levels), where=bins > 0)
-    spread = np.repeat(share, np.diff(edges))
-    inside = mass[end]
-    if inside == 0.0:
-        return float("inf")
-    p, q = clipped / mass[-1], np.where(counts > 0, spread, 0.0) / inside
-    known = (p > 0) & (q > 0)
-    loss = float(np.sum(p[known] * np.log(p[known] / q[known])))
-    missing = float(p[(p > 0) & (q == 0)].sum())  # a tail that falls into an empty last bin
-    return loss + missing * 40.0  # -log of the smallest share that 2**58 values can have
+def _divergences(counts: Array, ends: Array, levels: int) -> Array:
+    """KL divergence of what `levels` tell from the first bins, with the tail in their last.
+
+    Within a level all filled bins get the same share, so that sums over bins become sums over
+    levels of differences of running sums: of counts, of filled bins, and of n log n.
+
+    Args:
+        counts: float64, of all used bins; the last one is not 0.
+        ends: numbers of bins, each at least `levels`.
+        levels: that 8 bits have.
+
+    Returns:
+        One divergence per end; infinite where the first bins are empty.
+    """
+    is_filled = counts > 0
+    mass, filled, entropy_sums = (
+        np.concatenate([[0.0], np.cumsum(v)]) for v in (counts, is_filled, _n_log_n(counts))
+    )
+    total, inside = mass[-1], mass[ends]
+    edges = np.arange(levels + 1) * ends[:, None] // levels
+    sums, bins = np.diff(mass[edges], axis=1), np.diff(filled[edges], axis=1)
+    # log of the share that each filled bin of a level gets; empty levels count nothing
+    shares = np.log(np.divide(sums, bins, out=np.ones_like(sums), where=sums > 0))
+    last, has_last, tail = counts[ends - 1], is_filled[ends - 1], total - inside
+    known = inside + np.where(has_last, tail, 0.0)
+    own = entropy_sums[ends] + np.where(has_last, _n_log_n(last + tail) - _n_log_n(last), 0.0)
+    told = (sums * shares).sum(axis=1) + np.where(has_last, tail, 0.0) * shares[:, -1]
+    missing = np.where(has_last, 0.0, tail)  # it falls into an empty last bin
+    with np.errstate(divide="ignore", invalid="ignore"):
+        losses = (own - told + known * np.log(inside / total) + missing * _LOG_OF_NOTHING) / total
+    return np.where(inside > 0, losses, np.inf)
+
+
+def _n_log_n(counts: Array) -> Array:
+    return counts * np.log(np.where(counts > 0, counts, 1.0))
 
 
 def _quantile(histogram: Histogram, share: float) -> float:

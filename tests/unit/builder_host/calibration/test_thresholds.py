@@ -105,3 +105,39 @@ def test_unknown_names_and_bad_shares():
     for options in ({"percentile": 0.0}, {"quantile": 1.5}, {"regression_cutoff": -1.0}):
         with pytest.raises(BuilderError, match="expected above 0"):
             Options(**options)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_entropy_picks_what_the_formula_bin_by_bin_picks(seed):
+    """Sparse and dense histograms, some empty below, against sums over single bins."""
+    rng = np.random.default_rng(seed)
+    histogram = Histogram()
+    histogram.add(rng.uniform(0, 1, 8).astype(np.float32))  # its range: below 1
+    rate = rng.uniform(0.02, 3) * np.exp(-np.arange(4096) / rng.uniform(200, 3000))
+    histogram.counts[:] = rng.poisson(rate)
+    histogram.counts[700:] = 0
+    if seed % 3 == 0:
+        histogram.counts[:600] = 0
+    histogram.largest = (histogram.num_used - 0.5) * histogram.bin_width
+    ends = [*range(512, histogram.num_used), histogram.num_used]
+    counts = histogram.counts[: histogram.num_used].astype(np.float64)
+
+    def divergence(end):
+        clipped = counts[:end].copy()
+        clipped[-1] += counts[end:].sum()
+        told = np.zeros(end)
+        for level in range(256):
+            part = slice(level * end // 256, (level + 1) * end // 256)
+            filled = counts[:end][part] > 0
+            told[part] = filled * counts[:end][part].sum() / max(1, filled.sum())
+        if told.sum() == 0:
+            return np.inf
+        p, q = clipped / counts.sum(), told / told.sum()
+        both = (p > 0) & (q > 0)
+        return np.sum(p[both] * np.log(p[both] / q[both])) + 40 * p[(p > 0) & (q == 0)].sum()
+
+    losses = [divergence(end) for end in ends]
+    found = CALIBRATORS["entropy"].threshold(histogram, Options())
+    end = round(found / histogram.bin_width - 0.5)
+    at = ends.index(histogram.num_used if found == histogram.largest else end)
+    assert losses[at] <= min(losses) + 1e-9
