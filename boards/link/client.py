@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from boards.errors import (
-    CommandFailedError,
     LinkError,
     LinkLostError,
     LinkProtocolError,
 )
-from boards.link.channels import BULK, COMMANDS, LOGS, Outgoing
+from boards.link.calls import Call, Notice, failure
+from boards.link.channels import BULK, COMMANDS, LOGS
 from boards.link.connection import (
     Closed,
     Connection,
@@ -42,26 +42,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 12.0
 CALL_TIMEOUT_S = 60.0
-Notice = Callable[[Message], None]
-
-
-class Call(Future[Message]):
-    """A request whose answer is awaited."""
-
-    def __init__(self, body_bytes: int, notice: Notice | None) -> None:
-        """Take the length of its body, and who hears what the board says meanwhile."""
-        super().__init__()
-        self.body_bytes = body_bytes
-        self.notice = notice
-        self.outgoing: Outgoing | None = None
-
-    @property
-    def travelled_bytes(self) -> int:
-        """Bytes of its body that were given to the line. Exact once the session has ended."""
-        if self.outgoing is None:
-            return 0
-        head_bytes = self.outgoing.size - self.body_bytes
-        return max(0, self.outgoing.num_given_bytes - head_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +92,7 @@ class BoardClient:
         self._inbox: deque[Callable[[], None]] = deque()
         self._opened: Future[None] = Future()
         self._echoes: list[bytes] = []
+        self._num_awaited = 0
         self._lock = threading.Lock()
         self._error: Exception | None = None
         self._is_ending = False
@@ -246,6 +227,7 @@ class BoardClient:
 
         def send() -> None:
             self._echoes.clear()
+            self._num_awaited = len(patterns)
             for pattern in patterns:
                 self._connection.send_test(pattern)
 
@@ -336,7 +318,8 @@ class BoardClient:
                 self.software = event.software
                 self._opened.set_result(None)
             elif isinstance(event, Echoed):
-                self._echoes.append(event.payload)
+                if len(self._echoes) < self._num_awaited:  # a board may say any number
+                    self._echoes.append(event.payload)
             elif isinstance(event, Closed):
                 raise self._closing(event)
 
@@ -375,7 +358,7 @@ class BoardClient:
         if message.fields.get("ok") is True:
             call.set_result(message)
             return
-        call.set_exception(_failure(self.name, message.fields.get("error")))
+        call.set_exception(failure(self.name, message.fields.get("error")))
 
     def _end(self, error: Exception) -> None:
         with self._lock:
@@ -392,14 +375,6 @@ class BoardClient:
         for call in calls.values():
             if call.set_running_or_notify_cancel():
                 call.set_exception(error)
-
-
-def _failure(name: str, error: object) -> CommandFailedError:
-    if isinstance(error, dict):
-        return CommandFailedError(
-            f"{name}: {error.get('text', 'failed')}", str(error.get("code", "failed"))
-        )
-    return CommandFailedError(f"{name}: the board failed without saying why")
 
 
 def _no_answer(name: str, noise: bytes) -> str:

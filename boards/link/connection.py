@@ -5,34 +5,21 @@ No sockets, no clocks, no threads: tests run it in virtual time. PROTOCOL.md sec
 
 from __future__ import annotations
 
-import hmac
 from collections import deque
 from dataclasses import dataclass
 
-from boards.errors import LinkProtocolError, LinkRefusedError
+from boards.errors import LinkError, LinkProtocolError, LinkRefusedError
 from boards.link.channels import NUM_CHANNELS, Inbox, Outbox, Outgoing
 from boards.link.frames import FLAG_ACK_NOW, FLAG_END, Frame, FrameType
-from boards.link.handshake import (
-    VERSION_HIGHEST,
-    VERSION_LOWEST,
-    Greeting,
-    LinkSettings,
-    SessionKeys,
-    hello_payload,
-    read_hello,
-    read_welcome,
-    signed,
-    verified,
-    welcome_payload,
-)
+from boards.link.handshake import LinkSettings, signed, verified
+from boards.link.opening import CLIENT_FRAMES, SERVER_FRAMES, Opening
 from boards.link.reliability import ReceiveWindow, SendWindow
 
-_HELLO_INTERVAL_S = 0.25
-_HELLO_INTERVAL_MAX_S = 1.0
 _ACK_DELAY_S = 0.01
 _IDLE_PING_S = 2.0
 _MAX_PROBES = 64
 _MAX_ANSWERS = 16
+_MAX_REASON_BYTES = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +74,18 @@ class Connection:
         self.state = "hello"
         self.send_window = SendWindow()
         self.receive_window = ReceiveWindow(settings.window_frames)
-        self._nonce = nonce
         self._events: deque[Event] = deque()
         self._control: deque[Frame] = deque()
         self._probes: deque[Frame] = deque()
         self._outbox = Outbox()
         self._inbox = Inbox()
-        self._max_payload = settings.max_payload_bytes
-        self._hello = b""
-        self._welcome = b""
-        self._send_key: bytes | None = None
-        self._receive_key: bytes | None = None
-        self._keys: SessionKeys | None = None
+        self._opening = Opening(session, nonce, settings, now, is_client=is_client)
         self._last_heard = now
         self._last_sent = now
-        self._repeat_at = now
-        self._repeat_s = _HELLO_INTERVAL_S
         self._is_ack_due = False
         self._ack_at: float | None = None
         self._last_credit = settings.window_frames
         self._probe_at: float | None = None
-        if is_client:
-            self._hello = hello_payload(settings, nonce)
 
     # --- what the owner does -------------------------------------------------------------
 
@@ -145,7 +122,7 @@ class Connection:
     @property
     def max_payload_bytes(self) -> int:
         """Longest payload that both ends take."""
-        return self._max_payload
+        return self._opening.max_payload_bytes
 
     @property
     def queued_bytes(self) -> int:
@@ -163,27 +140,21 @@ class Connection:
         """Take one frame of this session."""
         if self.state == "closed":
             return
-        if frame.type is FrameType.HELLO and not self.is_client:
-            self._on_hello(frame, now)
-        elif frame.type is FrameType.WELCOME and self.is_client:
-            self._on_welcome(frame, now)
-        elif frame.type is FrameType.AUTH and not self.is_client:
-            self._on_auth(frame, now)
-        elif frame.type is FrameType.READY and self.is_client:
-            self._on_ready(frame, now)
+        if frame.type in (CLIENT_FRAMES if self.is_client else SERVER_FRAMES):
+            self._on_handshake(frame, now)
         elif frame.type is FrameType.REFUSE and self.is_client:
             if self.state != "open":
                 self._fail(LinkRefusedError(_text(frame.payload)))
         elif frame.type is FrameType.RESET and self.is_client:
             # anybody can write this frame: with a key it proves nothing, silence will tell
-            if self.state == "open" and self._receive_key is None:
+            if self.state == "open" and self._opening.receive_key is None:
                 self._fail(LinkProtocolError("the board does not know this session any more"))
         elif self.state == "open":
             self._on_session_frame(frame, now)
 
     def _on_session_frame(self, frame: Frame, now: float) -> None:
-        if self._receive_key is not None:
-            checked = verified(frame, self._receive_key)
+        if self._opening.receive_key is not None:
+            checked = verified(frame, self._opening.receive_key)
             if checked is None:
                 return
             frame = checked
@@ -224,107 +195,31 @@ class Connection:
         else:
             self._is_ack_due = True  # every second frame
 
-    # --- handshake -----------------------------------------------------------------------
-
-    def _on_hello(self, frame: Frame, now: float) -> None:
-        if self._hello:
-            if frame.payload == self._hello and self.state in ("auth", "open"):
-                self._answer(Frame(FrameType.WELCOME, self.session, self._welcome))
+    def _on_handshake(self, frame: Frame, now: float) -> None:
+        try:
+            step = self._opening.take(frame, now)
+        except LinkError as error:
+            if not self.is_client:
+                text = str(error).encode()[:_MAX_REASON_BYTES]
+                self._control.append(Frame(FrameType.REFUSE, self.session, text))
+            self._fail(error)
+            return
+        if step.answer is not None:
+            self._answer(step.answer)
+        if not step.is_news:
             return
         self._last_heard = now
-        try:
-            offer = read_hello(frame.payload)
-        except (ValueError, KeyError, TypeError) as error:
-            self._refuse(f"the greeting cannot be read: {error}")
-            return
-        version = offer.common_version
-        if version is None:
-            self._refuse(
-                f"the host ({offer.software}) speaks link versions {offer.lowest} to "
-                f"{offer.highest}, this board ({self.settings.software}) {VERSION_LOWEST} to "
-                f"{VERSION_HIGHEST}; update the "
-                f"{'board' if offer.lowest > VERSION_HIGHEST else 'host'}"
-            )
-            return
-        self._hello = frame.payload
-        self._max_payload = min(self._max_payload, offer.max_payload_bytes)
-        self._welcome = welcome_payload(self.settings, self._nonce, version, self._max_payload)
-        self._begin_proof(offer)
-        self._control.append(Frame(FrameType.WELCOME, self.session, self._welcome))
-
-    def _on_welcome(self, frame: Frame, now: float) -> None:
-        if self.state != "hello":
-            return
-        try:
-            answer = read_welcome(frame.payload, self.settings)
-        except (ValueError, KeyError, TypeError) as error:
-            self._fail(LinkProtocolError(f"the board's answer cannot be read: {error}"))
-            return
-        if answer.is_keyed and self.settings.key is None:
-            self._fail(LinkRefusedError("the board wants a key; name its file with --link-key"))
-            return
-        if not answer.is_keyed and self.settings.key is not None:
-            self._fail(
-                LinkRefusedError(
-                    "a key is given but the board has none, so anybody could answer in its place; "
-                    "start its agent with --link-key, or connect without one"
-                )
-            )
-            return
-        self._last_heard = now
-        self._max_payload = answer.max_payload_bytes
-        self._welcome = frame.payload
-        self._repeat_at = now
-        self._repeat_s = _HELLO_INTERVAL_S
-        self._begin_proof(answer)
-
-    def _begin_proof(self, other: Greeting) -> None:
-        """Both greetings are known: what is left is to show the key."""
-        self._software = other.software
-        self.send_window.open(other.window_frames)
-        self.state = "auth"
-        if self.settings.key is not None:
-            self._keys = SessionKeys(self.settings.key, self.session, self._hello, self._welcome)
-
-    def _on_auth(self, frame: Frame, now: float) -> None:
-        if self.state == "hello":
-            return
+        self.state = self._opening.state
+        other = self._opening.other
+        assert other is not None  # known from the first greeting on
         if self.state == "auth":
-            if not hmac.compare_digest(frame.payload, self._proof(b"client")):
-                self._refuse("the key is not the board's: compare the key files of both ends")
-                return
-            self._last_heard = now
-            self.state = "open"
-            self._use_keys()
-            self._events.append(Established(self._software))
-        self._answer(Frame(FrameType.READY, self.session, self._proof(b"server")))
-
-    def _on_ready(self, frame: Frame, now: float) -> None:
-        if self.state != "auth":
-            return
-        if not hmac.compare_digest(frame.payload, self._proof(b"server")):
-            self._fail(LinkRefusedError("the board could not prove that it has the key"))
-            return
-        self._last_heard = now
-        self.state = "open"
-        self._use_keys()
-        self._events.append(Established(self._software))
-
-    def _proof(self, who: bytes) -> bytes:
-        return b"" if self._keys is None else self._keys.proof(who)
-
-    def _use_keys(self) -> None:
-        if self._keys is not None:
-            up, down = self._keys.to_board, self._keys.to_host
-            self._send_key, self._receive_key = (up, down) if self.is_client else (down, up)
+            self.send_window.open(other.window_frames)
+        elif self.state == "open":
+            self._events.append(Established(other.software))
 
     def _answer(self, frame: Frame) -> None:
         if len(self._control) < _MAX_ANSWERS:  # who asks without listening gets no more
             self._control.append(frame)
-
-    def _refuse(self, text: str) -> None:
-        self._control.append(Frame(FrameType.REFUSE, self.session, text.encode()[:400]))
-        self._fail(LinkRefusedError(text))
 
     def _fail(self, error: Exception | None) -> None:
         self.state = "closed"
@@ -350,8 +245,11 @@ class Connection:
             )
             self._is_ack_due = False
             self._ack_at = None
-        if self._send_key is not None and frame.type not in (FrameType.READY, FrameType.WELCOME):
-            frame = signed(frame, self._send_key)
+        if self._opening.send_key is not None and frame.type not in (
+            FrameType.READY,
+            FrameType.WELCOME,
+        ):
+            frame = signed(frame, self._opening.send_key)
         return frame
 
     def _next_frame(self, now: float) -> Frame | None:
@@ -360,7 +258,7 @@ class Connection:
         if self.state == "closed":
             return None
         if self.state != "open":
-            return self._handshake_frame(now)
+            return self._opening.next_frame(now)
         lost = self.send_window.next_lost(now)
         if lost is not None:
             return lost
@@ -380,17 +278,8 @@ class Connection:
             return Frame(FrameType.PING, self.session)
         return None
 
-    def _handshake_frame(self, now: float) -> Frame | None:
-        if not self.is_client or now < self._repeat_at:
-            return None
-        self._repeat_at = now + self._repeat_s
-        self._repeat_s = min(self._repeat_s * 1.5, _HELLO_INTERVAL_MAX_S)
-        if self.state == "hello":
-            return Frame(FrameType.HELLO, self.session, self._hello)
-        return Frame(FrameType.AUTH, self.session, self._proof(b"client"))
-
     def _next_data(self, now: float) -> Frame | None:
-        fragment = self._outbox.next_fragment(self._max_payload)
+        fragment = self._outbox.next_fragment(self.max_payload_bytes)
         if fragment is None:
             return None
         channel, payload, is_end = fragment
@@ -405,7 +294,7 @@ class Connection:
     @property
     def _has_data(self) -> bool:
         """Whether a fragment of a message could be sent."""
-        return self._outbox.has_fragment(self._max_payload)
+        return self._outbox.has_fragment(self.max_payload_bytes)
 
     def _probe_due(self, now: float) -> bool:
         """Whether to ask a receiver without room again."""
@@ -439,7 +328,7 @@ class Connection:
         if self.state == "closed":
             return now + _IDLE_PING_S
         if self.state != "open":
-            return self._repeat_at if self.is_client else now + _IDLE_PING_S
+            return self._opening.repeat_at if self.is_client else now + _IDLE_PING_S
         if self.send_window.has_lost or (self.send_window.has_room and self._has_data):
             return now
         times = [self._last_sent + _IDLE_PING_S]
@@ -465,4 +354,4 @@ def server_connection(session: int, nonce: bytes, settings: LinkSettings, now: f
 
 
 def _text(payload: bytes) -> str:
-    return payload[:400].decode("utf-8", "replace")
+    return payload[:_MAX_REASON_BYTES].decode("utf-8", "replace")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from boards.errors import CommandFailedError, LinkError, LinkLostError, LinkRefusedError
-from boards.link.client import BoardClient, Call, LinkOptions
+from boards.link.calls import Call
+from boards.link.client import BoardClient, LinkOptions
 from boards.link.connecting import connect
 from boards.link.messages import Message
 from boards.store.pieces import MAX_PIECE_BYTES, Piece, cut, encode_table, plan_edges

@@ -182,7 +182,7 @@ def test_another_key_is_refused():
 
 def test_an_unknown_version_names_both_ranges():
     session = FaultySession(1, Faults())
-    hello = session.client._hello.replace(b"[1, 1]", b"[7, 9]")
+    hello = session.client.next_frame(0.0).payload.replace(b"[1, 1]", b"[7, 9]")
     session.server.receive(Frame(FrameType.HELLO, session.server.session, hello), 0.0)
     event = session.server.next_event()
     assert "speaks link versions 7 to 9" in str(event.error)
