@@ -16,7 +16,7 @@ import onnx
 import pytest
 from support.agents import AgentProcess
 from support.cases import DATA
-from support.documentation import PAGES, commands, python_blocks
+from support.documentation import PAGES, SHELL, blocks, commands, python_blocks
 from support.serving import serving
 
 from builder_host.planexec.main import main as planexec
@@ -30,6 +30,21 @@ ELSEWHERE = {
     r"agent --tcp 0\.0\.0\.0|/etc/edgeplan": "the board's end; an agent runs in its place",
     r"bundle detector=|deploy \. |deploy \$plan|/tmp/plans|\$store": "parts of updaters' scripts",
     r"serve --config": "the example file names plans of a board",
+}
+# Lines of shell blocks that are no commands of edgeplan: pattern of "page: line", and why.
+OTHER_LINES = {
+    r": (scripts/quickstart|scripts/test)\b": "make an environment of their own: .ci/run runs them",
+    r": pip install ": "packages of an index",
+    r"emulated-board.md: ": "needs QEMU and Debian's packages: tests/emulated",
+    r"deploying.md: ": "scripts and recipes of updaters, which are not installed here",
+    r"design.md: ": "a picture",
+    r"style.md: ": "the layout of the repository",
+    r"migrating-from-tensorrt.md: .*import": "import lines: tests/tensorrt",
+}
+# Pages with Python that no test of this file runs, and who does.
+PYTHON_ELSEWHERE = {
+    "docs/plugins.md": "test_plugins.py",
+    "docs/style.md": "shows a docstring",
 }
 # What stands for the pages' names.
 NAMES = {
@@ -55,6 +70,14 @@ BUILT_BEFORE = {
     "docs/performance.md",
     "docs/running.md",
     "docs/threat-model.md",
+}
+# Pages whose Python is run, and how the plan that they load is built.
+PYTHON = {
+    "README.md": (),
+    "docs/defining.md": (),
+    "docs/profiles.md": ("--batch", "1,4,8"),
+    "docs/quick-start.md": (),
+    "docs/running.md": (),
 }
 STATUS = {"edgeplan explain model.plan --device jetson-agx-orin": 4}  # it is a CPU plan
 WITH_BOARD = {"README.md", "docs/building.md", "docs/deploying.md"}
@@ -152,20 +175,15 @@ def test_commands_of(page, folder, capsys):
     assert ran >= 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quick-start.md", "docs/running.md"])
+@pytest.mark.parametrize("page", PYTHON)
 def test_python_of(page, folder):
-    assert edgeplan(BUILD) == 0
-    blocks = python_blocks(page)
-    assert blocks
-    for line, source in blocks:
+    """The blocks of a page are one program, in the order in which they stand."""
+    assert edgeplan([*BUILD, *PYTHON[page]]) == 0
+    names = {}
+    for line, source in python_blocks(page):
         text = source.replace("(1, 3, 224, 224)", "(1, 3, 32, 32)")
-        exec(compile("\n" * (line - 1) + text, page, "exec"), {})
-
-
-def test_python_of_the_profiles_page(folder):
-    assert edgeplan([*BUILD, "--batch", "1,4,8"]) == 0
-    ((_, source),) = python_blocks("docs/profiles.md")
-    exec(compile(source, "docs/profiles.md", "exec"), {})
+        exec(compile("\n" * (line - 1) + text, page, "exec"), names)
+    assert names
 
 
 def test_every_page_with_commands_is_run_or_has_a_reason():
@@ -177,3 +195,27 @@ def test_every_reason_is_needed():
     texts = [f"{page}: {command.text}" for page in pages for command in commands(page)]
     for pattern in ELSEWHERE:
         assert any(re.search(pattern, text) for text in texts), pattern
+
+
+def test_every_page_with_python_is_run_or_has_a_reason():
+    pages = {page for page in PAGES if python_blocks(page)}
+    assert pages == {*PYTHON, *PYTHON_ELSEWHERE}
+
+
+def other_lines():
+    """Lines of shell blocks without a command of edgeplan, as "page: line"."""
+    for page in PAGES:
+        taken = {command.line for command in commands(page)}
+        for number, language, line in blocks(page):
+            text = line.strip()
+            if language in SHELL and text and number not in taken and not text.startswith("#"):
+                yield f"{page}: {text}"
+
+
+def test_no_line_of_a_shell_block_is_left_out_without_a_reason():
+    lines = list(other_lines())
+    known = [line for line in lines if any(re.search(p, line) for p in OTHER_LINES)]
+    assert sorted(set(lines) - set(known)) == []
+    for pattern in OTHER_LINES:
+        assert any(re.search(pattern, line) for line in lines), pattern
+    assert not [c for page in PAGES for c in commands(page) if not c.is_whole]

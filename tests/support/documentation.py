@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 _PROGRAMS = ("edgeplan", "planexec")
-_SHELL = {"", "sh", "bash", "console", "text"}
+SHELL = {"", "sh", "bash", "console", "text"}
 _FENCE = re.compile(r"^```(?P<language>\w*)")
 _ENDS = {"||", "&&", ";", "|"}
 
@@ -39,7 +39,7 @@ class Command:
         return f"{self.page}:{self.line}: {self.text}"
 
 
-def _blocks(page: str) -> Iterator[tuple[int, str, str]]:
+def blocks(page: str) -> Iterator[tuple[int, str, str]]:
     """Line number, language and text of each line of a page; prose has the language `prose`.
 
     Indented blocks count as shell.
@@ -58,10 +58,10 @@ def _blocks(page: str) -> Iterator[tuple[int, str, str]]:
 def commands(page: str) -> list[Command]:
     """Commands in the shell blocks of a page, in order."""
     found = []
-    for number, language, line in _blocks(page):
+    for number, language, line in blocks(page):
         text = line.strip().removeprefix("exec ")
         is_command = text.startswith(tuple(f"{name} " for name in _PROGRAMS))
-        if language in _SHELL and is_command and "·" not in text:  # · is in pictures made of text
+        if language in SHELL and is_command and "·" not in text:  # · is in pictures made of text
             found.append(_command(page, number, text))
     return found
 
@@ -69,7 +69,7 @@ def commands(page: str) -> list[Command]:
 def mentions(page: str) -> list[Command]:
     """Commands in backquotes in the prose of a page: parts of a command line."""
     found = []
-    for number, language, line in _blocks(page):
+    for number, language, line in blocks(page):
         if language == "prose":
             for code in re.findall(r"`([^`]+)`", line.replace("\\|", "|")):
                 if code.startswith(tuple(f"{name} " for name in _PROGRAMS)):
@@ -94,12 +94,12 @@ def _command(page: str, number: int, text: str) -> Command:
 
 def python_blocks(page: str) -> list[tuple[int, str]]:
     """Python blocks of a page: number of their first line, source."""
-    blocks: list[tuple[int, list[str]]] = []
+    found: list[tuple[int, list[str]]] = []
     last = -1
-    for number, language, line in _blocks(page):
+    for number, language, line in blocks(page):
         if language == "python":
-            if number != last + 1 or not blocks:
-                blocks.append((number, []))
-            blocks[-1][1].append(line)
+            if number != last + 1 or not found:
+                found.append((number, []))
+            found[-1][1].append(line)
             last = number
-    return [(number, "\n".join(lines) + "\n") for number, lines in blocks]
+    return [(number, "\n".join(lines) + "\n") for number, lines in found]
