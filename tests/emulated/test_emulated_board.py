@@ -27,9 +27,15 @@ from builder_host.tune.timing_cache import TimingCache, load_timing_cache
 from planformat.reader import open_plan
 from planformat.writer import save_plan
 
-pytestmark = [pytest.mark.emulated, pytest.mark.slow]
+pytestmark = pytest.mark.emulated
+MNIST = case("onnx/mnist/test_data_0")
 LENET = case("caffe/lenet/digits")
 INPUT, OUTPUT = "data", "prob"
+
+
+def mnist() -> bh.Network:
+    """24 KB of weights: little to send over the console."""
+    return bh.import_onnx(*model_paths(MNIST))
 
 
 def lenet() -> bh.Network:
@@ -72,51 +78,79 @@ def active(link: BoardLink, name: str) -> str:
     return next((str(plan["active"] or "") for plan in plans if plan["name"] == name), "")
 
 
-def test_tuned_over_the_console_deployed_and_right(board, work, tmp_path):
-    probed = json.loads(
-        edgeplan("boards", "probe", "--link", board.address, "--patience", 60, "--json").stdout
-    )
-    fields = probed.get("fingerprint", probed)["fields"]
-    assert fields["cpu.architecture"] == "aarch64"
-    assert fields["cpu.model"].startswith("0x41/0xd07")  # Arm, Cortex-A57
-
-    cache = work / "t.cache"
-    built = bh.build(lenet(), config(work, boards=(board.address,), timing_cache=cache))
+def check_timings(built, cache) -> None:
+    """Every candidate was timed there, and the plan says what for."""
     tuning = built.report.tuning
     assert tuning.num_measured == tuning.num_candidates > 10
     timings = [timing for _, timing in load_timing_cache(cache)]
     assert all(timing.median_us or timing.error for timing in timings)
     assert all("num_cores=2" in timing.observed for timing in timings)
-    variant = built.plan.variants[0]
-    assert variant.fingerprint.fields == fields
-    assert variant.profiles[0].canary.latency_us > 0
-    built.save(work / "lenet.plan")
+    assert built.plan.variants[0].profiles[0].canary.latency_us > 0
 
+
+def deployed(board, path, name):
+    """What the command line says of a deployment that ends well."""
     done = edgeplan(
-        *("deploy", work / "lenet.plan", "--to", board.address, "--patience", 60),
-        *("--name", "lenet", "--activate", "--json"),
+        *("deploy", path, "--to", board.address, "--patience", 120),
+        *("--name", name, "--activate", "--json"),
     )
     report = json.loads(done.stdout)
     assert report["active"] is True
     assert report["checks"] == ["hashes", "fingerprint", "memory", "canary", "active"]
+    return report
 
-    digits = images()
+
+def run_there(board, name, binding, values, folder) -> np.ndarray:
+    """The only output of a plan, by the command line."""
+    np.save(folder / "x.npy", values)
+    edgeplan(
+        *("boards", "run", name, "--link", board.address, "--patience", 120),
+        *("--input", f"{binding}={folder / 'x.npy'}", "--output-dir", folder / "out"),
+    )
+    (file,) = (folder / "out").iterdir()
+    return np.fromfile(file, np.float32)
+
+
+def test_tuned_over_the_console_deployed_and_right(board, work, tmp_path):
+    probed = json.loads(
+        edgeplan("boards", "probe", "--link", board.address, "--patience", 120, "--json").stdout
+    )
+    fields = probed["fields"]
+    assert fields["cpu.architecture"] == "aarch64"
+    assert fields["cpu.model"].startswith("0x41/0xd07")  # Arm, Cortex-A57
+
+    built = bh.build(
+        mnist(), config(work, boards=(board.address,), timing_cache=tmp_path / "t.cache")
+    )
+    check_timings(built, tmp_path / "t.cache")
+    assert built.plan.variants[0].fingerprint.fields == fields
+    built.save(tmp_path / "mnist.plan")
+    deployed(board, tmp_path / "mnist.plan", "mnist")
+
+    ((binding, path),) = MNIST.inputs.items()
+    ((output, expected),) = MNIST.outputs.items()
+    image = load(path).astype(np.float32)
+    there = run_there(board, "mnist", binding, image, tmp_path)
+    bh.build(mnist(), config(work, measure="none")).save(tmp_path / "here.plan")
+    with (
+        runtime_edge.load(tmp_path / "here.plan") as engine,
+        engine.create_context() as context,
+    ):
+        here = np.array(context.execute({binding: image})[output]).ravel()
+    np.testing.assert_allclose(there, here, rtol=0, atol=2 * MNIST.atol)
+    np.testing.assert_allclose(there, load(expected).ravel(), rtol=0, atol=MNIST.atol)
+
+
+@pytest.mark.slow
+def test_a_larger_network_is_right_for_several_images(board, work, tmp_path):
+    built = bh.build(lenet(), config(work, boards=(board.address,), timing_cache=work / "t.cache"))
+    check_timings(built, work / "t.cache")
+    built.save(work / "lenet.plan")
+    deployed(board, work / "lenet.plan", "lenet")
     expected = load(LENET.outputs[OUTPUT])
-    here_path = tmp_path / "here.plan"
-    bh.build(lenet(), config(work, measure="none")).save(here_path)
-    with runtime_edge.load(here_path) as engine, engine.create_context() as context:
-        for index, digit in enumerate(digits[:3]):
-            np.save(tmp_path / "x.npy", digit[None])
-            edgeplan(
-                *("boards", "run", "lenet", "--link", board.address),
-                *("--input", f"{INPUT}={tmp_path / 'x.npy'}"),
-                *("--output-dir", tmp_path / "out"),
-            )
-            (file,) = (tmp_path / "out").iterdir()
-            there = np.fromfile(file, np.float32)
-            here = np.array(context.execute({INPUT: digit[None]})[OUTPUT]).ravel()
-            np.testing.assert_allclose(there, here, rtol=0, atol=2 * LENET.atol)
-            np.testing.assert_allclose(there, expected[index].ravel(), rtol=0, atol=LENET.atol)
+    for index, digit in enumerate(images()[:3]):
+        there = run_there(board, "lenet", INPUT, digit[None], tmp_path)
+        np.testing.assert_allclose(there, expected[index].ravel(), rtol=0, atol=LENET.atol)
 
 
 def retuned(cache: TimingCache) -> TimingCache:
@@ -136,6 +170,7 @@ def retuned(cache: TimingCache) -> TimingCache:
     return TimingCache(records)
 
 
+@pytest.mark.slow
 def test_a_retuned_plan_moves_less_than_a_twentieth(board, work, capsys):
     retuned(load_timing_cache(work / "t.cache")).save(work / "again.cache")
     with open_plan(work / "lenet.plan") as opened:
@@ -157,6 +192,7 @@ def test_a_retuned_plan_moves_less_than_a_twentieth(board, work, capsys):
     assert 0 < share < 0.05
 
 
+@pytest.mark.slow
 def test_a_power_cut_in_mid_transfer_costs_less_than_two_pieces(disk, work, capsys):
     """The first half of the pieces is there after the restart, and what was active still is."""
     weights = np.random.default_rng(1).bytes(1 << 20)
@@ -200,6 +236,7 @@ def test_a_power_cut_in_mid_transfer_costs_less_than_two_pieces(disk, work, caps
         machine.cut_power()
 
 
+@pytest.mark.slow
 def test_an_agent_starts_from_the_consoles_shell_and_leaves_it(disk):
     machine = EmulatedBoard(disk, console="shell")
     address = f"serial://{disk / 'console'}?start=edgeplan%20agent%20--stdio"
