@@ -1,4 +1,4 @@
-"""Charts of one profile: time line, arena over time, roofs."""
+"""Charts of one profile: time line, constants by size, arena over time, roofs."""
 
 from __future__ import annotations
 
@@ -16,30 +16,55 @@ _WIDTH = 1000.0
 
 def time_line(rows: Sequence[OperationRow]) -> str:
     """Operations side by side, as wide as they take time."""
-    total = sum(row.time_us or 0.0 for row in rows)
+    bars = [
+        (row.time_us or 0.0, row.details.name, f"{row.time_us or 0:.2f} µs", row.tactic)
+        for row in rows
+    ]
+    total = sum(bar[0] for bar in bars)
     if total <= 0:
         return "<p>No step has a time.</p>"
+    return _side_by_side(bars, f"{total:.1f} µs in all", "time of each operation")
+
+
+def constants_line(rows: Sequence[OperationRow]) -> str:
+    """Packed constants of the operations side by side, as wide as they are large; in KiB."""
+    bars = [
+        (row.weight_bytes / 1024, row.details.name, f"{row.weight_bytes:,} bytes", row.tactic)
+        for row in rows
+        if row.weight_bytes
+    ]
+    if not bars:
+        return "<p>No operation has constants.</p>"
+    total = sum(bar[0] for bar in bars)
+    return _side_by_side(bars, f"{total:,.0f} KiB in all", "constants of each operation")
+
+
+def _side_by_side(
+    bars: Sequence[tuple[float, str, str, str]], total_text: str, description: str
+) -> str:
+    """Bars of a value, a name, the value as text, and a further line for the tooltip."""
+    total = sum(value for value, *_ in bars)
     parts, at = [], 0.0
-    for index, row in enumerate(rows):
-        share = (row.time_us or 0.0) / total
-        tip = f"{row.details.name}\n{row.time_us or 0:.2f} µs, {share:.1%}\n{row.tactic}"
+    for index, (value, name, text, more) in enumerate(bars):
+        share = value / total
+        tip = f"{name}\n{text}, {share:.1%}\n{more}"
         parts.append(rect(at, 4, share * _WIDTH, 44, f"bar b{index % 2}", tip))
         if share > 0.06:
-            parts.append(label(at + 4, 30, row.details.name[: int(share * 130)], "inside"))
+            parts.append(label(at + 4, 30, name[: int(share * 130)], "inside"))
         at += share * _WIDTH
-    marks = ticks(total, 8)
-    for mark in (m for m in marks if m < 0.9 * total):
+    for mark in (m for m in ticks(total, 8) if m < 0.88 * total):
         x = mark / total * _WIDTH
-        parts += [line(x, 48, x, 53, "axis"), label(x, 65, f"{mark:g}", "label", "middle")]
-    parts.append(label(_WIDTH, 65, f"{total:.1f} µs in all", "label", "end"))
-    return picture(_WIDTH, 72, parts, "time of each operation")
+        anchor = "middle" if mark else "start"
+        parts += [line(x, 48, x, 53, "axis"), label(x, 65, f"{mark:g}", "label", anchor)]
+    parts.append(label(_WIDTH, 65, total_text, "label", "end"))
+    return picture(_WIDTH, 72, parts, description)
 
 
 def arena_chart(profile: Profile, arena: Sequence[ArenaDetails], num_operations: int) -> str:
     """Buffers as boxes: across, the operations during which they live; up, their offsets."""
     if not arena:
         return "<p>The profile needs no arena.</p>"
-    left, height = 70.0, 320.0
+    left, height, top = 70.0, 320.0, 10.0
     scale_x = (_WIDTH - left) / max(num_operations, 1)
     scale_y = height / max(profile.arena_bytes, 1)
     parts = []
@@ -51,24 +76,24 @@ def arena_chart(profile: Profile, arena: Sequence[ArenaDetails], num_operations:
         parts.append(
             rect(
                 left + buffer.first * scale_x,
-                height - (buffer.offset + buffer.num_bytes) * scale_y + 4,
+                top + height - (buffer.offset + buffer.num_bytes) * scale_y,
                 (buffer.last - buffer.first + 1) * scale_x,
                 buffer.num_bytes * scale_y,
                 f"buffer b{index % 2}",
                 tip,
             )
         )
-    bound = height - profile.arena_lower_bound_bytes * scale_y + 4
+    bound = top + height - profile.arena_lower_bound_bytes * scale_y
     parts += [
         line(left, bound, _WIDTH, bound, "bound"),
         label(_WIDTH - 4, bound + 13, "lower bound", "label", "end"),
     ]
     for mark in ticks(profile.arena_bytes / 1024, 4):
-        y = height - mark * 1024 * scale_y + 4
-        if y >= 0:
+        y = top + height - mark * 1024 * scale_y
+        if y >= top:
             parts += [line(left - 4, y, left, y, "axis"), label(0, y + 4, f"{mark:,.0f} KiB")]
-    parts.append(label(left, height + 20, "operations in order"))
-    return picture(_WIDTH, height + 26, parts, "arena over time")
+    parts.append(label(left, top + height + 16, "operations in order"))
+    return picture(_WIDTH, top + height + 22, parts, "arena over time")
 
 
 def roof_chart(rows: Sequence[OperationRow], roofs: Roofs | None) -> str:
@@ -100,9 +125,10 @@ def roof_chart(rows: Sequence[OperationRow], roofs: Roofs | None) -> str:
         parts += [line(left, y, _WIDTH, y, "grid"), label(0, y + 4, f"{10.0**decade:g} G/s")]
     for decade in range(x_range[0], x_range[1] + 1):
         x = x_of(10.0**decade)
+        anchor = "end" if decade == x_range[1] else "middle"
         parts += [
             line(x, 0, x, height, "grid"),
-            label(x, height + 16, f"{10.0**decade:g}", "label", "middle"),
+            label(x, height + 16, f"{10.0**decade:g}", "label", anchor),
         ]
     parts.append(label(_WIDTH, height + 32, "operations per byte moved", "label", "end"))
     if roofs is not None:

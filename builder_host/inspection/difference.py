@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from builder_host.inspection.operations import OperationRow, operation_rows, required_details
-from planformat.plan import Plan, Profile, Variant
+from planformat.plan import Plan, Profile, Step, Variant
 
 _TIME_NOISE = 0.05  # times that differ by less are not told
 
@@ -41,10 +41,10 @@ def plan_differences(first: Plan, second: Plan, names: tuple[str, str]) -> list[
     ]
 
 
-def shared_chunk_bytes(first: Plan, second: Plan) -> int:
+def _shared_bytes(first: Sequence[tuple[bytes, int]], second: Sequence[tuple[bytes, int]]) -> int:
     """Bytes of the second plan's weights that the first one holds too, by chunk."""
-    known = set(_chunks(first))
-    return sum(length for digest, length in _chunks(second) if (digest, length) in known)
+    known = set(first)
+    return sum(length for digest, length in second if (digest, length) in known)
 
 
 def _variants(first: Plan, second: Plan, names: tuple[str, str]) -> Iterator[Difference]:
@@ -101,9 +101,10 @@ def _operations(
 
 
 def _weights(first: Plan, second: Plan) -> Iterator[Difference]:
-    if list(_chunks(first)) == list(_chunks(second)):
+    chunks = (list(_chunks(first)), list(_chunks(second)))
+    if chunks[0] == chunks[1]:
         return
-    shared = shared_chunk_bytes(first, second)
+    shared = _shared_bytes(*chunks)
     yield Difference(
         "weights",
         f"{len(first.weights):,} bytes",
@@ -133,7 +134,21 @@ def _profile(profile: Profile) -> Mapping[str, str]:
         "arena": f"{profile.arena_bytes:,} bytes",
         "workers": str(profile.num_workers),
         "latency": "" if latency is None else f"{latency:.1f} µs",
+        "launches": _digest(*(_launch(step) for step in profile.steps)),
+        "canary": _digest(*(profile.canary.outputs if profile.canary else ())),
     }
+
+
+def _launch(step: Step) -> bytes:
+    """All that a step passes to the device, and nothing of its times."""
+    return repr(replace(step, measured_us=None, predicted_us=None)).encode()
+
+
+def _digest(*parts: bytes) -> str:
+    """Twelve digits that tell contents apart which have nothing else to show."""
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[
+        :12
+    ]
 
 
 def _code(variant: Variant) -> Mapping[str, str]:
@@ -141,6 +156,7 @@ def _code(variant: Variant) -> Mapping[str, str]:
         "toolchain": ", ".join(sorted({code.toolchain for code in variant.code_objects})),
         "size": f"{sum(len(code.data) for code in variant.code_objects):,} bytes",
         "kernels": str(len(variant.kernels)),
+        "content": _digest(*(bytes(code.data) for code in variant.code_objects)),
     }
 
 

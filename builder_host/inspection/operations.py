@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planformat.details import OperationDetails, PlanDetails, plan_details
-from planformat.errors import PlanError
+from planformat.errors import PlanError, PlanFormatError
 from planformat.plan import Plan, Profile, Step
 
 
@@ -55,7 +55,7 @@ def required_details(plan: Plan, source: str) -> PlanDetails:
     """The plan's details.
 
     Raises:
-        PlanError: it has none; says what to do.
+        PlanError: it has none, or an operation without a result; says what to do.
     """
     details = plan_details(plan, source=source)
     if details is None:
@@ -63,6 +63,12 @@ def required_details(plan: Plan, source: str) -> PlanDetails:
             f"plan {source}: carries no details (format before 1.1, or stripped); build it again "
             "to look into it"
         )
+    for operation in (o for v in details.variants for p in v for o in p.operations):
+        if not operation.outputs or operation.outputs[0].layout.count(":") < 2:
+            raise PlanFormatError(
+                f"plan {source}: section 'details': operation '{operation.name}' has no result "
+                "with a layout such as 1x8x4x4:f32:LINEAR; build the plan again"
+            )
     return details
 
 

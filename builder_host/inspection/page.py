@@ -6,12 +6,13 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from builder_host.inspection.charts import arena_chart, roof_chart, time_line
+from builder_host.inspection.charts import arena_chart, constants_line, roof_chart, time_line
 from builder_host.inspection.graph import network_graph
 from builder_host.inspection.operations import OperationRow, operation_rows, required_details
 from builder_host.inspection.roofs import device_roofs
 from planformat.details import ProfileDetails
 from planformat.plan import Plan, Profile, Variant
+from planformat.recipe import BuildRecipe
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -34,7 +35,7 @@ def plan_page(plan: Plan, *, source: str = "plan") -> str:
         for profile, own in zip(variant.profiles, profiles, strict=True):
             parts.append(_profile(variant, profile, own))
         parts += [_code(variant), _fingerprint(variant)]
-    parts.append(_provenance(plan))
+    parts.append(_provenance(plan, details.recipe))
     return "\n".join([*parts, "</body></html>\n"])
 
 
@@ -93,9 +94,8 @@ def _profile(variant: Variant, profile: Profile, details: ProfileDetails) -> str
         if roofs is not None
         else "Neither the fingerprint nor a board file tells clocks and bandwidth: no roofs."
     )
-    times = (
-        f"{measured} of {len(rows)} operations were measured on the device, each by itself; the "
-        "others are predictions of the cost model."
+    times = f"{measured} of {len(rows)} operations were measured on the device, each by itself" + (
+        "." if measured == len(rows) else "; the others are predictions of the cost model."
     )
     return "".join(
         (
@@ -106,6 +106,8 @@ def _profile(variant: Variant, profile: Profile, details: ProfileDetails) -> str
             f'<div class="scroll">{network_graph(rows)}</div>' if rows else "<p>No steps.</p>",
             f'<h3>Time</h3><p class="note">{times}</p>',
             time_line(rows),
+            '<h3>Constants by size</h3><p class="note">As packed for the tactics.</p>',
+            constants_line(rows),
             f'<h3>Arena over time</h3><p class="note">{_size(profile.arena_bytes)}{ratio}.</p>',
             arena_chart(profile, details.arena, len(rows)),
             f'<h3>Roofs</h3><p class="note">{note}</p>',
@@ -170,8 +172,12 @@ def _fingerprint(variant: Variant) -> str:
     return "<h2>Fingerprint</h2>" + _table(("field", "value"), rows)
 
 
-def _provenance(plan: Plan) -> str:
+def _provenance(plan: Plan, recipe: BuildRecipe | None) -> str:
     rows = [[name, value] for name, value in plan.provenance.items()]
+    rows += [
+        [f"built from {file.name}", f"{file.num_bytes:,} bytes, SHA-256 {file.sha256}"]
+        for file in (recipe.files if recipe is not None else ())
+    ]
     return "<h2>Provenance</h2>" + _table(("fact", "value"), rows)
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from support.cases import DATA
 from support.commands import edgeplan
 from support.cuda_toolkits import need_toolkit
+from support.plans import sample_plan
 
+from builder_host.inspection.difference import plan_differences
 from builder_host.measure.local import local_fingerprint
 from planformat.fingerprint import DeviceFingerprint, fingerprint_to_json
 
@@ -37,6 +40,30 @@ def test_what_two_builds_did_differently(folder):
     assert tactics
     assert all(second.startswith("cuda_") for _, second in tactics)
     assert "in chunks of the first" in rows["weights"][1]
+
+
+@pytest.mark.parametrize("part", ["code", "launch", "canary"])
+def test_what_has_the_same_size_is_compared_too(part):
+    plan = sample_plan()
+    variant = plan.variants[0]
+    profile = variant.profiles[0]
+    if part == "code":
+        code = variant.code_objects[0]
+        changed = replace(code, data=bytes(code.data)[:-1] + b"!")
+        variant = replace(variant, code_objects=(changed, *variant.code_objects[1:]))
+    elif part == "launch":
+        step = replace(profile.steps[0], grid=(profile.steps[0].grid[0] + 1, 1, 1))
+        profile = replace(profile, steps=(step, *profile.steps[1:]))
+    else:
+        outputs = (bytes(len(profile.canary.outputs[0])), *profile.canary.outputs[1:])
+        profile = replace(profile, canary=replace(profile.canary, outputs=outputs))
+    variant = replace(variant, profiles=(profile, *variant.profiles[1:]))
+    other = replace(plan, variants=(variant, *plan.variants[1:]))
+    assert plan_differences(plan, plan, ("a", "b")) == []
+    (found,) = plan_differences(plan, other, ("a", "b"))
+    where = {"code": "code content", "launch": "b1 launches", "canary": "b1 canary"}[part]
+    assert found.subject.endswith(where)
+    assert found.first != found.second
 
 
 def test_this_machine(folder):

@@ -6,13 +6,17 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from support.cases import DATA
 from support.commands import edgeplan
+from support.plans import sample_plan
 
+from builder_host.inspection.page import plan_page
 from planformat.details import plan_details
+from planformat.errors import PlanFormatError
 from planformat.reader import open_plan
 
 LENET = (DATA / "caffe/lenet/lenet.prototxt", DATA / "caffe/lenet/lenet_iter_9000.caffemodel")
@@ -56,11 +60,14 @@ def test_the_page_is_whole_and_needs_nothing_else(folder):
     assert not re.search(r"(src|href)=|url\(|@import|https?://", text)
 
 
-def test_every_operation_is_in_graph_table_and_time_line(folder):
-    text = (folder / "lenet.html").read_text(encoding="utf-8")
-    with open_plan(folder / "lenet.plan") as opened:
+def check_complete(plan, page):
+    """Every operation in graph, table and time line; every buffer; the whole fingerprint."""
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 3 << 20
+    with open_plan(plan) as opened:
         details = plan_details(opened.plan)
         fingerprint = dict(opened.plan.variants[0].fingerprint.fields)
+        profiles = opened.plan.variants[0].profiles
     for profile in details.variants[0]:
         for operation in profile.operations:
             assert text.count(operation.name) >= 3
@@ -68,7 +75,35 @@ def test_every_operation_is_in_graph_table_and_time_line(folder):
             assert f"{buffer.num_bytes:,} bytes at {buffer.offset:,}" in text
     for name, value in fingerprint.items():
         assert f"<td>{name}</td><td>{value}</td>" in text
-    assert text.count("Arena over time") == 2
+    for name in ("Network after fusion", "Time", "Constants by size", "Arena over time", "Roofs"):
+        assert text.count(f"<h3>{name}</h3>") == len(profiles)
+    assert text.count("lower bound</text>") == len(profiles)
+    assert text.count('class="roof"') >= 2 * len(profiles)
+    for file in details.recipe.files:
+        assert f"built from {file.name}" in text
+        assert file.sha256 in text
+
+
+def test_every_operation_is_in_graph_table_and_time_line(folder):
+    check_complete(folder / "lenet.plan", folder / "lenet.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        (
+            "caffe/squeezenet_v1.1/deploy.prototxt",
+            "caffe/squeezenet_v1.1/squeezenet_v1.1_fp16w.caffemodel",
+        ),
+        ("onnx/light/light_resnet50.onnx",),
+    ],
+)
+def test_pages_of_large_networks_are_complete(model, tmp_path):
+    files = [DATA / name for name in model]
+    edgeplan("build", *files, "-o", "x.plan", "--measure", "none", "--no-check", cwd=tmp_path)
+    edgeplan("inspect", "x.plan", "--html", "x.html", cwd=tmp_path)
+    check_complete(tmp_path / "x.plan", tmp_path / "x.html")
 
 
 def test_names_are_escaped(folder, tmp_path):
@@ -87,6 +122,16 @@ def test_a_plan_without_details_is_refused_with_what_to_do(tmp_path):
     done = edgeplan("inspect", golden, "--html", "x.html", cwd=tmp_path, status=1)
     assert "carries no details (format before 1.1, or stripped); build it again" in done.stderr
     assert not (tmp_path / "x.html").exists()
+
+
+def test_details_without_results_are_refused_by_name():
+    plan = sample_plan()
+    tree = json.loads(bytes(plan.details))
+    for outputs in ([], [{**tree["variants"][0][0]["operations"][0]["outputs"][0], "layout": "x"}]):
+        tree["variants"][0][0]["operations"][0]["outputs"] = outputs
+        changed = replace(plan, details=json.dumps(tree).encode())
+        with pytest.raises(PlanFormatError, match=r"operation 'conv1 \+ relu1' has no result"):
+            plan_page(changed)
 
 
 def test_a_trace_tells_of_each_step_what_the_plan_knows(folder):
