@@ -1,6 +1,7 @@
 """Recurrent networks: edgeplan against ONNX Runtime (CPU), or against cuDNN in a CUDA graph (GPU).
 
-Trained networks of tests/data/rnn, whose states go in and out, and stacks with made-up weights.
+Trained networks of tests/data/rnn, one step each, whose states go in and out, and stacks with
+made-up weights.
 Both sides run in this process, in alternating blocks; outputs are compared first.
 
     python -m benchmarks.bench_rnn --threads 2 --timing-cache rnn.cache
@@ -25,6 +26,8 @@ from onnx import helper, numpy_helper
 
 import builder_host as bh
 import runtime_edge as rt
+from builder_host.network.layers.recurrent import by_role
+from examples.char_rnn import MANIFEST, character_network
 
 _DATA = Path(__file__).resolve().parents[1] / "tests" / "data" / "rnn"
 _GATES = {"LSTM": 4, "GRU": 3}
@@ -99,8 +102,49 @@ STACKS = {
     "gru_256x2_s100": Stack("GRU", 256, 2, 100),
     "lstm_256_s50_b8": Stack("LSTM", 256, 1, 50, batch=8),
 }
+CHARACTERS = "charrnn"  # no ONNX file: both sides are made of the stored weights
 TRAINED = {"dtln": "dtln/model_1.onnx", "silero": "silero/silero_vad_16k_op15.onnx"}
 _SHAPES = {"silero": {"input": (1, 576), "state": (2, 1, 128)}}
+
+
+def character_model(network: bh.Network) -> onnx.ModelProto:
+    """The character network's layers as ONNX nodes, states in one tensor each as there."""
+    cells = [layer for layer in network.layers if layer.kind == "recurrent"]
+    (dense,) = (layer for layer in network.layers if layer.kind == "fully_connected")
+    nodes, known, x = [], {"axis": np.asarray([1], np.int64)}, "row"
+    for state in ("hidden", "cell"):
+        parts = [f"{state}{number}" for number in range(len(cells))]
+        nodes.append(helper.make_node("Split", [state], parts, axis=0, num_outputs=len(cells)))
+    for number, layer in enumerate(cells):
+        given = by_role(layer.params, layer.inputs)
+        known[f"W{number}"], known[f"R{number}"] = (
+            given["weights"].values,
+            given["recurrent"].values,
+        )
+        known[f"B{number}"] = np.hstack([given["bias"].values, 0 * given["bias"].values])
+        names = [x, f"W{number}", f"R{number}", f"B{number}", ""]
+        nodes += [
+            helper.make_node(
+                "LSTM", [*names, f"hidden{number}", f"cell{number}"],
+                [f"y{number}", f"h{number}", f"c{number}"], hidden_size=layer.params.hidden_size,
+            ),
+            helper.make_node("Squeeze", [f"y{number}", "axis"], [f"x{number}"]),
+        ]  # fmt: skip
+        x = f"x{number}"
+    known["D"], known["b"] = (tensor.values for tensor in dense.inputs[1:])
+    nodes += [
+        helper.make_node("Squeeze", [x, "axis"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "D", "b"], ["logits"], transB=1),
+        helper.make_node("Concat", ["h0", "h1"], ["last_hidden"], axis=0),
+        helper.make_node("Concat", ["c0", "c1"], ["last_cell"], axis=0),
+    ]
+    io = [
+        [helper.make_tensor_value_info(t.name, 1, t.shape) for t in tensors]
+        for tensors in (network.inputs, network.outputs)
+    ]
+    constants = [numpy_helper.from_array(np.asarray(v), n) for n, v in known.items()]
+    graph = helper.make_graph(nodes, CHARACTERS, *io, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
 def load(name: str) -> tuple[bytes, bh.Network, dict[str, np.ndarray]]:
@@ -109,6 +153,9 @@ def load(name: str) -> tuple[bytes, bh.Network, dict[str, np.ndarray]]:
     if name in STACKS:
         model = STACKS[name].model()
         network = bh.import_onnx(model)
+    elif name == CHARACTERS:
+        network = character_network(MANIFEST)[0]
+        model = character_model(network)
     else:
         model = onnx.load(_DATA / TRAINED[name])
         network = bh.import_onnx(_DATA / TRAINED[name], shapes=_SHAPES.get(name))
@@ -247,7 +294,9 @@ def bench_gpu(name: str, args: argparse.Namespace) -> dict[str, object]:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("networks", nargs="*", help=f"of {', '.join([*TRAINED, *STACKS])}")
+    parser.add_argument(
+        "networks", nargs="*", help=f"of {', '.join([CHARACTERS, *TRAINED, *STACKS])}"
+    )
     parser.add_argument("--gpu", action="store_true", help="on the GPU; stacks only")
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp16", help="on the GPU")
     parser.add_argument("--threads", type=int, default=1)
@@ -256,7 +305,7 @@ def main() -> int:
     parser.add_argument("--steps", action="store_true", help="also the steps")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
-    names = args.networks or ([] if args.gpu else list(TRAINED)) + list(STACKS)
+    names = args.networks or ([] if args.gpu else [CHARACTERS, *TRAINED]) + list(STACKS)
     rows = []
     for name in names:
         row = bench_gpu(name, args) if args.gpu else bench_cpu(name, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -40,93 +41,120 @@ def stored_shape(shape: tuple[int, ...], format: TensorFormat) -> tuple[int, ...
 def empty_aligned(shape: tuple[int, ...], dtype: DataType) -> Any:
     """New array whose first element is aligned to 64 bytes."""
     kind = NUMPY_TYPES[dtype]
-    raw = np.empty(prod(shape) * kind.itemsize + ALIGNMENT_BYTES, np.uint8)
+    return _made(shape, kind, prod(shape) * kind.itemsize)[0]
+
+
+def _made(shape: tuple[int, ...], kind: np.dtype[Any], nbytes: int) -> tuple[Any, int]:
+    """A new aligned array and its address."""
+    raw = np.empty(nbytes + ALIGNMENT_BYTES, np.uint8)
     address = buffer_address(raw, is_writable=True)
-    return np.ndarray(shape, kind, raw, -address % ALIGNMENT_BYTES)
+    offset = -address % ALIGNMENT_BYTES
+    return np.ndarray(shape, kind, raw, offset), address + offset
 
 
-def bound_arrays(
-    bindings: Sequence[Binding],
-    shapes: Sequence[tuple[int, ...]],
-    inputs: Mapping[str, Any],
-    outputs: Mapping[str, Any],
-    *,
-    is_strict: bool,
-) -> dict[str, Any]:
-    """One array per binding: checked inputs, given or new outputs.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What an array for one binding must be."""
 
-    Raises:
-        BindingError: a name is unknown, an input is missing, or shape or element type differ.
-        StrictModeError: is_strict, and an array would have to be made.
-    """
-    arrays: dict[str, Any] = {}
-    for binding, shape in zip(bindings, shapes, strict=True):
-        given = inputs if binding.is_input else outputs
-        what = f"{'input' if binding.is_input else 'output'} '{binding.name}'"
-        wanted = stored_shape(shape, binding.format)
-        if binding.name in given:
-            array = _checked(given[binding.name], wanted, binding.dtype, what)
-            if not array.flags.c_contiguous and binding.is_input and not is_strict:
-                array = np.ascontiguousarray(array)
-        elif binding.is_input:
+    name: str
+    is_input: bool
+    shape: tuple[int, ...]
+    kind: np.dtype[Any]
+    nbytes: int
+
+
+class ArrayBinder:
+    """Checks the arrays of one profile; made once, so that an inference looks nothing up."""
+
+    def __init__(self, bindings: Sequence[Binding], shapes: Sequence[tuple[int, ...]]) -> None:
+        """Bindings of the plan and their shapes in the profile, in the same order."""
+        self._rows: list[_Row] = []
+        for binding, shape in zip(bindings, shapes, strict=True):
+            stored, kind = stored_shape(shape, binding.format), NUMPY_TYPES[binding.dtype]
+            nbytes = prod(stored) * kind.itemsize
+            self._rows.append(_Row(binding.name, binding.is_input, stored, kind, nbytes))
+        self._output_names = [row.name for row in self._rows if not row.is_input]
+
+    def bind(
+        self, inputs: Mapping[str, Any], outputs: Mapping[str, Any], *, is_strict: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """One array per binding: checked inputs, given or new outputs.
+
+        Returns:
+            Arrays by name, and what `BindingTable.update` takes for them while the caller keeps
+            them: addresses, or the array itself where it is strided or read-only, for the table to
+            refuse.
+
+        Raises:
+            BindingError: a name is unknown, an input is missing, or shape or element type differ.
+            StrictModeError: is_strict, and an array would have to be made.
+        """
+        arrays: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        num_given = 0
+        for row in self._rows:
+            name, is_input = row.name, row.is_input
+            array = (inputs if is_input else outputs).get(name)
+            if array is None:
+                if is_input or is_strict:
+                    self._raise_missing(row)
+                array, values[name] = _made(row.shape, row.kind, row.nbytes)
+            else:
+                num_given += 1
+                _check(array, row)
+                try:
+                    values[name] = buffer_address(array, is_writable=not is_input)
+                except (BufferError, ValueError):
+                    if is_input and not is_strict:
+                        array = np.ascontiguousarray(array)
+                    values[name] = array
+            arrays[name] = array
+        if num_given != len(inputs) + len(outputs):
+            self._raise_unknown(inputs, outputs)
+        return arrays, values
+
+    def outputs(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs among arrays by name."""
+        return {name: arrays[name] for name in self._output_names}
+
+    def _raise_missing(self, row: _Row) -> None:
+        if row.is_input:
             raise BindingError(
-                f"{what} is missing; the plan has the inputs "
-                + ", ".join(b.name for b in bindings if b.is_input)
+                f"input '{row.name}' is missing; the plan has the inputs "
+                + ", ".join(r.name for r in self._rows if r.is_input)
             )
-        elif is_strict:
-            raise StrictModeError(
-                f"{what}: strict mode forbids the runtime to make a result array; pass it in "
-                "outputs="
-            )
-        else:
-            array = empty_aligned(wanted, binding.dtype)
-        arrays[binding.name] = array
-    unknown = [name for name in (*inputs, *outputs) if name not in arrays]
-    misplaced = [b.name for b in bindings if b.name in (outputs if b.is_input else inputs)]
-    if unknown or misplaced:
-        raise BindingError(
-            f"the plan has no such input or output: {', '.join(unknown + misplaced)}; inputs are "
-            + ", ".join(b.name for b in bindings if b.is_input)
-            + ", outputs are "
-            + ", ".join(b.name for b in bindings if not b.is_input)
+        raise StrictModeError(
+            f"output '{row.name}': strict mode forbids the runtime to make a result array; pass it "
+            "in outputs="
         )
-    return arrays
+
+    def _raise_unknown(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        known = [r.name for r in self._rows if r.is_input]
+        unknown = [name for name in inputs if name not in known]
+        unknown += [name for name in outputs if name not in self._output_names]
+        if unknown:
+            raise BindingError(
+                f"the plan has no such input or output: {', '.join(unknown)}; inputs are "
+                f"{', '.join(known)}, outputs are {', '.join(self._output_names)}"
+            )
 
 
-def array_addresses(bindings: Sequence[Binding], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """What `BindingTable.update` takes for checked arrays that the caller keeps alive.
-
-    Args:
-        bindings: of the plan.
-        arrays: from `bound_arrays`.
-
-    Returns:
-        Addresses; an array that is strided or read-only stays itself, for the table to refuse.
-    """
-    found: dict[str, Any] = {}
-    for binding in bindings:
-        array = arrays[binding.name]
-        try:
-            found[binding.name] = buffer_address(array, is_writable=not binding.is_input)
-        except (BufferError, ValueError):
-            found[binding.name] = array
-    return found
-
-
-def _checked(value: Any, shape: tuple[int, ...], dtype: DataType, what: str) -> Any:
-    if not isinstance(value, np.ndarray):
+def _check(array: Any, row: _Row) -> None:
+    """Raise BindingError for what is no array of the right type and shape."""
+    if isinstance(array, np.ndarray) and array.dtype == row.kind and array.shape == row.shape:
+        return
+    what = f"{'input' if row.is_input else 'output'} '{row.name}'"
+    if not isinstance(array, np.ndarray):
         raise BindingError(
-            f"{what}: got {type(value).__name__}, expected a NumPy array of {NUMPY_TYPES[dtype]}; "
+            f"{what}: got {type(array).__name__}, expected a NumPy array of {row.kind}; "
             "addresses and other buffers go to enqueue()"
         )
-    if value.dtype != NUMPY_TYPES[dtype]:
+    if array.dtype != row.kind:
         raise BindingError(
-            f"{what}: elements are {value.dtype}, expected {NUMPY_TYPES[dtype]}; convert with "
-            f".astype(numpy.{NUMPY_TYPES[dtype].name})"
+            f"{what}: elements are {array.dtype}, expected {row.kind}; convert with "
+            f".astype(numpy.{row.kind.name})"
         )
-    if value.shape != shape:
-        raise BindingError(
-            f"{what}: shape is {list(value.shape)}, this profile has {list(shape)}; reshape it or "
-            "create a context for another profile"
-        )
-    return value
+    raise BindingError(
+        f"{what}: shape is {list(array.shape)}, this profile has {list(row.shape)}; reshape it or "
+        "create a context for another profile"
+    )

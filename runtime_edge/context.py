@@ -16,6 +16,7 @@ from runtime_edge.errors import ContextBusyError, StrictModeError
 from runtime_edge.memory import ALIGNMENT_BYTES, Allocator, caller_region
 
 if TYPE_CHECKING:
+    from runtime_edge.arrays import ArrayBinder
     from runtime_edge.engine import Engine
 
 
@@ -68,6 +69,7 @@ class ExecutionContext:
         self._stream: Stream | None = None
         self._given_stream: Any = None
         self._staging: HostStaging | None = None
+        self._binder: ArrayBinder | None = None
         self._ticket = 0
         self._is_closed = False
         self._owned: tuple[Any, int] | None = None
@@ -130,26 +132,24 @@ class ExecutionContext:
             BindingError, ContextBusyError: as in `enqueue`.
             StrictModeError: strict mode, and an array would have to be made.
         """
-        from runtime_edge.arrays import array_addresses, bound_arrays
-
         if not self._lock.acquire(blocking=False):
             self._raise_busy()
         try:
             self._require_idle("on a stream")
-            arrays = bound_arrays(
-                self.engine.plan.bindings,
-                self.profile.shapes,
-                inputs,
-                outputs or {},
-                is_strict=self.engine.config.strict,
+            if self._binder is None:
+                from runtime_edge.arrays import ArrayBinder
+
+                self._binder = ArrayBinder(self.engine.plan.bindings, self.profile.shapes)
+            arrays, values = self._binder.bind(
+                inputs, outputs or {}, is_strict=self.engine.config.strict
             )
             if not self._execute_staged(arrays):
-                self._table.update(array_addresses(self.engine.plan.bindings, arrays))
+                self._table.update(values)
                 self._program.run()
             self._table.clear()
         finally:
             self._lock.release()
-        return {b.name: arrays[b.name] for b in self.engine.plan.bindings if not b.is_input}
+        return self._binder.outputs(arrays)
 
     def measure_steps(
         self, bindings: Mapping[str, Any], *, repeats: int = 20
