@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from boards.agent.child import Child
@@ -58,6 +58,8 @@ class AgentConfig:
         software: name and version, told to hosts.
         ends_with_session: stop when the (one) host has gone: agents on a console or behind ssh.
         idle_s: such an agent also stops when nobody greets it for so long.
+        alive: called in every round of the loop; returns seconds until it wants to be called again,
+            None: it does not care.
     """
 
     store: str
@@ -66,6 +68,7 @@ class AgentConfig:
     software: str = "edgeplan"
     ends_with_session: bool = False
     idle_s: float = 600.0
+    alive: Callable[[], float | None] = field(default=lambda: None)
 
 
 class _LogToHosts(logging.Handler):
@@ -201,7 +204,8 @@ class Agent:
     def _step(self) -> None:
         now = time.monotonic()
         self._write_all(now)
-        wake = now + 1.0
+        alive_s = self.config.alive()
+        wake = now + (1.0 if alive_s is None else min(1.0, alive_s))
         for host in self._hosts:
             wake = min(wake, host.line.wake_at(now) if not self._is_blocked(host) else wake)
         if any(host.children for host in self._hosts):

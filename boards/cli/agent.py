@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 
 from boards.agent.agent import Agent, AgentConfig
+from boards.agent.service_manager import ServiceManager
 from boards.errors import LinkAddressError, LinkError
 from boards.link.connecting import BASE_BAUD, READY_LINE
 from boards.link.key_file import read_link_key
@@ -60,12 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stdio == bool(args.serial or args.tcp):
         raise LinkError("name a line: --stdio alone, or --serial and --tcp in any number")
+    manager = ServiceManager(os.environ)
     config = AgentConfig(
         store=os.path.abspath(args.store),
         key=read_link_key(args.link_key) if args.link_key else None,
         public_key=_public_key(args.key),
         software=_software(),
         ends_with_session=args.stdio,
+        alive=manager.alive,
     )
     if args.stdio:
         with _guarded_terminal() as is_child:
@@ -84,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
         agent.run()  # gives back what was opened
         raise
     _stop_on_signals(agent)
-    _notify_systemd()
+    manager.ready()
     agent.run()
+    manager.stopping()
     return 1 if agent.is_abandoned else 0
 
 
@@ -171,16 +175,6 @@ def _listener(text: str, *, has_key: bool) -> socket.socket:
 def _stop_on_signals(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: agent.stop())
-
-
-def _notify_systemd() -> None:
-    """Tell systemd, if it started us, that lines are open."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
-        channel.send(b"READY=1")
 
 
 def _public_key(path: str | None) -> bytes | None:

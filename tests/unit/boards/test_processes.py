@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import socket
 import sys
+import time
 
 import pytest
-from support.agents import COMMAND
+from support.agents import COMMAND, AgentProcess
 
 from boards.errors import CommandFailedError, LinkLostError
 from boards.link.client import LinkOptions
@@ -72,6 +76,51 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path):
     address = f"store://{tmp_path / 'file' / 'store'}"
     with connect(address) as client, pytest.raises(CommandFailedError, match="Not a directory"):
         client.call("identify")
+
+
+@pytest.fixture
+def manager(tmp_path, monkeypatch):
+    """The socket of a service manager that started this process, with a watchdog of 0.6 s."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "600000")
+        yield listener
+
+
+def test_a_service_manager_hears_how_the_agent_is(tmp_path, manager):
+    with AgentProcess(tmp_path / "store") as agent:
+        assert manager.recv(100) == b"READY=1"
+        heard = []
+        for _ in range(4):
+            assert manager.recv(100) == b"WATCHDOG=1"
+            heard.append(time.monotonic())
+        assert heard[-1] - heard[0] > 0.3  # not in every round of the loop
+        with connect(agent.address) as client:
+            client.call("ping")
+        agent.process.send_signal(signal.SIGSTOP)  # it hangs: no sign of life, the manager acts
+        manager.settimeout(1.0)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(5):  # what was said before it hung
+                assert manager.recv(100) == b"WATCHDOG=1"
+            pytest.fail("an agent that hangs feeds the watchdog")
+        agent.process.send_signal(signal.SIGCONT)
+        manager.settimeout(60)
+        assert manager.recv(100) == b"WATCHDOG=1"
+        assert agent.stop() == 0
+    said = [b"WATCHDOG=1"]
+    while said[-1] == b"WATCHDOG=1":
+        said.append(manager.recv(100))
+    assert said[-1] == b"STOPPING=1"
+
+
+def test_a_service_manager_that_is_gone_does_not_end_the_agent(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    with AgentProcess(tmp_path / "store") as agent:
+        agent.wait_for_log("systemd cannot be told 'READY=1'")
+        with connect(agent.address) as client:
+            client.call("ping")
 
 
 def test_an_agent_that_cannot_start_is_explained(tmp_path, monkeypatch):
