@@ -39,6 +39,8 @@ from builder_host.codegen.loop_nest import (
     Value,
     values_in,
 )
+from builder_host.codegen.value_range import fits
+from builder_host.network.rules import EIGHT_BITS
 from planformat.datatypes import DataType
 
 CUDA_TYPES = {
@@ -74,7 +76,7 @@ def conversion(text: str, source: DataType, target: DataType) -> str:
     if target is DataType.BOOL:
         return f"(ep_u8)(({text}) != 0)"
     if source.is_float and not target.is_float:
-        whole = f"ep_to_i64((double)({text}))"
+        whole = f"ep_to_i64({text})"
         return whole if target is DataType.INT64 else f"({CUDA_TYPES[target]}){whole}"
     return f"({CUDA_TYPES[target]})({text})"
 
@@ -159,7 +161,12 @@ class CudaPrinter:
     def converted(self, value: Value, dtype: DataType, indent: str) -> tuple[list[str], str]:
         """Statements to run first, and the value as another type."""
         before: list[str] = []
-        text = self.value(value, before, indent)
+        if isinstance(value, Apply) and value.dtype is DataType.FLOAT32 and dtype in EIGHT_BITS:
+            text = self._apply(value, before, indent, is_exact=True)
+            if fits(value.expr, dtype):
+                return before, f"ep_from_float<{CUDA_TYPES[dtype]}>({text})"
+        else:
+            text = self.value(value, before, indent)
         return before, conversion(text, value.dtype, dtype)
 
     def value(self, value: Value, before: list[str], indent: str) -> str:
@@ -191,7 +198,11 @@ class CudaPrinter:
         kind = CUDA_TYPES[value.dtype]
         return f"([&]() -> {kind} {{ {' '.join(inside)} return {text}; }}())"
 
-    def _apply(self, value: Apply, before: list[str], indent: str) -> str:
+    def _apply(
+        self, value: Apply, before: list[str], indent: str, *, is_exact: bool = False
+    ) -> str:
+        """`is_exact`: as for `print_cuda`; always where 8-bit integers are read."""
+        is_exact = is_exact or any(load.dtype in EIGHT_BITS for load in loads_in(value))
         wanted = DataType.FLOAT32 if value.dtype is DataType.FLOAT32 else DataType.INT64
         names = []
         for argument in value.args:
@@ -204,7 +215,9 @@ class CudaPrinter:
             names.append(text)
         if wanted is DataType.INT64:
             return print_cuda_integer(value.expr, names)
-        statements, text = print_cuda_statements(value.expr, names, prefix=self.name() + "_")
+        statements, text = print_cuda_statements(
+            value.expr, names, prefix=self.name() + "_", is_exact=is_exact
+        )
         before.extend(indent + line for line in statements)
         return text
 

@@ -86,6 +86,12 @@ EP_DEVICE ep_i64 ep_to_i64(double x) {
   if (x < -9223372036854775808.0) return -9223372036854775807LL - 1;
   return static_cast<ep_i64>(x);
 }
+EP_DEVICE ep_i64 ep_to_i64(float x) {
+  if (x != x) return 0;
+  if (x >= 9223372036854775808.0f) return 9223372036854775807LL;
+  if (x < -9223372036854775808.0f) return -9223372036854775807LL - 1;
+  return static_cast<ep_i64>(x);
+}
 EP_DEVICE ep_i64 ep_floor_div_i(ep_i64 a, ep_i64 b) {
   if (b == 0) return 0;
   if (b == -1) return static_cast<ep_i64>(0ULL - static_cast<ep_u64>(a));
