@@ -259,6 +259,33 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def most_resident(pid: int) -> Iterator[list[int]]:
+    """A list whose only element is the largest resident memory seen so far, in bytes."""
+    most = [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            most[0] = max(most[0], resident_bytes(pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        thread.join()
+
+
+def overload_bytes(plan: Path, request_bytes: int) -> int:
+    """What a daemon with default options may take beyond `ready`, see docs/daemon.md."""
+    from runtime_edge.serve.config import PlanConfig
+
+    bodies = PlanConfig("m", str(plan)).queue_bytes + request_bytes
+    return bodies * 5 // 4 + CONNECTIONS * (64 << 10)
+
+
 def get_json(address: tuple[str, int], path: str) -> Any:
     with socket.create_connection(address, timeout=30) as sock:
         sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
@@ -333,8 +360,11 @@ def measure_load(plan: Path, duration_s: float, allow: str) -> dict[str, Any]:
         paced = in_process(offer_load, address, request, rate, duration_s, False)
         poisson = in_process(offer_load, address, request, rate, duration_s, True)
         again = in_process(closed_loop, address, request, duration_s)
-        overload = in_process(offer_load, address, request, 3.0 * capacity, duration_s, True)
+        with most_resident(pid) as most:
+            overload = in_process(offer_load, address, request, 3.0 * capacity, duration_s, True)
+        memory["most_in_overload"] = most[0]
         memory["after_overload"] = resident_bytes(pid)
+        memory["bound"] = memory["ready"] + overload_bytes(plan, len(request))
         late = get_json(address, "/status.json")["plans"][0]["late"]
     return {
         "start_to_ready_ms": info["start_to_ready_ms"],

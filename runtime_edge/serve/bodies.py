@@ -48,7 +48,8 @@ class BodyPool:
 
     Attributes:
         limit_bytes: of all bodies at once; a single one always fits.
-        used_bytes: blocks that are in use; num_refused: requests for which there was no room.
+        used_bytes: blocks that are in use; kept_bytes: blocks that wait for another body.
+        num_refused: requests for which there was no room.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -56,7 +57,8 @@ class BodyPool:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self.num_refused = 0
-        self._kept_bytes = 0
+        self.kept_bytes = 0
+        self._most_bytes = 0
         self._free: dict[int, list[mmap.mmap]] = {}
         self._lock = threading.Lock()
 
@@ -67,10 +69,11 @@ class BodyPool:
             if self.used_bytes and self.used_bytes + size > self.limit_bytes:
                 return None
             self.used_bytes += size
+            self._most_bytes = max(self._most_bytes, self.used_bytes)
             free = self._free.get(size)
             block = free.pop() if free else None
             if block is not None:
-                self._kept_bytes -= size
+                self.kept_bytes -= size
         if block is None:
             try:
                 block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -107,18 +110,29 @@ class BodyPool:
             f"room for {nbytes:,} more: try again later",
         )
 
+    def trim(self) -> None:
+        """Let go of kept blocks that were not needed since the last call."""
+        with self._lock:
+            surplus = self.used_bytes + self.kept_bytes - self._most_bytes
+            self._most_bytes = self.used_bytes
+            for blocks in self._free.values():
+                while blocks and surplus > 0:
+                    size = len(blocks.pop())
+                    surplus -= size
+                    self.kept_bytes -= size
+
     def give_back(self, block: mmap.mmap) -> None:
         """Keep a block for the next body, or let it go."""
         size = len(block)
         with self._lock:
             self.used_bytes -= size
-            if self._kept_bytes + size > self.limit_bytes // _KEPT_SHARE:
+            if self.kept_bytes + size > self.limit_bytes // _KEPT_SHARE:
                 return
-            self._kept_bytes += size
+            self.kept_bytes += size
             self._free.setdefault(size, []).append(block)
 
 
 def _block_bytes(nbytes: int) -> int:
-    """Few sizes, so that blocks are found again: an eighth of the next power of two."""
+    """Few sizes, so that blocks are found again: multiples of an eighth of the next power of two."""
     grain = max(_GRAIN_BYTES, (1 << nbytes.bit_length()) // 8)
     return round_up(nbytes, grain)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EXPIRY_S = 0.02
+_TRIM_S = 5.0
 _SWITCH_INTERVAL_S = 0.0005
 _CLOSE_S = 10.0
 _WAITING_S = 10.0
@@ -131,6 +132,7 @@ class Daemon:
             self.grpc_address = await self._grpc.start()
         await self.repository.load_all(self._on_progress)
         self._every("expiry", _EXPIRY_S, self._expire)
+        self._every("trim", _TRIM_S, self._bodies.trim)
         if config.watch_interval_s:
             self._every("watch", config.watch_interval_s, self._look_for_new_plans)
         self._start_watchdog()

@@ -38,6 +38,23 @@ def test_blocks_are_used_again():
     assert abs(pool.take(590_000).address - address) < 64
 
 
+def test_blocks_that_are_not_needed_any_more_are_let_go():
+    pool = BodyPool(10 << 20)
+    bodies = [pool.take(200_000) for _ in range(5)]
+    held = pool.used_bytes
+    for body in bodies:
+        body.release()
+    pool.trim()
+    assert pool.kept_bytes == held  # they were needed since the last time
+    one = pool.take(200_000)
+    pool.trim()
+    assert pool.used_bytes + pool.kept_bytes == held // 5
+    one.release()
+    pool.trim()
+    pool.trim()
+    assert (pool.used_bytes, pool.kept_bytes) == (0, 0)
+
+
 def test_a_single_body_fits_whatever_the_limit_and_refusals_are_counted():
     pool = BodyPool(100_000)
     large = pool.take(300_000)
