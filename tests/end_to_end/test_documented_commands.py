@@ -8,15 +8,19 @@ like all others. The plugin page is run by test_plugins.py.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
 from support.agents import AgentProcess
 from support.cases import DATA
-from support.documentation import PAGES, SHELL, blocks, commands, python_blocks
+from support.documentation import PAGES, ROOT, SHELL, blocks, commands, python_blocks
 from support.serving import serving
 
 from builder_host.planexec.main import main as planexec
@@ -33,7 +37,8 @@ ELSEWHERE = {
 }
 # Lines of shell blocks that are no commands of edgeplan: pattern of "page: line", and why.
 OTHER_LINES = {
-    r": (scripts/quickstart|scripts/test)\b": "make an environment of their own: .ci/run runs them",
+    r": scripts/quickstart\b": "test_the_quick_start_script",
+    r": scripts/test\b": "these tests",
     r": pip install ": "packages of an index",
     r"emulated-board.md: ": "needs QEMU and Debian's packages: tests/emulated",
     r"deploying.md: ": "scripts and recipes of updaters, which are not installed here",
@@ -219,3 +224,26 @@ def test_no_line_of_a_shell_block_is_left_out_without_a_reason():
     for pattern in OTHER_LINES:
         assert any(re.search(pattern, line) for line in lines), pattern
     assert not [c for page in PAGES for c in commands(page) if not c.is_whole]
+
+
+@pytest.mark.slow
+def test_the_quick_start_script(tmp_path):
+    """The first command of the README, in an environment that is complete already."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    (tmp_path / "venv" / ".edgeplan-demo").write_text(f"{wanted}\n")
+    done = subprocess.run(
+        [ROOT / "scripts" / "quickstart"],
+        env={**os.environ, "EDGEPLAN_VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"goldfish\.jpg:\n +\d+\.\d+  goldfish\n", done.stdout)
+    assert re.search(r"relative error \d\.\de-0[3-9] against float64", done.stdout)
+    assert re.search(r"ratio +\d+\.\d+ x", done.stdout)
