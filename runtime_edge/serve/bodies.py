@@ -133,6 +133,6 @@ class BodyPool:
 
 
 def _block_bytes(nbytes: int) -> int:
-    """Few sizes, so that blocks are found again: multiples of an eighth of the next power of two."""
+    """Few sizes, so that blocks are found again: grains of an eighth of the next power of two."""
     grain = max(_GRAIN_BYTES, (1 << nbytes.bit_length()) // 8)
     return round_up(nbytes, grain)
