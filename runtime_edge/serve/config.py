@@ -43,6 +43,8 @@ class PlanConfig:
         weight: share of the device against other plans of the same priority.
         batch_delay_us: how long a request may wait for others to share its execution, where the
             plan has several profiles.
+        capture_failures: folder for requests whose execution failed, a bounded number of them, for
+            `edgeplan replay`; they hold what clients sent. Empty keeps none.
     """
 
     name: str
@@ -62,6 +64,7 @@ class PlanConfig:
     default_priority: int = 2
     weight: float = 1.0
     batch_delay_us: float = 0.0
+    capture_failures: str = ""
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -250,7 +253,7 @@ def load_config(path: str) -> ServeConfig:
         raise ConfigError(f"{path}: 'plans' must be tables [plans.NAME]")
     for name, table in tables.items():
         options = _options(f"{path}: [plans.{name}]", table, PlanConfig)
-        for option in ("path", "key"):
+        for option in ("path", "key", "capture_failures"):
             if options.get(option):
                 options[option] = os.path.join(folder, options[option])
         options.setdefault("path", "")

@@ -19,6 +19,7 @@ from runtime_edge.device.base import Device, Stream
 from runtime_edge.engine import Engine
 from runtime_edge.serve.config import PlanConfig
 from runtime_edge.serve.errors import RequestError
+from runtime_edge.serve.failure_captures import keep_failure
 from runtime_edge.serve.lanes import Lane, find_lanes
 from runtime_edge.serve.latency import LatencyModel, ProfileLatency
 from runtime_edge.serve.memory_report import MemoryNeeds, io_bytes, io_offsets
@@ -207,6 +208,8 @@ class Deployment:
                 self._execute_once(batch, lane, result)
         except Exception as error:  # becomes the answer of these requests, whatever it is
             result.outputs, result.error = [], error
+            if self.config.capture_failures:
+                keep_failure(self, batch.jobs[0].work, error)
         result.times.end_ns = time.monotonic_ns()
         model = self.latencies[lane]
         if result.error is None and result.num_runs == 1:

@@ -7,15 +7,19 @@ import gc
 import shutil
 import time
 import types
+from dataclasses import replace
 
 import pytest
 from support.serve_plans import save, scale_plan
 
+from runtime_edge.capture import CapturedError, read_capture
+from runtime_edge.cli import main
 from runtime_edge.errors import DeviceError
 from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
 from runtime_edge.serve.devices import DeviceEntry
+from runtime_edge.serve.failure_captures import MAX_CAPTURES
 from runtime_edge.serve.infer_work import InferWork, WantedOutput
 from runtime_edge.serve.systemd import Notifier
 
@@ -77,6 +81,37 @@ def test_a_failed_execution_is_a_500_and_the_next_one_works(path):
         assert not daemon._stopped.is_set()
 
     run(path, scenario)
+
+
+def test_failed_executions_are_captured_and_can_be_replayed(path, tmp_path, capsys):
+    folder = tmp_path / "failures"
+
+    async def scenario(daemon, recorder):
+        plan = daemon.repository.plans["m"]
+        plan.deployment.config = replace(plan.deployment.config, capture_failures=str(folder))
+        real = plan.deployment._run
+        plan.deployment._run = raiser
+        for _ in range(MAX_CAPTURES + 2):
+            assert (await answer_of(daemon, plan)).error.status == 500
+        plan.deployment._run = real
+        folder.joinpath("m-0").rename(tmp_path / "one")
+        folder.joinpath("m-1").rename(tmp_path / "two")
+        tmp_path.joinpath("broken").write_text("no folder")
+        plan.deployment.config = replace(
+            plan.deployment.config, capture_failures=str(tmp_path / "broken")
+        )
+        plan.deployment._run = raiser
+        assert (await answer_of(daemon, plan)).error.status == 500  # the disk's error harms nobody
+
+    run(path, scenario)
+    assert len(list(folder.iterdir())) == MAX_CAPTURES - 2
+    capture = read_capture(tmp_path / "one")
+    assert capture.error == CapturedError("DeviceError", "the kernel tripped")
+    assert capture.plan.path == str(path)
+    assert [(t.name, t.dtype, t.shape) for t in capture.inputs] == [("x", "float32", (1, 1000))]
+    assert main(["replay", str(tmp_path / "one")]) == 3
+    told = capsys.readouterr().out
+    assert "then: DeviceError: the kernel tripped\nnow:  it goes well\nANOTHER outcome" in told
 
 
 def raiser(*_):
