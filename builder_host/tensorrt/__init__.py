@@ -12,6 +12,7 @@ import numpy as np
 
 import runtime_edge.tensorrt
 from builder_host.plugins.plugin import Plugin
+from builder_host.tensorrt.build_enums import *  # noqa: F403 - their __all__ is the list
 from builder_host.tensorrt.builder import Builder
 from builder_host.tensorrt.calibrators import (
     IInt8Calibrator,

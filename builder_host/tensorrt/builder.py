@@ -14,10 +14,10 @@ from builder_host.config import BuilderConfig
 from builder_host.errors import BuilderError, TargetError
 from builder_host.measure.local import gpu_fingerprint
 from builder_host.network.network import Network
+from builder_host.tensorrt.build_enums import BuilderFlag, NetworkDefinitionCreationFlag
 from builder_host.tensorrt.calibrators import IInt8Calibrator, table_of
 from builder_host.tensorrt.config import IBuilderConfig, IOptimizationProfile, IProgressMonitor
 from builder_host.tensorrt.emission import Found
-from builder_host.tensorrt.enums import BuilderFlag, NetworkDefinitionCreationFlag
 from builder_host.tensorrt.network import INetworkDefinition, dynamic_ranges
 from builder_host.tensorrt.refused import BUILDER
 from planformat.fingerprint import DeviceFingerprint

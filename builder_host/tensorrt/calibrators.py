@@ -12,7 +12,7 @@ from builder_host.calibration.table import CalibrationTable, parse_table
 from builder_host.calibration.thresholds import find_calibrator
 from builder_host.errors import BuilderError
 from builder_host.network.network import NUMPY_OF_DTYPE, Network
-from builder_host.tensorrt.enums import CalibrationAlgoType
+from builder_host.tensorrt.build_enums import CalibrationAlgoType
 
 
 class IInt8Calibrator:

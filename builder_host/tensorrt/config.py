@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from builder_host.tensorrt.calibrators import IInt8Calibrator
-from builder_host.tensorrt.enums import (
+from builder_host.tensorrt.build_enums import (
     BuilderFlag,
     DeviceType,
     EngineCapability,
@@ -16,6 +15,7 @@ from builder_host.tensorrt.enums import (
     RuntimePlatform,
     TilingOptimizationLevel,
 )
+from builder_host.tensorrt.calibrators import IInt8Calibrator
 from builder_host.tensorrt.layers.base import ILayer
 from builder_host.tensorrt.refused import CACHE, CONFIG, PROFILE
 from builder_host.tune.timing_cache import parse_timing_cache

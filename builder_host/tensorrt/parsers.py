@@ -108,8 +108,9 @@ class OnnxParser(_Parser):
         """Whether every node can be imported; the second item is kept for the API's sake."""
         from builder_host.importers.onnx.model import import_onnx
 
+        source = path if path is not None else bytes(model)
         try:
-            import_onnx(path if path is not None else bytes(model))
+            import_onnx(source, shapes=_closed_shapes(source))
         except BuilderError as error:
             self._take(error)
             return False, []
@@ -118,12 +119,15 @@ class OnnxParser(_Parser):
     def _parse(self, source: str | bytes) -> bool:
         from builder_host.importers.onnx.model import import_onnx
 
+        closed: dict[str, tuple[int, ...]] = {}
+
         def imported(batch: int | None, shapes: Shapes) -> Network:
             if batch is not None:
                 raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
-            return import_onnx(source, shapes={**_closed_shapes(source), **shapes})
+            return import_onnx(source, shapes={**closed, **shapes})
 
         try:
+            closed.update(_closed_shapes(source))
             network = self._network.take_import(imported)
         except BuilderError as error:
             self._take(error)
@@ -136,13 +140,10 @@ class OnnxParser(_Parser):
 
 
 def _closed_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs with open dimensions, these taken as 1."""
-    import onnx
+    """Shapes of the inputs with open dimensions, these taken as 1. Raises ImportModelError."""
+    from builder_host.importers.onnx.model import read_model
 
-    if isinstance(source, bytes):
-        model = onnx.load_model_from_string(source)
-    else:
-        model = onnx.load(source, load_external_data=False)
+    _, model, _ = read_model(source)
     weights = {tensor.name for tensor in model.graph.initializer}
     shapes = {}
     for value in model.graph.input:

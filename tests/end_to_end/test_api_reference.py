@@ -24,6 +24,7 @@ ELSEWHERE = {
     "builder_host.importers.tensorflow.model": "its function is in builder_host",
     "builder_host.importers.uff.model": "its function is in builder_host",
     "builder_host.tensorrt": "docs/migrating-from-tensorrt.md",
+    "builder_host.tensorrt.build_enums": "docs/migrating-from-tensorrt.md",
     "builder_host.tensorrt.enums": "docs/migrating-from-tensorrt.md",
     "builder_host.tensorrt.layers": "docs/migrating-from-tensorrt.md",
     "runtime_edge.device.cpu_timing": "inside",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import tomllib
 from support.cuda_toolkits import need_toolkit
@@ -206,3 +207,38 @@ def test_int8_of_quantised_weights_multiplies_integers():
     info = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     [layer] = [row for row in json.loads(info)["Layers"] if row["kind"] == "convolution"]
     assert "i8" in json.dumps(layer) or "u8" in json.dumps(layer)
+
+
+# --- parsers ---------------------------------------------------------------------------------
+
+
+def test_a_damaged_model_is_an_error_of_the_parser(tmp_path):
+    logger = Collecting()
+    net = trt.Builder(logger, target="host-cpu").create_network(EXPLICIT)
+    parser = trt.OnnxParser(net, logger)
+    assert not parser.parse(b"garbage")
+    assert "are no ONNX model" in parser.get_error(0).desc()
+    assert not parser.parse_from_file(str(tmp_path / "none.onnx"))
+    assert "the file cannot be read" in parser.get_error(0).desc()
+    assert parser.num_errors == 1
+    assert len(logger.texts(trt.Logger.ERROR)) == 2
+
+
+def test_a_model_with_an_open_batch_is_supported_and_takes_the_shape_that_is_set():
+    logger = Collecting()
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    infos = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3])
+        for name in "xy"
+    ]
+    graph = onnx.helper.make_graph([node], "open", infos[:1], infos[1:])
+    opset = onnx.helper.make_opsetid("", 13)
+    model = onnx.helper.make_model(graph, opset_imports=[opset]).SerializeToString()
+    net = trt.Builder(logger, target="host-cpu").create_network(EXPLICIT)
+    parser = trt.OnnxParser(net, logger)
+    assert parser.supports_model(model) == (True, [])
+    assert parser.parse(model)
+    assert tuple(net.get_output(0).shape) == (1, 3)
+    net.get_input(0).shape = [5, 3]
+    assert tuple(net.get_output(0).shape) == (5, 3)
+    assert net.emit(None)[0].outputs[0].shape == (5, 3)

@@ -44,20 +44,31 @@ def import_onnx(
     Raises:
         ImportModelError: holds every problem found in the model.
     """
-    if isinstance(path_or_model, onnx.ModelProto):
-        label, model, folder = "ONNX model", path_or_model, None
-    elif isinstance(path_or_model, bytes):
-        label, folder = "ONNX model", None
-        model = _decoded(label, path_or_model)
-    else:
-        path = Path(path_or_model)
-        label, folder = str(path), path.parent
-        try:
-            model = _decoded(label, path.read_bytes())
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ImportModelError(label, [f"the file cannot be read: {reason}"]) from error
+    label, model, folder = read_model(path_or_model)
     return _imported(label, model, folder, shapes or {}, outputs, plugins)
+
+
+def read_model(
+    path_or_model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+) -> tuple[str, onnx.ModelProto, Path | None]:
+    """What messages call a model, the model, and the folder of its external data.
+
+    Args:
+        path_or_model: as for `import_onnx`.
+
+    Raises:
+        ImportModelError: the file cannot be read, or is no ONNX model.
+    """
+    if isinstance(path_or_model, onnx.ModelProto):
+        return "ONNX model", path_or_model, None
+    if isinstance(path_or_model, bytes):
+        return "ONNX model", _decoded("ONNX model", path_or_model), None
+    path = Path(path_or_model)
+    try:
+        return str(path), _decoded(str(path), path.read_bytes()), path.parent
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImportModelError(str(path), [f"the file cannot be read: {reason}"]) from error
 
 
 def _decoded(label: str, data: bytes) -> onnx.ModelProto:
