@@ -374,8 +374,16 @@ TARGETS = (
 """Empty in the systemd of one's own: the machine's own units are not to be started there."""
 
 
-def run_in_namespaces(plans: Path) -> int:
-    """Start systemd as the first process of new namespaces, with the checks as its only service."""
+def run_in_namespaces(plans: Path, script: Path) -> int:
+    """Start systemd as the first process of new namespaces, with the checks as its only service.
+
+    Args:
+        plans: folder of what the checks need.
+        script: that does the checks; it is called with `--plans` and the folder.
+
+    Returns:
+        Its status.
+    """
     for program in (SYSTEMD, SYSTEMCTL, "/usr/bin/unshare"):
         if not os.path.exists(program):
             raise SystemExit(f"{program} is missing: apt-get install systemd util-linux")
@@ -390,7 +398,6 @@ def run_in_namespaces(plans: Path) -> int:
         for target in TARGETS:
             text = "[Unit]\nDefaultDependencies=no\n"
             (folder / f"{target}.target").write_text(text)
-        script = Path(__file__).resolve()
         (folder / "check.service").write_text(
             CHECK_UNIT.format(python=sys.executable, script=script, folder=folder, plans=plans)
         )
@@ -434,7 +441,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         make_plans(Path(name))
         if not os.path.isdir("/run/systemd/system"):
-            return run_in_namespaces(Path(name))
+            return run_in_namespaces(Path(name), Path(__file__).resolve())
         run_checks(Path(name))
     return 0
 
