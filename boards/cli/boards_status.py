@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     with open_link(args) as link:
         board = dict(link.call("identify").fields)
-        status = link.call("status").fields
+        status = {"transfers": [], **link.call("status").fields}  # earlier agents name none
     board.pop("id", None)
     board.pop("ok", None)
     if args.json:
