@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
-from runtime_edge.serve.http_messages import REASONS, Request, Response, error_response
+from runtime_edge.serve.http_messages import Request, Response, error_response, response_head
 from runtime_edge.serve.http_parser import MAX_BODY_DIGITS, TENSOR_HEADER, MessageParser
 
 if TYPE_CHECKING:
@@ -237,6 +237,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                 self._remaining = length
                 self._begin_discard()
             return
+        if request.place is not None:
+            request.place.wait()
         if is_waiting and length != 0:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if length is None:
@@ -296,6 +298,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         except RequestError as error:
             self._refuse(error)
             return
+        if request.place is not None:
+            request.place.keep()
         chunks = message.take_chunks()
         if chunks:
             refused = self._take_body(request, len(chunks))
@@ -319,6 +323,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._state = _ANSWER
         self.expires_s = None
         request.received_ns = time.monotonic_ns()
+        if request.place is not None:
+            request.place.keep()
         try:
             response = self._server.application.handle(request)
         except RequestError as error:
@@ -343,18 +349,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._write(error_response(error), is_keep_alive=False)
 
     def _write(self, response: Response, *, is_keep_alive: bool, is_head: bool = False) -> None:
-        length = sum(map(len, response.parts))
-        lines = [
-            f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Status')}",
-            f"Date: {self._server.date()}",
-            f"Content-Length: {length}",
-        ]
-        if response.content_type:
-            lines.append(f"Content-Type: {response.content_type}")
-        lines += [f"{name}: {value}" for name, value in response.headers]
-        if not is_keep_alive:
-            lines.append("Connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        head = response_head(response, self._server.date(), is_keep_alive=is_keep_alive)
         self._send([head] if is_head else [head, *response.parts])
         if not is_keep_alive:
             self._state = _CLOSED

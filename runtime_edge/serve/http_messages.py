@@ -133,6 +133,21 @@ class Application(Protocol):
         ...
 
 
+def response_head(response: Response, date: str, *, is_keep_alive: bool) -> bytes:
+    """Status line and headers, with the empty line behind them."""
+    lines = [
+        f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Status')}",
+        f"Date: {date}",
+        f"Content-Length: {sum(map(len, response.parts))}",
+    ]
+    if response.content_type:
+        lines.append(f"Content-Type: {response.content_type}")
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    if not is_keep_alive:
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
 def json_response(
     content: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()
 ) -> Response:

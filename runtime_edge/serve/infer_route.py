@@ -88,8 +88,6 @@ class InferRoute:
         Raises:
             RequestError: wrong, or refused now.
         """
-        if request.place is not None:
-            request.place.keep()
         plan = self._repository.plan(*arguments)
         deployment = plan.deployment
         if deployment is None:

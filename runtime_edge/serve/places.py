@@ -28,30 +28,40 @@ class Place:
         self._nbytes = nbytes
         self.queue = queue
         self.give_up = give_up
-        self.begun_ns = time.monotonic_ns()
+        self.begun_ns = 0
         queue.num_coming += 1
         queue.coming_bytes += nbytes
+
+    def wait(self) -> None:
+        """The body is waited for: from now on the place can be lost."""
+        if self._places is not None:
+            self.begun_ns = time.monotonic_ns()
+            self._places.waiting[self] = None
 
     def keep(self) -> None:
         """The body is here: the place cannot be lost any more."""
         if self._places is not None:
-            self._places.forget(self)
+            self._places.waiting.pop(self, None)
 
     def give_back(self) -> None:
         """The request is queued, or over. Doing so twice is fine."""
         places, self._places = self._places, None
         if places is not None:
-            places.forget(self)
+            places.waiting.pop(self, None)
             self.queue.num_coming -= 1
             self.queue.coming_bytes -= self._nbytes
 
 
 class Places:
-    """All places that can still be lost, oldest first. Belongs to the event loop's thread."""
+    """All places. Belongs to the event loop's thread.
+
+    Attributes:
+        waiting: those that can be lost, in the order in which their bodies were begun.
+    """
 
     def __init__(self) -> None:
         """None taken."""
-        self._coming: dict[Place, None] = {}
+        self.waiting: dict[Place, None] = {}
 
     def take(self, queue: PlanQueue, nbytes: int, give_up: Callable[[], None]) -> Place:
         """Count a request whose body is on its way.
@@ -61,9 +71,7 @@ class Places:
             nbytes: of its body, 0 where that is unknown.
             give_up: answers the request and gives the place back.
         """
-        place = Place(self, queue, nbytes, give_up)
-        self._coming[place] = None
-        return place
+        return Place(self, queue, nbytes, give_up)
 
     def make_room(self, queue: PlanQueue | None = None) -> bool:
         """Give up on the request that has been coming for longest, if that is too long.
@@ -75,15 +83,11 @@ class Places:
             False when there is none.
         """
         latest = time.monotonic_ns() - GRACE_NS
-        for place in self._coming:
+        for place in self.waiting:
             if place.begun_ns > latest:
                 break
             if queue is None or place.queue is queue:
-                self.forget(place)
+                place.keep()  # it is asked once
                 place.give_up()
                 return True
         return False
-
-    def forget(self, place: Place) -> None:
-        """A place that cannot be lost any more."""
-        self._coming.pop(place, None)

@@ -39,6 +39,7 @@ def test_the_slowest_gives_way_and_only_after_its_time(clock):
 
     def take(name, plan):
         place = taken.take(plan, 1, lambda: (gone.append(name), place.give_back()))
+        place.wait()
         return place
 
     take("elsewhere", other)

@@ -1,0 +1,120 @@
+"""Connections whose requests hold places and memory, with an application that answers lengths."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime_edge.serve import places
+from runtime_edge.serve.bodies import BodyPool
+from runtime_edge.serve.config import ServeConfig
+from runtime_edge.serve.http_messages import Response
+from runtime_edge.serve.http_server import HttpServer
+from runtime_edge.serve.places import Places
+from runtime_edge.serve.scheduler import PlanQueue
+
+
+class Lengths:
+    """Answers each body with its length."""
+
+    def __init__(self):
+        self.places = Places()
+        self.queue = PlanQueue("p", 10, 1 << 20, 1e6)
+
+    def begin(self, request):
+        request.body_limit_bytes = 1 << 20
+        length = request.content_length or 0
+        request.place = self.places.take(self.queue, length, request.connection.expire)
+
+    def handle(self, request):
+        return Response(200, (str(len(request.body.view)).encode(),))
+
+    def make_room(self):
+        return self.places.make_room()
+
+
+def run(scenario, limit_bytes=100_000):
+    async def main():
+        application, pool = Lengths(), BodyPool(limit_bytes)
+        server = HttpServer(application, ServeConfig(http="127.0.0.1:0"), pool)
+        address = await server.listen_tcp("127.0.0.1:0", "http")
+        try:
+            await asyncio.wait_for(scenario(application, pool, address), 30)
+        finally:
+            server.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+async def ask(address, text):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(text)
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Whatever is coming has been coming for too long."""
+    monkeypatch.setattr(places, "GRACE_NS", -1)
+
+
+def test_a_body_that_is_slow_gives_its_memory_to_one_that_wants_it():
+    async def scenario(application, pool, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"Content-Length: 90000\r\n\r\nfirst bytes")
+        while not pool.used_bytes:
+            await asyncio.sleep(0.01)
+        body = bytes(80_000)
+        assert await ask(address, HEAD + b"Content-Length: 80000\r\n\r\n" + body) == 200
+        assert (await reader.readline()).split()[1] == b"408"
+        writer.close()
+        assert (pool.used_bytes, application.queue.num_coming) == (0, 0)
+
+    run(scenario)
+
+
+def test_a_chunked_body_that_is_here_does_not_give_way_to_itself():
+    async def scenario(application, pool, address):
+        held = pool.take(pool.limit_bytes - 40_000)
+        assert pool.reserve(pool.limit_bytes - pool.used_bytes - 100)  # for the chunks, no block
+        assert await ask(address, CHUNKED) == 503
+        held.release()
+        assert await ask(address, CHUNKED) == 200
+        assert application.queue.num_coming == 0
+
+    run(scenario)
+
+
+def test_refused_bodies_are_drained_without_memory_or_place():
+    async def scenario(application, pool, address):
+        held = pool.take(pool.limit_bytes)
+        before = pool.used_bytes
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"Content-Length: 50000\r\n\r\n" + bytes(20_000))
+        while not pool.num_refused:
+            await asyncio.sleep(0.01)
+        assert (pool.used_bytes, application.queue.num_coming) == (before, 0)
+        writer.write(bytes(30_000))
+        assert await answer(reader) == 503
+        held.release()
+        writer.write(HEAD + b"Content-Length: 50000\r\n\r\n" + bytes(50_000))
+        assert await answer(reader) == 200  # on the same connection
+        writer.close()
+
+    run(scenario)
+
+
+async def answer(reader):
+    """Status of a whole response."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    (length,) = (int(x[15:]) for x in head.lower().split(b"\r\n") if x[:15] == b"content-length:")
+    await reader.readexactly(length)
+    return int(head.split()[1])
