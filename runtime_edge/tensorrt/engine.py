@@ -25,6 +25,7 @@ from runtime_edge.tensorrt.refused import ENGINE, INSPECTOR, RUNTIME, Refusing
 from runtime_edge.tensorrt.types import (
     DataType,
     Dims,
+    ExecutionContextAllocationStrategy,
     LayerInformationFormat,
     PythonBool,
     TensorFormat,
@@ -242,9 +243,13 @@ class ICudaEngine(Refusing):
         """As `get_tensor_profile_shape`, by index or name."""
         return self.get_tensor_profile_shape(self._binding(binding).name, profile_index)
 
-    def create_execution_context(self) -> IExecutionContext:
-        """A context with memory of its own."""
-        return IExecutionContext(self, has_memory=True)
+    def create_execution_context(
+        self,
+        strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC,
+    ) -> IExecutionContext:
+        """A context with memory of its own, unless the strategy leaves that to the caller."""
+        is_own = strategy is not ExecutionContextAllocationStrategy.USER_MANAGED
+        return IExecutionContext(self, has_memory=is_own)
 
     def create_execution_context_without_device_memory(self) -> IExecutionContext:
         """A context that works in the memory that its `device_memory` is set to."""

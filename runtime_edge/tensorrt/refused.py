@@ -41,6 +41,7 @@ _NO_PLUGINS = "plugins are compiled into the plan; write one for `builder_host.p
 _NO_CODE = "plans hold no host code but their own, which their signature covers"
 _NO_DEBUG = "use `edgeplan compare` on the host: it looks at every tensor"
 _STATIC = "profiles fix every shape; ask `get_tensor_shape`"
+_NO_KERNELS = "no kernels compute in it; precisions are in docs/precision.md"
 _ONE_STREAM = "a run uses the one stream that it is given"
 
 RUNTIME: Mapping[str, str] = {
@@ -53,7 +54,7 @@ RUNTIME: Mapping[str, str] = {
 }
 ENGINE: Mapping[str, str] = {
     "create_refitter": _NO_REFIT,
-    "create_runtime_config": "give `create_execution_context` no strategy; memory is planned",
+    "create_runtime_config": "give the strategy to `create_execution_context`",
     "engine_capability": "there is one kind of plan",
     "hardware_compatibility_level": "a plan is for one device; `edgeplan explain` says which",
     "profiling_verbosity": "plans tell all",
@@ -99,5 +100,8 @@ MODULE: Mapping[str, str] = {
     "IStreamReader": "give `Runtime.deserialize_cuda_engine` bytes or a mapping",
     "IStreamReaderV2": "give `Runtime.deserialize_cuda_engine` bytes or a mapping",
     "Refitter": _NO_REFIT,
+    "fp4": _NO_KERNELS,
+    "fp8": _NO_KERNELS,
     "get_plugin_registry": _NO_PLUGINS,
+    "int4": _NO_KERNELS,
 }

@@ -73,6 +73,14 @@ class TensorFormat(enum.Enum):
     LINEAR = 0
 
 
+class ExecutionContextAllocationStrategy(enum.Enum):
+    """Who gives a context its memory; it is sized by the plan, so that the first two are one."""
+
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
+
+
 class LayerInformationFormat(enum.Enum):
     """Form of what the inspector tells."""
 
