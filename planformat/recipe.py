@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
 
-from planformat.details_fields import count, field, items, magnitude, mapping, text
+from planformat.details_fields import count, field, items, magnitude, mapping, text, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ def read_recipe(tree: Any) -> BuildRecipe:
         scales=_magnitudes(tree, "scales"),
         largest=_magnitudes(tree, "largest"),
         hardware={
-            name: value if type(value) is int else magnitude(value, f"'hardware' '{name}'")
+            name: whole(value, f"'hardware' '{name}'")
+            if isinstance(value, int)
+            else magnitude(value, f"'hardware' '{name}'")
             for name, value in mapping(field(tree, "hardware")).items()
         },
     )

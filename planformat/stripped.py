@@ -7,10 +7,13 @@ give back the same file, byte for byte.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from planformat import limits
@@ -24,12 +27,13 @@ from planformat.container import (
     encode_head,
     parse_container,
 )
-from planformat.errors import PlanError, PlanFormatError
+from planformat.errors import PlanError, PlanFormatError, PlanStrippedError
 from planformat.plan import Buffer, Plan
 from planformat.reader import (
     bytes_view,
     check_sections,
     decode_sections,
+    open_plan,
     read_plan,
     section_content,
 )
@@ -145,6 +149,26 @@ def read_stripped(
     plan = decode_sections(view, container, memoryview(b""), lengths, source)
     check_plan(plan, source=source, is_stripped=True)
     return StrippedPlan(plan, hashes, container, whole_head)
+
+
+@contextlib.contextmanager
+def open_whole_or_stripped(
+    path: str | os.PathLike[str],
+) -> Iterator[tuple[Plan, Container]]:
+    """A plan to look into, which need not run: with its weights mapped, or without them.
+
+    Raises:
+        PlanError: as `open_plan`, but for stripped plans.
+    """
+    try:
+        opened = open_plan(path)
+    except PlanStrippedError:
+        data = Path(path).read_bytes()
+        stripped = read_stripped(data, source=os.fspath(path))
+        yield stripped.plan, stripped.container
+        return
+    with opened:
+        yield opened.plan, opened.container
 
 
 def filled_plan(

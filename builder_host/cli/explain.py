@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain. Returns 0: runs; 3: runs if differences are allowed; 4: does not run."""
-    from planformat.reader import open_plan
+    from planformat.stripped import open_whole_or_stripped
 
-    with open_plan(args.plan) as opened:
-        plan = opened.plan
+    with open_whole_or_stripped(args.plan) as (plan, container):
+        is_stripped = container.is_stripped
         answers = [_explain(plan, v, _device(args.device, v)) for v in plan.variants]
         kinds = [variant.fingerprint.device_kind for variant in plan.variants]
     if args.json:
@@ -40,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
             {"variant": number, "device_kind": kind, "runs": _NAMES[verdict], "text": text}
             for number, (kind, (verdict, text)) in enumerate(zip(kinds, answers, strict=True))
         ]
-        print(json.dumps({"plan": args.plan, "variants": rows}))
+        print(json.dumps({"plan": args.plan, "is_stripped": is_stripped, "variants": rows}))
     else:
         for number, (kind, (_, text)) in enumerate(zip(kinds, answers, strict=True)):
             print(f"variant {number} ({kind}): {text}")
+        if is_stripped:
+            print("its weights were stripped: that holds once 'edgeplan refit' has put them in")
     return min(verdict for verdict, _ in answers)
 
 
@@ -62,7 +64,7 @@ def _explain(plan: Plan, variant: Variant, device: DeviceFingerprint) -> tuple[i
             f"is of kind {device.device_kind}; build with that device as --target"
         )
     differences = compare(variant.fingerprint, device)
-    needed = len(plan.weights) + max(profile.arena_bytes for profile in variant.profiles)
+    needed = sum(plan.chunk_lengths) + max(profile.arena_bytes for profile in variant.profiles)
     memory = int(device.fields.get("cuda.memory_bytes", "0"))
     if memory and needed > memory:
         return _DOES_NOT, (

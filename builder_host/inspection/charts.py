@@ -26,12 +26,17 @@ def time_line(rows: Sequence[OperationRow]) -> str:
     return _side_by_side(bars, f"{total:.1f} µs in all", "time of each operation")
 
 
-def constants_line(rows: Sequence[OperationRow]) -> str:
-    """Packed constants of the operations side by side, as wide as they are large; in KiB."""
+def constants_line(rows: Sequence[OperationRow], sizes: Sequence[int]) -> str:
+    """Constants of the operations, of these bytes, side by side, as wide as they are large."""
     bars = [
-        (row.weight_bytes / 1024, row.details.name, f"{row.weight_bytes:,} bytes", row.tactic)
-        for row in rows
-        if row.weight_bytes
+        (
+            size / 1024,
+            row.details.name,
+            f"{size:,} bytes, {row.weight_bytes:,} unpacked",
+            row.tactic,
+        )
+        for row, size in zip(rows, sizes, strict=True)
+        if size
     ]
     if not bars:
         return "<p>No operation has constants.</p>"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planformat.details import OperationDetails, PlanDetails, plan_details
 from planformat.errors import PlanError, PlanFormatError
-from planformat.plan import Plan, Profile, Step
+from planformat.plan import ArgumentKind, Plan, Profile, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,8 @@ class OperationRow:
         tactic: kernel family and parameters.
         time_us: sum over its steps, None when one has neither a measured nor a predicted time.
         is_measured: whether all of the times were measured.
-        moved_bytes: inputs and outputs, each once; weight_bytes: those of them that are constant.
+        moved_bytes: inputs and outputs, each once; weight_bytes: those of them that are constant,
+            before packing.
     """
 
     details: OperationDetails
@@ -92,6 +95,35 @@ def operation_rows(
             )
         )
     return rows
+
+
+def packed_bytes(plan: Plan, profile: Profile, rows: Sequence[OperationRow]) -> list[int]:
+    """Bytes of the weights region that each operation of a profile reads, alignment included.
+
+    A constant ends where the next one begins; one that several operations share counts for each.
+    """
+    starts = {
+        argument.value
+        for variant in plan.variants
+        for one in variant.profiles
+        for step in one.steps
+        for argument in step.arguments
+        if argument.kind is ArgumentKind.WEIGHTS
+    }
+    edges = [*sorted(starts), sum(plan.chunk_lengths)]
+    size_at = {begin: end - begin for begin, end in itertools.pairwise(edges)}
+    return [
+        sum(
+            size_at[offset]
+            for offset in {
+                argument.value
+                for index in row.details.steps
+                for argument in profile.steps[index].arguments
+                if argument.kind is ArgumentKind.WEIGHTS
+            }
+        )
+        for row in rows
+    ]
 
 
 def _time(step: Step) -> float | None:

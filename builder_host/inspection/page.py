@@ -8,7 +8,12 @@ from pathlib import Path
 
 from builder_host.inspection.charts import arena_chart, constants_line, roof_chart, time_line
 from builder_host.inspection.graph import network_graph
-from builder_host.inspection.operations import OperationRow, operation_rows, required_details
+from builder_host.inspection.operations import (
+    OperationRow,
+    operation_rows,
+    packed_bytes,
+    required_details,
+)
 from builder_host.inspection.roofs import device_roofs
 from planformat.details import ProfileDetails
 from planformat.plan import Plan, Profile, Variant
@@ -33,7 +38,7 @@ def plan_page(plan: Plan, *, source: str = "plan") -> str:
         several = len(plan.variants) > 1
         parts.append(f"<h2>Variant {number}</h2>" if several else "")
         for profile, own in zip(variant.profiles, profiles, strict=True):
-            parts.append(_profile(variant, profile, own))
+            parts.append(_profile(plan, variant, profile, own))
         parts += [_code(variant), _fingerprint(variant)]
     parts.append(_provenance(plan, details.recipe))
     return "\n".join([*parts, "</body></html>\n"])
@@ -81,7 +86,7 @@ def _summary(plan: Plan) -> str:
     )
 
 
-def _profile(variant: Variant, profile: Profile, details: ProfileDetails) -> str:
+def _profile(plan: Plan, variant: Variant, profile: Profile, details: ProfileDetails) -> str:
     rows = operation_rows(profile, details.operations)
     total = sum(row.time_us or 0.0 for row in rows)
     measured = sum(row.is_measured for row in rows)
@@ -106,8 +111,9 @@ def _profile(variant: Variant, profile: Profile, details: ProfileDetails) -> str
             f'<div class="scroll">{network_graph(rows)}</div>' if rows else "<p>No steps.</p>",
             f'<h3>Time</h3><p class="note">{times}</p>',
             time_line(rows),
-            '<h3>Constants by size</h3><p class="note">As packed for the tactics.</p>',
-            constants_line(rows),
+            '<h3>Constants by size</h3><p class="note">In KiB, as packed for the tactics: '
+            "transformed and padded ones are larger than the model's.</p>",
+            constants_line(rows, packed_bytes(plan, profile, rows)),
             f'<h3>Arena over time</h3><p class="note">{_size(profile.arena_bytes)}{ratio}.</p>',
             arena_chart(profile, details.arena, len(rows)),
             f'<h3>Roofs</h3><p class="note">{note}</p>',

@@ -11,9 +11,8 @@ from typing import Any
 
 from planformat.container import Container
 from planformat.details import plan_details
-from planformat.errors import PlanStrippedError
 from planformat.plan import Plan, Profile, Step, Variant
-from planformat.reader import open_plan
+from planformat.stripped import open_whole_or_stripped
 from runtime_edge.cli import CommandError
 
 
@@ -29,14 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    try:
-        with open_plan(args.plan) as opened:
-            return _inspect(args, opened.plan, opened.container)
-    except PlanStrippedError:
-        from planformat.stripped import read_stripped
-
-        stripped = read_stripped(Path(args.plan).read_bytes(), source=args.plan)
-        return _inspect(args, stripped.plan, stripped.container)
+    with open_whole_or_stripped(args.plan) as (plan, container):
+        return _inspect(args, plan, container)
 
 
 def _inspect(args: argparse.Namespace, plan: Plan, container: Container) -> int:

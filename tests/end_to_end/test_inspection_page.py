@@ -14,6 +14,7 @@ from support.cases import DATA
 from support.commands import edgeplan
 from support.plans import sample_plan
 
+from builder_host.inspection.operations import operation_rows, packed_bytes
 from builder_host.inspection.page import plan_page
 from planformat.details import plan_details
 from planformat.errors import PlanFormatError
@@ -79,6 +80,15 @@ def check_complete(plan, page):
         assert text.count(f"<h3>{name}</h3>") == len(profiles)
     assert text.count("lower bound</text>") == len(profiles)
     assert text.count('class="roof"') >= 2 * len(profiles)
+    with open_plan(plan) as opened:
+        (variant,) = opened.plan.variants
+        for profile, own in zip(variant.profiles, details.variants[0], strict=True):
+            rows = operation_rows(profile, own.operations)
+            sizes = packed_bytes(opened.plan, profile, rows)
+            assert sum(sizes) >= 0.99 * len(opened.plan.weights) / len(profiles)
+            for row, size in zip(rows, sizes, strict=True):
+                assert (size > 0) == (row.weight_bytes > 0)
+                assert not size or f"{size:,} bytes, {row.weight_bytes:,} unpacked" in text
     for file in details.recipe.files:
         assert f"built from {file.name}" in text
         assert file.sha256 in text

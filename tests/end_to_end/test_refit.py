@@ -97,6 +97,9 @@ def test_lenet_comes_back_with_its_signature(tmp_path):
     done = edgeplan("inspect", "stripped.plan", cwd=tmp_path)
     assert f"weights: {told['stripped_bytes']:,} bytes" in done.stdout
     assert "stripped: edgeplan refit puts them in" in done.stdout
+    done = edgeplan("explain", "stripped.plan", cwd=tmp_path)
+    assert "variant 0 (cpu): runs there" in done.stdout
+    assert "that holds once 'edgeplan refit' has put them in" in done.stdout
 
     options = ("-o", "back.plan", "--identical")
     done = edgeplan("refit", "stripped.plan", *LENET, *options, cwd=tmp_path)

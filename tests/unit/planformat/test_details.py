@@ -9,9 +9,10 @@ import pytest
 from support.plans import sample_details, sample_plan
 
 from planformat import limits
-from planformat.details import plan_details
+from planformat.details import PlanDetails, encode_details, plan_details
 from planformat.errors import PlanFormatError
 from planformat.reader import read_container, read_plan
+from planformat.recipe import BuildRecipe, ModelFile
 from planformat.writer import plan_bytes, sign_plan
 
 
@@ -66,6 +67,57 @@ OPERATION = ("variants", 0, 0, "operations", 0)
 def test_what_does_not_fit_is_refused_by_name(plan, message):
     with pytest.raises(PlanFormatError, match=message):
         plan_details(plan, source="x")
+
+
+RECIPE = BuildRecipe(
+    files=(ModelFile("größe.onnx", 12, "ab" * 32),),
+    outputs=("prob",),
+    image_order="NHWC",
+    precision="int8",
+    layer_rules=(("*head*", "fp16"),),
+    tensor_rules=(("data", "fp32"),),
+    scales={"data": 0.0078125},
+    largest={"data": 1.0},
+    hardware={"memory_gbps": 204.8, "memory_bytes": 1 << 33},
+)
+
+
+def with_recipe(**changes):
+    """The sample plan with a recipe, fields of which are changed in its JSON."""
+    details = encode_details(PlanDetails(sample_details().variants, RECIPE))
+    tree = json.loads(details)
+    tree["recipe"] |= changes
+    return replace(sample_plan(), details=json.dumps(tree).encode())
+
+
+def test_recipe_round_trip():
+    assert plan_details(with_recipe()).recipe == RECIPE
+    assert plan_details(sample_plan()).recipe is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"files": [{"name": "x"}]}, "the field 'num_bytes' is missing"),
+        ({"files": {}}, "expected a list"),
+        ({"outputs": [1]}, "an output is int, not a text"),
+        ({"precision": None}, "'precision' is NoneType"),
+        ({"layer_rules": [["a"]]}, "'layer_rules' has a row of 1 texts, not of 2"),
+        ({"tensor_rules": [["a", 2]]}, "a part of 'tensor_rules' is int"),
+        ({"scales": {"x": -1.0}}, "'scales' of 'x' is -1.0, not a finite number"),
+        ({"scales": {"x": float("inf")}}, "'scales' of 'x' is inf"),
+        ({"largest": []}, "expected an object"),
+        ({"hardware": {"memory_bytes": -1}}, "'hardware' 'memory_bytes' is -1"),
+        ({"hardware": {"memory_bytes": True}}, "'hardware' 'memory_bytes' is True"),
+        (
+            {"hardware": {"memory_bytes": 1 << 64}},
+            "'hardware' 'memory_bytes' is 18446744073709551616",
+        ),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused_by_name(changes, message):
+    with pytest.raises(PlanFormatError, match=message):
+        plan_details(with_recipe(**changes), source="x")
 
 
 def test_size_is_bounded():
