@@ -23,6 +23,7 @@ from boards.store.pieces import MAX_PIECE_BYTES, Piece, cut, encode_table, plan_
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2  # pieces sent and not confirmed: what an interruption can cost
+MAX_FETCH_BYTES = 1 << 30  # outputs of one inference
 BUSY_WAIT_S = 90.0  # a board that lost its host notices within seconds, and then is free again
 _WORTH = 0.95  # a piece is sent packed when that is shorter than this share
 _RETRY_S = 1.0
@@ -342,9 +343,20 @@ class _Sender:
 def fetch_file(link: BoardLink, sha256: str, size_bytes: int) -> bytes:
     """Bytes of a file in a board's cache, checked against its hash.
 
+    Args:
+        link: to the board.
+        sha256: of the file, as the board says.
+        size_bytes: of it, as the board says.
+
     Raises:
-        LinkError: other bytes came; CommandFailedError: there is no such file.
+        LinkError: other bytes came, or more than MAX_FETCH_BYTES would; CommandFailedError: there
+            is no such file.
     """
+    if type(size_bytes) is not int or not 0 <= size_bytes <= MAX_FETCH_BYTES:
+        raise LinkError(
+            f"{link.address}: names a file of {size_bytes!r} bytes; allowed are "
+            f"{MAX_FETCH_BYTES:,}: is this the board that it should be?"
+        )
     parts: list[bytes] = []
     have = 0
     while have < size_bytes:
@@ -355,8 +367,10 @@ def fetch_file(link: BoardLink, sha256: str, size_bytes: int) -> bytes:
         parts.append(part)
         have += len(part)
     data = b"".join(parts)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise LinkError(f"{link.address}: file {sha256[:16]} came with another hash; ask again")
+    if len(data) != size_bytes or hashlib.sha256(data).hexdigest() != sha256:
+        raise LinkError(
+            f"{link.address}: file {sha256[:16]} came with another hash or size; ask again"
+        )
     return data
 
 

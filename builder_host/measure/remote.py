@@ -192,16 +192,25 @@ class RemoteBoards:
 
     def _try_profile(self, plan: Plan, seed: int, is_timed: bool) -> PlanTrial:
         answer = self._run(plan, {"canary_seed": seed, "time": is_timed})
-        data = fetch_file(self._links[0], answer.fields["sha256"], answer.fields["size"])
+        rows = [
+            (binding.name, np.dtype(NUMPY_OF_DTYPE[binding.dtype]), shape)
+            for binding, shape in zip(
+                plan.bindings, plan.variants[0].profiles[0].shapes, strict=True
+            )
+            if not binding.is_input
+        ]
+        size_bytes = sum(dtype.itemsize * math.prod(shape) for _, dtype, shape in rows)
+        if answer.fields.get("size") != size_bytes:
+            raise MeasureError(
+                f"{self._links[0].address}: gave outputs of {answer.fields.get('size')!r} bytes, "
+                f"the plan has {size_bytes:,}; is edgeplan of one version on both ends?"
+            )
+        data = fetch_file(self._links[0], str(answer.fields.get("sha256")), size_bytes)
         outputs: dict[str, npt.NDArray[Any]] = {}
         offset = 0
-        shapes = plan.variants[0].profiles[0].shapes
-        for binding, shape in zip(plan.bindings, shapes, strict=True):
-            if binding.is_input:
-                continue
-            dtype = np.dtype(NUMPY_OF_DTYPE[binding.dtype])
+        for name, dtype, shape in rows:
             count = math.prod(shape)
-            outputs[binding.name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
+            outputs[name] = np.frombuffer(data, dtype, count, offset).reshape(shape)
             offset += count * dtype.itemsize
         timing = None
         if is_timed:

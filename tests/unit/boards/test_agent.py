@@ -122,6 +122,21 @@ def test_files_travel_once(agent):
         assert send_to_cache(link, changed).num_sent == 1
 
 
+@pytest.mark.parametrize("size", [-1, 1 << 40, "7", None, True])
+def test_a_board_that_names_a_monstrous_file_is_not_asked_for_it(agent, size):
+    with BoardLink(agent.address) as link, pytest.raises(LinkError, match="names a file of"):
+        fetch_file(link, "0" * 64, size)
+
+
+def test_a_file_of_another_size_is_not_taken(agent):
+    data = random_bytes(9, 100_000)
+    with BoardLink(agent.address) as link:
+        sha256 = send_to_cache(link, data).sha256
+        for size in (1, len(data) + 1):
+            with pytest.raises(LinkError, match="another hash or size"):
+                fetch_file(link, sha256, size)
+
+
 def test_pieces_travel_packed(agent):
     with BoardLink(agent.address) as link:
         sending = send_to_cache(link, b"edgeplan" * 30_000)
