@@ -1,4 +1,4 @@
-"""What the cost models expect on boards that are not here: latency, share of the bound, arena.
+"""What the cost models expect on boards that are not here: latency and share of the bound.
 
     python -m benchmarks.predict_boards [--boards jetson-nano,...] [--networks resnet50,...]
 
@@ -124,38 +124,21 @@ def print_predictions(networks: Mapping[str, Network], names: list[str]) -> None
     print()
 
 
-def print_arenas(networks: Mapping[str, Network], names: list[str]) -> None:
-    """Activation arena and its lower bound."""
-    print("| network | target | arena MB | lower bound MB |")
-    print("|---|---|---|---|")
-    for name, network in networks.items():
-        for board in names:
-            arena = predicted(network, board).arena
-            print(
-                f"| {name} | {board} | {arena.arena_bytes / 1e6:.2f} | "
-                f"{arena.lower_bound_bytes / 1e6:.2f} |",
-                flush=True,
-            )
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--boards", default=",".join(BOARDS))
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--check", action="store_true", help="against the H200's measurements")
-    parser.add_argument("--arenas", metavar="TARGET,...", help="arenas on these targets instead")
     args = parser.parse_args()
-    networks = {name: _imported(name) for name in args.networks.split(",")}
-    if args.arenas:
-        print_arenas(networks, args.arenas.split(","))
-        return
+    networks = {name: imported(name) for name in args.networks.split(",")}
     if args.check:
         print_check(networks)
     print_predictions(networks, args.boards.split(","))
 
 
-def _imported(name: str) -> Network:
+def imported(name: str) -> Network:
+    """One of `NETWORKS`."""
     with tempfile.TemporaryDirectory(prefix="edgeplan-predict-") as folder:
         path = Path(folder) / f"{name}.onnx"
         path.write_bytes(NETWORKS[name]().SerializeToString())

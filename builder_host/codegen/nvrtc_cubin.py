@@ -154,6 +154,11 @@ def read_kernels(cubin: bytes, log: str) -> tuple[KernelResources, ...]:
     return tuple(kernels)
 
 
+def kernel_code(cubin: bytes, name: str) -> bytes | None:
+    """Instructions of one kernel; None when the cubin has no such kernel."""
+    return dict(_sections(cubin)).get(f".text.{name}")
+
+
 def launch_problem(
     target: CudaTarget, kernel: KernelResources, num_threads: int, dynamic_shared_bytes: int = 0
 ) -> str | None:

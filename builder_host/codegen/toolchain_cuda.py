@@ -23,6 +23,7 @@ from pathlib import Path
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.nvrtc_cubin import (
     KernelResources,
+    kernel_code,
     launch_problem,
     read_kernels,
     require_loadable,
@@ -71,6 +72,15 @@ class CompiledCubin:
     def kernel(self, name: str) -> KernelResources:
         """Resources of one kernel; KeyError when there is no such kernel."""
         return {kernel.name: kernel for kernel in self.kernels}[name]
+
+    def has_same_kernel(self, other: CompiledCubin, name: str) -> bool:
+        """Whether a kernel has the same instructions and resources in another cubin."""
+        code = kernel_code(self.code, name)
+        return (
+            code is not None
+            and code == kernel_code(other.code, name)
+            and self.kernel(name) == other.kernel(name)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from builder_host.registry import kernel_families
 from builder_host.targets.target import cpu_target
 from planformat.fingerprint import DeviceFingerprint
 from planformat.plan import CodeKind, CodeObject, Kernel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class CpuBackend:
 
 
 class CudaBackend:
-    """Generated CUDA C++ in one cubin (or PTX) per source."""
+    """Generated CUDA C++ in cubins, or one PTX per source for drivers that take no cubin."""
 
     target_kind = "cuda"
 
@@ -173,21 +176,57 @@ class CudaBackend:
         return b""
 
     def link(self, programs: Sequence[Program]) -> LinkedCode:
-        """One code object per distinct source; launches are checked against the target."""
-        codes: list[CodeObject] = []
-        kernels: dict[str, Kernel] = {}
+        """Few code objects, see `merged_sources`; launches are checked against the target."""
         distinct = list({program.source: program for program in programs}.values())
-        for program, compiled in zip(distinct, _all_compiled(self, distinct), strict=True):
+        alone = _all_compiled(self, distinct)
+        for program, compiled in zip(distinct, alone, strict=True):
             problem = self.launch_problem(program, compiled)
             if problem:
                 raise CompileError(problem)
-            for launch in program.launches:
-                kernels[launch.symbol] = Kernel(launch.symbol, len(codes))
+        codes: list[CodeObject] = []
+        kernels: dict[str, Kernel] = {}
+        for compiled, members in self._modules(distinct, alone):
+            for program in members:
+                for launch in program.launches:
+                    kernels[launch.symbol] = Kernel(launch.symbol, len(codes))
             kind = CodeKind.PTX if compiled.is_ptx else CodeKind.CUBIN
             codes.append(
                 CodeObject(kind, f"sm_{self.target.sm}", self.toolchain.version, compiled.code)
             )
         return LinkedCode(tuple(codes), tuple(kernels.values()))
+
+    def _modules(
+        self, programs: Sequence[Program], alone: Sequence[Any]
+    ) -> list[tuple[Any, list[Program]]]:
+        """Compiled modules with the programs that each is for.
+
+        Programs that were compiled together ship so only where every kernel came out with the
+        instructions and resources that it has alone: what was timed is what ships. PTX, which the
+        board's driver compiles, cannot be compared and stays as it is.
+        """
+        from builder_host.codegen.merged_sources import merge_sources
+
+        own = {p.source: (p, one) for p, one in zip(programs, alone, strict=True)}
+        units = [] if any(one.is_ptx for one in alone) else merge_sources(list(own))
+        together: dict[str, Any] = {}  # by source
+        for unit, merged in zip(
+            units, self.compile_objects([unit.text for unit in units]), strict=True
+        ):
+            if isinstance(merged, CompileFailure):
+                log.warning("%d kernels ship apart: %s", len(unit.sources), merged.error)
+                continue
+            for source in unit.sources:
+                program, compiled = own[source]
+                if all(compiled.has_same_kernel(merged, x.symbol) for x in program.launches):
+                    together[source] = merged
+                else:
+                    symbol = program.launches[0].symbol
+                    log.info("%s ships apart: compiled with others it is another code", symbol)
+        modules: dict[int, tuple[Any, list[Program]]] = {}
+        for source, (program, compiled) in own.items():
+            module = together.get(source, compiled)
+            modules.setdefault(id(module), (module, []))[1].append(program)
+        return list(modules.values())
 
 
 def make_backend(
