@@ -136,6 +136,7 @@ def roof_chart(rows: Sequence[OperationRow], roofs: Roofs | None) -> str:
             label(x, height + 16, f"{10.0**decade:g}", "label", anchor),
         ]
     parts.append(label(_WIDTH, height + 32, "operations per byte moved", "label", "end"))
+    names: list[str] = []  # drawn last: dots lie along the roofs
     if roofs is not None:
         start, end = 10.0 ** x_range[0], 10.0 ** x_range[1]
         highest = max(roofs.peaks.values())
@@ -153,15 +154,14 @@ def roof_chart(rows: Sequence[OperationRow], roofs: Roofs | None) -> str:
             )
         for name, peak in roofs.peaks.items():
             from_x = min(max(peak / roofs.memory_gbps, start), end)
-            parts += [
-                line(x_of(from_x), y_of(peak), _WIDTH, y_of(peak), "roof"),
-                label(_WIDTH - 4, y_of(peak) - 4, f"{name} {peak:,.0f} G/s", "label", "end"),
-            ]
+            parts.append(line(x_of(from_x), y_of(peak), _WIDTH, y_of(peak), "roof"))
+            text = f"{name} {peak:,.0f} G/s"
+            names.append(label(_WIDTH - 4, y_of(peak) - 4, text, "label above", "end"))
     for intensity, rate, row in dots:
         tip = f"{row.details.name}\n{rate:,.1f} G/s at {intensity:.2f} per byte"
         radius = 3 + 9 * math.sqrt((row.time_us or 0.0) / longest)
         parts.append(circle(x_of(intensity), y_of(rate), radius, f"dot t-{row.element_type}", tip))
-    return picture(_WIDTH, height + 38, parts, "rate over intensity")
+    return picture(_WIDTH, height + 38, parts + names, "rate over intensity")
 
 
 def _decades(values: Sequence[float]) -> tuple[int, int]:
