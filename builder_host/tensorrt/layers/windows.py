@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from builder_host.errors import NetworkError
-from builder_host.network.network import Network, Tensor
+from builder_host.network.network import Layer, Network, Tensor
 from builder_host.tensorrt.enums import PaddingMode, PoolingType
 from builder_host.tensorrt.layers.base import (
     ILayer,
@@ -66,7 +66,10 @@ class IConvolutionLayer(_Windowed):
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
         """Add a convolution."""
         del shift
-        layer = net.add_convolution(
+        return self._added(net.add_convolution, xs)
+
+    def _added(self, add: Callable[..., Layer], xs: list[Tensor | None]) -> list[Tensor]:
+        layer = add(
             required(xs, 0, self),
             self.num_output_maps,
             tuple(self.kernel_size),
@@ -92,16 +95,7 @@ class IDeconvolutionLayer(IConvolutionLayer):
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
         """Add a deconvolution."""
         del shift
-        layer = net.add_deconvolution(
-            required(xs, 0, self),
-            self.num_output_maps,
-            tuple(self.kernel_size),
-            *self._weights(xs),
-            dilations=tuple(self.dilation or (1,) * len(self.kernel_size)),
-            groups=self.num_groups,
-            **self._extents(),
-        )
-        return layer.outputs
+        return self._added(net.add_deconvolution, xs)
 
 
 @dataclass(eq=False, kw_only=True)
