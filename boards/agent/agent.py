@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from boards.agent.child import Child
+from boards.agent.config import AgentConfig
 from boards.agent.handlers import HANDLERS
 from boards.agent.request import Host, Request
 from boards.errors import (
@@ -45,30 +45,6 @@ MAX_UNSENT_BYTES = 8 << 20  # answers that a host does not read; then its reques
 _GREETING_S = 20.0  # whoever connects and has no session for so long makes room for others
 _CHILD_LOOK_S = 0.2
 _TRIAL_LOOK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """How an agent serves.
-
-    Attributes:
-        store: folder of the plan store.
-        key: secret that hosts must know, None for none.
-        public_key: plans must be signed with its private half; None accepts any.
-        software: name and version, told to hosts.
-        ends_with_session: stop when the (one) host has gone: agents on a console or behind ssh.
-        idle_s: such an agent also stops when nobody greets it for so long.
-        alive: called in every round of the loop; returns seconds until it wants to be called again,
-            None: it does not care.
-    """
-
-    store: str
-    key: bytes | None = None
-    public_key: bytes | None = None
-    software: str = "edgeplan"
-    ends_with_session: bool = False
-    idle_s: float = 600.0
-    alive: Callable[[], float | None] = field(default=lambda: None)
 
 
 class _LogToHosts(logging.Handler):

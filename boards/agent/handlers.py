@@ -24,7 +24,7 @@ from boards.agent.plan_commands import (
 )
 from boards.agent.tasks import START_SILENCE_S, forward
 from boards.conditions import available_memory_bytes, read_conditions
-from boards.store.plan_store import boot_id
+from boards.store.trials import boot_id
 
 if TYPE_CHECKING:
     from boards.agent.request import Request

@@ -14,7 +14,8 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from boards.agent.agent import Agent, AgentConfig
+from boards.agent.agent import Agent
+from boards.agent.config import AgentConfig
 from boards.agent.service_manager import ServiceManager
 from boards.errors import LinkAddressError, LinkError
 from boards.link.connecting import BASE_BAUD, READY_LINE

@@ -27,13 +27,13 @@ from boards.errors import ReleaseRefusedError, StoreError
 from boards.store.durable_file import link_durably, sync_folder, write_durably
 from boards.store.incoming_file import TABLE
 from boards.store.records import ReleaseRecord, ReleaseState, load_record, save_record
+from boards.store.release_rules import check_statements
+from boards.store.trials import MAX_TRIAL_FAILURES, after_reset, on_trial, why_over
 
 log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "/var/lib/edgeplan"
 PLAN_FILE = "model.plan"
-MAX_TRIAL_RESETS = 3  # boots during a trial before the board goes back
-MAX_TRIAL_FAILURES = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RELEASE = re.compile(r"releases/([0-9a-f]{16})")
 
@@ -222,24 +222,7 @@ class PlanStore:
         Raises:
             ReleaseRefusedError: below the floor, or expired.
         """
-        floor = self.floor(name)
-        if number < floor:
-            raise ReleaseRefusedError(
-                f"'{name}': the plan is release {number}, this board takes {floor} and later; sign "
-                f"it anew with: edgeplan sign PLAN --key KEY --release {floor} (or a higher number)"
-            )
-        if not expires:
-            return
-        if today < "2026-01-01":
-            raise ReleaseRefusedError(
-                f"'{name}': the plan is valid until {expires}, but the board's clock says {today}: "
-                "set the clock"
-            )
-        if today > expires:
-            raise ReleaseRefusedError(
-                f"'{name}': the plan was valid until {expires}, the board's clock says {today}; "
-                "sign it anew with: edgeplan sign PLAN --key KEY --expires YYYY-MM-DD"
-            )
+        check_statements(name, number, expires, floor=self.floor(name), today=today)
 
     def activate(self, name: str, release_id: str, *, trial_s: float | None = None) -> None:
         """Make a release the active one, in one step for every reader.
@@ -267,14 +250,7 @@ class PlanStore:
             if trial_s is None:
                 record = replace(record, state=ReleaseState.GOOD)
             elif active != release_id or record.state is not ReleaseState.GOOD:
-                record = replace(
-                    record,
-                    state=ReleaseState.TRIAL,
-                    trial_boot=boot_id(),
-                    trial_resets=0,
-                    trial_ends_s=time.monotonic() + trial_s if trial_s else 0.0,
-                    failures=0,
-                )
+                record = on_trial(record, trial_s)
             save_record(folder, record)
             if active and active != release_id:
                 link_durably(self._folder(name) / "previous", f"releases/{active}")
@@ -383,19 +359,10 @@ class PlanStore:
             yield
 
     def _trial_problem(self, name: str, record: ReleaseRecord) -> str:
-        if record.state is not ReleaseState.TRIAL:
-            return ""
-        boot = boot_id()
-        if record.trial_boot != boot:
-            record = replace(
-                record, trial_boot=boot, trial_resets=record.trial_resets + 1, trial_ends_s=0.0
-            )
-            save_record(self.release_folder(name, record.release_id), record)
-            if record.trial_resets >= MAX_TRIAL_RESETS:
-                return f"the board was reset {record.trial_resets} times during the trial"
-        elif record.trial_ends_s and time.monotonic() > record.trial_ends_s:
-            return "nobody marked it good before its trial ended"
-        return ""
+        seen = after_reset(record)
+        if seen is not record:
+            save_record(self.release_folder(name, record.release_id), seen)
+        return why_over(seen)
 
     def _roll_back(self, name: str, reason: str) -> str:
         folder = self._folder(name)
@@ -456,11 +423,3 @@ def check_name(name: str) -> str:
             "64 at most, beginning with a letter or digit"
         )
     return name
-
-
-def boot_id() -> str:
-    """Identity of this boot of the system, empty when the system does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

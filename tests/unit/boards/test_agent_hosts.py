@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from boards.agent import agent as agent_module
-from boards.agent.agent import Agent, AgentConfig
+from boards.agent.agent import Agent
+from boards.agent.config import AgentConfig
 from boards.errors import CommandFailedError
 from boards.link.connecting import connect
 from boards.link.file_transfer import BoardLink, send_to_cache

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from boards.errors import ReleaseRefusedError, StoreError
-from boards.store import PlanStore, ReleaseRecord, ReleaseState
+from boards.store import PlanStore, ReleaseRecord, ReleaseState, trials
 from boards.store import plan_store as plan_store_module
 
 
@@ -118,10 +118,10 @@ def test_resets_during_a_trial_go_back(store, monkeypatch):
     store.activate("net", first)
     store.activate("net", add(store, b"two"), trial_s=0)
     for boot in ("b1", "b2"):
-        monkeypatch.setattr(plan_store_module, "boot_id", lambda boot=boot: boot)
+        monkeypatch.setattr(trials, "boot_id", lambda boot=boot: boot)
         assert store.expire_trials() == ()
         assert store.expire_trials() == ()
-    monkeypatch.setattr(plan_store_module, "boot_id", lambda: "b3")
+    monkeypatch.setattr(trials, "boot_id", lambda: "b3")
     assert store.expire_trials() == ("net",)
     assert store.generation("net") == first
 
