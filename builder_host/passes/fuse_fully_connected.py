@@ -7,6 +7,7 @@ import numpy as np
 from builder_host.network.editing import update_layer
 from builder_host.network.layers.fully_connected import FullyConnectedParams
 from builder_host.network.network import Network
+from builder_host.network.rules import EIGHT_BITS
 
 
 def run(network: Network) -> int:
@@ -22,7 +23,7 @@ def run(network: Network) -> int:
         x, w = layer.inputs
         if w.values is None or x.is_constant or x.type.rank != 2 or w.type.rank != 2:
             continue
-        if layer.params.transpose_a:
+        if layer.params.transpose_a or not (x.dtype.is_float or x.dtype in EIGHT_BITS):
             continue
         weights = w
         if not layer.params.transpose_b:

@@ -435,6 +435,27 @@ CASES: dict[str, Case] = {
     "matmul_at": Case(
         "matrix_multiply", MatrixMultiplyParams(True, False), f32((70, 5), (70, 9)), 70
     ),
+    "matmul_i64": Case(
+        "matrix_multiply",
+        MatrixMultiplyParams(),
+        (((2, 5, 17), I64), ((17, 9), I64)),
+        low=-(2**24),
+        high=2**24,
+    ),
+    "matmul_bt_i32": Case(
+        "matrix_multiply",
+        MatrixMultiplyParams(False, True),
+        (((5, 33), I32), ((9, 33), I32)),
+        low=-4000,
+        high=4000,
+    ),
+    "fc_i32": Case(
+        "fully_connected",
+        FullyConnectedParams(),
+        (((3, 4, 5), I32), ((7, 20), I32), ((7,), I32)),
+        low=-4000,
+        high=4000,
+    ),
     "conv_epilogue": Case(
         "convolution",
         ConvolutionParams((1, 1), (0, 0), (0, 0), (1, 1)),

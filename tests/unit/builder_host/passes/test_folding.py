@@ -241,6 +241,14 @@ def test_product_with_a_constant_matrix_is_fully_connected(network, transposed):
     assert kinds(network) == ["fully_connected"]
 
 
+def test_product_of_integers_stays_a_product(network):
+    x = network.add_input("x", (2, 4), DataType.INT32)
+    w = network.add_constant(np.arange(12, dtype=np.int32).reshape(4, 3))
+    network.mark_output(network.add_matrix_multiply(x, w).output, "y")
+    assert fuse_fully_connected.run(network) == 0
+    assert kinds(network) == ["matrix_multiply"]
+
+
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("op", ["mean", "max"])
 def test_reduction_over_an_image_is_pooling(network, op, keep):
