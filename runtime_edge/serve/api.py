@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -18,13 +17,21 @@ from runtime_edge.serve import metadata, status
 from runtime_edge.serve.config import ServeConfig
 from runtime_edge.serve.devices import LOAD_ERRORS
 from runtime_edge.serve.errors import RequestError
-from runtime_edge.serve.http_messages import Request, Response, error_response, json_response
+from runtime_edge.serve.http_messages import (
+    JSON_TYPE,
+    Request,
+    Response,
+    error_response,
+    json_response,
+)
 from runtime_edge.serve.infer_route import InferRoute
 from runtime_edge.serve.inference import InferenceService
 from runtime_edge.serve.json_text import parse_json
+from runtime_edge.serve.later import LaterAnswers
 from runtime_edge.serve.metrics import Exposition
 from runtime_edge.serve.repository import ServedPlan
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
+from runtime_edge.serve.trace import trace_text
 
 _log = logging.getLogger(__name__)
 
@@ -68,11 +75,12 @@ class Api:
         self._token = token
         self._local_names = status.local_names(config)
         self._inference = InferRoute(config, service, self._regions)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._later = LaterAnswers()
 
     def close(self) -> None:
-        """End the thread for large JSON."""
+        """End the threads for large JSON and pages."""
         self._inference.close()
+        self._later.close()
 
     def begin(self, request: Request) -> Response | None:
         """Authorise, find the route, refuse what is not worth its body."""
@@ -265,21 +273,15 @@ class Api:
         if not self._config.allow_repository:
             raise RequestError(403, "loading and unloading over the network is switched off here")
 
-    def _answer_later(self, request: Request, action: Any) -> None:
-        async def run() -> None:
+    def _answer_later(self, request: Request, action: Coroutine[Any, Any, None]) -> None:
+        async def run() -> Response:
             try:
                 await action
             except LOAD_ERRORS as error:
-                request.respond(error_response(RequestError(400, str(error))))
-            except Exception:
-                _log.exception("%s failed", request.path)
-                request.respond(error_response(RequestError(500, "internal error")))
-            else:
-                request.respond(Response(200))
+                raise RequestError(400, str(error)) from error
+            return Response(200)
 
-        task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._later.answer(request, run())
 
     # -- shared memory
 
@@ -314,8 +316,8 @@ class Api:
 
     # -- our own
 
-    def _metrics(self, request: Request, arguments: tuple[str, ...]) -> Response:
-        return metrics_response(self._exposition)
+    def _metrics(self, request: Request, arguments: tuple[str, ...]) -> None:
+        self._later.answer(request, metrics_response(self._exposition, self._later))
 
     def _page(self, request: Request, arguments: tuple[str, ...]) -> Response:
         page = resources.files("runtime_edge.serve").joinpath("status_page.html").read_bytes()
@@ -326,15 +328,24 @@ class Api:
         )
         return Response(200, (page,), content_type="text/html; charset=utf-8", headers=headers)
 
-    def _status(self, request: Request, arguments: tuple[str, ...]) -> Response:
-        return json_response(status.status_json(self._service, self._exposition))
+    def _status(self, request: Request, arguments: tuple[str, ...]) -> None:
+        async def make() -> Response:
+            readings = await self._later.beside(self._exposition.sensors.read)
+            return json_response(status.status_json(self._service, self._exposition, readings))
 
-    def _trace(self, request: Request, arguments: tuple[str, ...]) -> Response:
+        self._later.answer(request, make())
+
+    def _trace(self, request: Request, arguments: tuple[str, ...]) -> None:
         seconds = parse_qs(request.query).get("seconds", ["60"])[-1]
         if not seconds.isascii() or not seconds.isdigit() or len(seconds) > 6:
             raise RequestError(400, "seconds must be a whole number")
-        since_ns = time.monotonic_ns() - int(seconds) * 10**9
-        return json_response(self._service.trace.json(since_ns))
+        requests = self._service.trace.since(time.monotonic_ns() - int(seconds) * 10**9)
+
+        async def make() -> Response:
+            text = await self._later.beside(lambda: trace_text(requests))
+            return Response(200, (text,), content_type=JSON_TYPE)
+
+        self._later.answer(request, make())
 
     def _openapi(self, request: Request, arguments: tuple[str, ...]) -> Response:
         text = resources.files("runtime_edge.serve").joinpath("openapi.json").read_bytes()
@@ -348,6 +359,11 @@ class MetricsApi:
         """Shows what the daemon does."""
         self._service = service
         self._exposition = exposition
+        self._later = LaterAnswers()
+
+    def close(self) -> None:
+        """End the thread for pages."""
+        self._later.close()
 
     def begin(self, request: Request) -> Response | None:
         """Nothing here has a body."""
@@ -363,7 +379,8 @@ class MetricsApi:
         if request.method not in ("GET", "HEAD"):
             return error_response(RequestError(405, "use GET"))
         if request.path == "/metrics":
-            return metrics_response(self._exposition)
+            self._later.answer(request, metrics_response(self._exposition, self._later))
+            return None
         if request.path == "/v2/health/live":
             return json_response({"live": True})
         if request.path == "/v2/health/ready":
@@ -372,11 +389,12 @@ class MetricsApi:
         return error_response(RequestError(404, "here are /metrics and /v2/health only"))
 
 
-def metrics_response(exposition: Exposition) -> Response:
+async def metrics_response(exposition: Exposition, later: LaterAnswers) -> Response:
     """Prometheus text."""
+    readings = await later.beside(exposition.sensors.read)
     return Response(
         200,
-        (exposition.text().encode(),),
+        (exposition.text(readings).encode(),),
         content_type="text/plain; version=0.0.4; charset=utf-8",
     )
 

@@ -75,6 +75,7 @@ class Daemon:
         token = read_token(config.token_file) if config.token_file else None
         self._token = token
         self._api = Api(config, self.service, self._regions, self._exposition, token)
+        self._metrics_api: MetricsApi | None = None
         self._servers: list[HttpServer] = []
         self._grpc: Any = None
         self._stopped = asyncio.Event()
@@ -122,7 +123,8 @@ class Daemon:
         if config.unix:
             await server.listen_unix(config.unix)
         if config.metrics:
-            monitor = HttpServer(MetricsApi(self.service, self._exposition), config, self._bodies)
+            self._metrics_api = MetricsApi(self.service, self._exposition)
+            monitor = HttpServer(self._metrics_api, config, self._bodies)
             self._servers.append(monitor)
             self.metrics_address = await monitor.listen_tcp(config.metrics, "metrics")
         if config.grpc:
@@ -173,6 +175,8 @@ class Daemon:
             logging.shutdown()
             os._exit(_EXIT_HUNG)
         self._api.close()
+        if self._metrics_api is not None:
+            self._metrics_api.close()
         for server in self._servers:
             server.close()
         self._regions.unregister()

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 _HEAD_ROOM_BYTES = 64 << 10
 _JSON_BYTES_PER_ELEM = 32
-_LARGE_JSON_ELEMS = 8192
+_LARGE_JSON_ELEMS = 2048  # a millisecond of the event loop
 _BATCHES_PER_BODY = 4
 
 

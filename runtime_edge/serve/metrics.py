@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.metadata import server_version
 from runtime_edge.serve.repository import Repository, ServedPlan
 from runtime_edge.serve.statistics import HISTOGRAM_MS
-from runtime_edge.serve.sysfs import Sensors, process_use
+from runtime_edge.serve.sysfs import Reading, Sensors, process_use
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ class Exposition:
         self.num_turned_away: Callable[[], int] = lambda: 0
         self.started_s = time.monotonic()
 
-    def text(self) -> str:
-        """All metrics in the text format 0.0.4."""
+    def text(self, readings: Sequence[Reading] = ()) -> str:
+        """All metrics in the text format 0.0.4, with what the board's sensors show."""
         lines: list[str] = []
         plans = list(self.repository.plans.values())
         for name, text, value in _PLAN_COUNTERS:
@@ -134,7 +134,7 @@ class Exposition:
         self._add_histograms(lines, plans)
         self._add_latencies(lines, plans)
         self._add_memory(lines)
-        self._add_machine(lines)
+        self._add_machine(lines, readings)
         return "\n".join(lines) + "\n"
 
     def _add_histograms(self, lines: list[str], plans: list[ServedPlan]) -> None:
@@ -205,7 +205,7 @@ class Exposition:
             text = "Memory of the GPU in use, by all processes"
             _add(lines, "nv_gpu_memory_used_bytes", "gauge", text, used)
 
-    def _add_machine(self, lines: list[str]) -> None:
+    def _add_machine(self, lines: list[str], readings: Sequence[Reading]) -> None:
         use = process_use()
         text = "Version in the label"
         _add(lines, "edgeplan_build_info", "gauge", text, [({"version": server_version()}, 1)])
@@ -232,7 +232,6 @@ class Exposition:
         )
         for name, kind, help_text, value in rows:
             _add(lines, name, kind, help_text, [({}, value)])
-        readings = self.sensors.read()
         for metric in sorted({reading.metric for reading in readings}):
             samples = [({"sensor": r.label}, r.value) for r in readings if r.metric == metric]
             _add(lines, f"edgeplan_board_{metric}", "gauge", "From sysfs", samples)

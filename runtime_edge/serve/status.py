@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from runtime_edge.serve.config import ServeConfig, split_address
@@ -12,7 +13,7 @@ from runtime_edge.serve.metadata import server_version
 from runtime_edge.serve.metrics import Exposition
 from runtime_edge.serve.repository import ServedPlan
 from runtime_edge.serve.statistics import quantile
-from runtime_edge.serve.sysfs import process_use
+from runtime_edge.serve.sysfs import Reading, process_use
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -39,7 +40,9 @@ def host_name(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
-def status_json(service: InferenceService, exposition: Exposition) -> dict[str, Any]:
+def status_json(
+    service: InferenceService, exposition: Exposition, readings: Sequence[Reading]
+) -> dict[str, Any]:
     """Everything that the page shows, at this moment."""
     repository = service.repository
     use = process_use()
@@ -68,8 +71,7 @@ def status_json(service: InferenceService, exposition: Exposition) -> dict[str, 
             for entry in repository.devices.entries
         ],
         "sensors": [
-            {"metric": r.metric, "label": r.label, "value": round(r.value, 3)}
-            for r in exposition.sensors.read()
+            {"metric": r.metric, "label": r.label, "value": round(r.value, 3)} for r in readings
         ],
         "plans": [_plan(plan) for plan in repository.plans.values()],
     }

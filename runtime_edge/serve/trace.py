@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,21 +45,32 @@ class Trace:
         """Remember a request."""
         self._requests.append(request)
 
-    def json(self, since_ns: int = 0) -> dict[str, Any]:
-        """Trace event format: executions by stream, waiting times by plan (as async events)."""
-        events: list[Event] = []
-        requests = [r for r in self._requests if r.times.answered_ns >= since_ns]
-        streams = {name: i + 1 for i, name in enumerate(sorted({r.stream for r in requests}))}
-        events += [lane(f"stream {name}", number) for name, number in streams.items()]
-        seen: set[tuple[str, int]] = set()
-        for request in requests:
-            key = (request.stream, request.batch)
-            if key not in seen:
-                seen.add(key)
-                batch = [r for r in requests if (r.stream, r.batch) == key]
-                events += _execution(request, batch, streams[request.stream])
+    def since(self, time_ns: int) -> list[TracedRequest]:
+        """Those that were answered after a time."""
+        return [request for request in self._requests if request.times.answered_ns >= time_ns]
+
+
+def trace_text(requests: Sequence[TracedRequest]) -> bytes:
+    """Trace event format: executions by stream, waiting times by plan (as async events).
+
+    Made in small pieces: one call of the encoder for all would keep every other thread waiting.
+    """
+    streams = {name: i + 1 for i, name in enumerate(sorted({r.stream for r in requests}))}
+    batches: dict[tuple[str, int], list[TracedRequest]] = {}
+    for request in requests:
+        batches.setdefault((request.stream, request.batch), []).append(request)
+    texts = [_text([lane(f"stream {name}", number)]) for name, number in streams.items()]
+    for (stream, _), batch in batches.items():
+        events = _execution(batch[0], batch, streams[stream])
+        for request in batch:
             events += _waiting(request)
-        return document(events)
+        texts.append(_text(events))
+    whole = json.dumps(document([]), separators=(",", ":"))
+    return whole.replace("[]", "[" + ",".join(texts) + "]", 1).encode()
+
+
+def _text(events: list[Event]) -> str:
+    return json.dumps(events, separators=(",", ":"))[1:-1]
 
 
 def _execution(first: TracedRequest, batch: list[TracedRequest], thread: int) -> list[Event]:
