@@ -20,7 +20,6 @@ MODEL = ROOT / "tests" / "data" / "caffe" / "squeezenet_v1.1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WIDTH, HEIGHT = 1200, 2100
 SHOWN_WIDTH = 900
-NUM_COLOURS = 256
 SHORT_BOXES = ".scroll { max-height: 480px }"
 MAX_BYTES = 300_000
 
@@ -51,7 +50,7 @@ def main(arguments: list[str]) -> int:
             size = (SHOWN_WIDTH, image.height * SHOWN_WIDTH // image.width)
             small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    small.quantize(NUM_COLOURS).save(PICTURE, optimize=True)
+    small.save(PICTURE, optimize=True)
     num_bytes = PICTURE.stat().st_size
     print(f"{PICTURE.relative_to(ROOT)}: {size[0]}x{size[1]}, {num_bytes:,} bytes")
     return 0 if num_bytes <= MAX_BYTES else 1
