@@ -52,7 +52,13 @@ class ITensor(Refusing):
 
     @property
     def shape(self) -> Dims:
-        """Dimensions, without the batch where that is implicit; those of inputs may be set."""
+        """Dimensions, without the batch where that is implicit; those of inputs may be set.
+
+        Open dimensions of inputs are -1, and count as 1 in the shapes behind them.
+        """
+        declared = self._network._declared_shape(self)
+        if declared is not None:
+            return Dims(declared)
         shape = self._network._built(self).shape
         return Dims(shape[1:] if self._network.has_implicit_batch_dimension else shape)
 
@@ -251,17 +257,24 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
 
     # --- what parsers use -----------------------------------------------------------------
 
-    def take_import(self, imported: Import) -> Network:
-        """Begin with an imported model; `imported` makes it for a batch (None: its own).
+    def take_import(self, imported: Import, open_shapes: Shapes | None = None) -> Network:
+        """Begin with an imported model.
+
+        Args:
+            imported: makes it for a batch (None: its own).
+            open_shapes: of inputs with open dimensions, which are -1 there.
 
         Raises:
             NetworkError: the network has content already.
         """
         if self._import is not None or self._layers or self._inputs:
             raise NetworkError("parse a model into an empty network, and only one")
-        network = imported(self._batch() if self.has_implicit_batch_dimension else None, {})
+        given = open_shapes or {}
+        batch = self._batch() if self.has_implicit_batch_dimension else None
+        network = imported(batch, {name: closed_shape(shape) for name, shape in given.items()})
         self._import = imported
         self._inputs = [self.imported_tensor(tensor.name) for tensor in network.inputs]
+        self._imported_shapes.update(given)
         self.name = network.name
         return network
 
@@ -306,7 +319,10 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
         net = FoldingNetwork(self.name)
         found: Found = {}
         if self._import is not None:
-            imported = self._import(batch, {**self._imported_shapes, **shapes})
+            set_shapes = {
+                name: closed_shape(shape) for name, shape in self._imported_shapes.items()
+            }
+            imported = self._import(batch, {**set_shapes, **shapes})
             by_name = {tensor.name: tensor for tensor in imported.tensors()}
             for name, handle in self._imported.items():
                 if name not in by_name:
@@ -314,7 +330,7 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
                 found[handle] = by_name[name]
             net.take_over(imported)
         for handle, (dtype, shape) in self._types.items():
-            closed = shapes.get(handle.name) or tuple(abs(extent) for extent in shape)
+            closed = shapes.get(handle.name) or closed_shape(shape)
             full = (batch, *closed) if batch is not None else closed
             found[handle] = net.add_input(handle.name, full, PLAN_TYPES[dtype])
         return Emission(net, found, int(batch is not None), is_draft=is_draft)
@@ -327,11 +343,16 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
             raise NetworkError(f"the name '{name}' is in use")
         self._draft = None
 
+    def _declared_shape(self, tensor: ITensor) -> tuple[int, ...] | None:
+        if tensor in self._types:
+            return self._types[tensor][1]
+        return self._imported_shapes.get(tensor.name) if tensor in self._inputs else None
+
     def _reshape_input(self, tensor: ITensor, shape: tuple[int, ...]) -> None:
         if tensor in self._types:
             self._types[tensor] = (self._types[tensor][0], shape)
         elif tensor in self._inputs:
-            self._imported_shapes[tensor.name] = tuple(abs(extent) for extent in shape)
+            self._imported_shapes[tensor.name] = shape
         else:
             raise NetworkError(f"'{tensor.name}': only shapes of inputs can be set")
         self._draft = None
@@ -395,6 +416,11 @@ class _Draft:
         """Add layers."""
         self.emission.add(layers, loops)
         self.changes.update((layer, layer.changes) for layer in layers)
+
+
+def closed_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape whose open dimensions are 1."""
+    return tuple(1 if extent < 0 else extent for extent in shape)
 
 
 def dynamic_ranges(found: Found) -> dict[str, float]:

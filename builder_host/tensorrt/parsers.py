@@ -8,7 +8,7 @@ from typing import Any
 
 from builder_host.errors import BuilderError, ImportModelError
 from builder_host.network.network import Network
-from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes
+from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes, closed_shape
 from builder_host.tensorrt.refused import PARSER
 from runtime_edge.tensorrt.interfaces import ILogger, LogSeverity
 from runtime_edge.tensorrt.refused import Refusing
@@ -110,7 +110,8 @@ class OnnxParser(_Parser):
 
         source = path if path is not None else bytes(model)
         try:
-            import_onnx(source, shapes=_closed_shapes(source))
+            shapes = {name: closed_shape(shape) for name, shape in _open_shapes(source).items()}
+            import_onnx(source, shapes=shapes)
         except BuilderError as error:
             self._take(error)
             return False, []
@@ -119,16 +120,13 @@ class OnnxParser(_Parser):
     def _parse(self, source: str | bytes) -> bool:
         from builder_host.importers.onnx.model import import_onnx
 
-        closed: dict[str, tuple[int, ...]] = {}
-
         def imported(batch: int | None, shapes: Shapes) -> Network:
             if batch is not None:
                 raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
-            return import_onnx(source, shapes={**closed, **shapes})
+            return import_onnx(source, shapes=shapes)
 
         try:
-            closed.update(_closed_shapes(source))
-            network = self._network.take_import(imported)
+            network = self._network.take_import(imported, _open_shapes(source))
         except BuilderError as error:
             self._take(error)
             for problem in self._errors:
@@ -139,8 +137,8 @@ class OnnxParser(_Parser):
         return True
 
 
-def _closed_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs with open dimensions, these taken as 1. Raises ImportModelError."""
+def _open_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs with open dimensions, which are -1. Raises ImportModelError."""
     from builder_host.importers.onnx.model import read_model
 
     _, model, _ = read_model(source)
@@ -149,7 +147,7 @@ def _closed_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         if value.name not in weights and any(not dim.dim_value for dim in dims):
-            shapes[value.name] = tuple(dim.dim_value or 1 for dim in dims)
+            shapes[value.name] = tuple(dim.dim_value or -1 for dim in dims)
     return shapes
 
 

@@ -45,6 +45,15 @@ def test_a_shape_that_depends_on_data_is_refused(net):
         net.emit(None)
 
 
+def test_a_shape_without_dimensions_makes_a_scalar(net):
+    x = floats(1, 1)
+    [data] = inputs_of(net, x=x)
+    shuffle = net.add_shuffle(data)
+    empty = net.add_slice(net.add_shape(data).get_output(0), (0,), (0,), (1,))
+    shuffle.set_input(1, empty.get_output(0))
+    close(evaluated(net, shuffle.get_output(0), x=x), x.reshape(()))
+
+
 def test_squeeze_and_unsqueeze(net):
     x = floats(2, 1, 3)
     [data] = inputs_of(net, x=x)

@@ -238,7 +238,9 @@ def test_a_model_with_an_open_batch_is_supported_and_takes_the_shape_that_is_set
     parser = trt.OnnxParser(net, logger)
     assert parser.supports_model(model) == (True, [])
     assert parser.parse(model)
+    assert tuple(net.get_input(0).shape) == (-1, 3)
     assert tuple(net.get_output(0).shape) == (1, 3)
     net.get_input(0).shape = [5, 3]
+    assert tuple(net.get_input(0).shape) == (5, 3)
     assert tuple(net.get_output(0).shape) == (5, 3)
     assert net.emit(None)[0].outputs[0].shape == (5, 3)

@@ -95,7 +95,8 @@ class IShuffleLayer(ILayer):
             return (0, *(axis + 1 for axis in order))
 
         x = required(xs, 0, self)
-        reshape = known_ints(xs, 1, self, "the shape") or self.reshape_dims
+        given = known_ints(xs, 1, self, "the shape")
+        reshape = self.reshape_dims if given is None else given
         if reshape is not None and shift:
             reshape = (x.shape[0], *reshape)
         if reshape is not None and not self.zero_is_placeholder and 0 in reshape:
