@@ -134,6 +134,7 @@ EP_DEVICE void join_tiles(unsigned char *shared, const PixelOfRow pixel_of_row,
     }
   }
 #if USES_CLUSTER
+  __syncwarp();       // lanes without a pixel may be ahead
   ep_cluster_sync();  // a block's memory stays until the others have read it
 #endif
 }
