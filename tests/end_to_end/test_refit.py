@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from support.cases import DATA
+from support.cases import DATA, case, model_paths
 from support.commands import edgeplan
 from support.cuda_toolkits import need_toolkit
 
@@ -115,6 +115,16 @@ def test_squeezenet_comes_back():
     refitted = refit_plan(strip_plan(whole), import_model_file(*files))
     assert refitted.is_same
     assert refitted.data == whole
+
+
+def test_a_uff_network_with_channels_last_comes_back(tmp_path):
+    """Two profiles; the order of the images is read from the plan."""
+    model, *_ = model_paths(case("uff/allcnn/digits"))
+    options = ("--uff-input", "input_layer_1,28,28,1", "--uff-nhwc", "--batch", "1,2", *FAST)
+    edgeplan("build", model, "-o", "whole.plan", *options, cwd=tmp_path)
+    edgeplan("strip", "whole.plan", "-o", "stripped.plan", cwd=tmp_path)
+    edgeplan("refit", "stripped.plan", model, "-o", "back.plan", "--identical", cwd=tmp_path)
+    assert (tmp_path / "back.plan").read_bytes() == (tmp_path / "whole.plan").read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
