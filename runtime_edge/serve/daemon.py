@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from runtime_edge.serve.api import Api, MetricsApi
+from runtime_edge.serve.api import Api
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, read_token
 from runtime_edge.serve.devices import LOAD_ERRORS
@@ -21,6 +21,7 @@ from runtime_edge.serve.errors import ConfigError
 from runtime_edge.serve.http_server import HttpServer
 from runtime_edge.serve.inference import InferenceService
 from runtime_edge.serve.metrics import Exposition
+from runtime_edge.serve.metrics_api import MetricsApi
 from runtime_edge.serve.repository import Repository
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
 from runtime_edge.serve.stream_memory import StreamMemory
