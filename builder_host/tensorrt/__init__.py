@@ -32,6 +32,7 @@ from builder_host.tensorrt.enums import *  # noqa: F403 - their __all__ is the l
 from builder_host.tensorrt.layers import *  # noqa: F403 - layers are named in annotations
 from builder_host.tensorrt.network import INetworkDefinition, ITensor
 from builder_host.tensorrt.parsers import (
+    PLUGINS,
     CaffeParser,
     OnnxParser,
     OnnxParserFlag,
@@ -45,6 +46,7 @@ from runtime_edge.tensorrt import __version__ as __version__
 from runtime_edge.tensorrt.types import DataType, nptype
 
 __all__ = [
+    "PLUGINS",
     "Builder",
     "CaffeParser",
     "IBuilderConfig",

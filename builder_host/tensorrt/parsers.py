@@ -8,10 +8,14 @@ from typing import Any
 
 from builder_host.errors import BuilderError, ImportModelError
 from builder_host.network.network import Network
+from builder_host.plugins.registry import PluginRegistry
 from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes, closed_shape
 from builder_host.tensorrt.refused import PARSER
 from runtime_edge.tensorrt.interfaces import ILogger, LogSeverity
 from runtime_edge.tensorrt.refused import Refusing
+
+# Edgeplan's own, in place of TensorRT's registry: creators of layers that models name.
+PLUGINS = PluginRegistry()
 
 
 class ParserError:
@@ -111,7 +115,7 @@ class OnnxParser(_Parser):
         source = path if path is not None else bytes(model)
         try:
             shapes = {name: closed_shape(shape) for name, shape in _open_shapes(source).items()}
-            import_onnx(source, shapes=shapes)
+            import_onnx(source, shapes=shapes, plugins=PLUGINS)
         except BuilderError as error:
             self._take(error)
             return False, []
@@ -123,7 +127,7 @@ class OnnxParser(_Parser):
         def imported(batch: int | None, shapes: Shapes) -> Network:
             if batch is not None:
                 raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
-            return import_onnx(source, shapes=shapes)
+            return import_onnx(source, shapes=shapes, plugins=PLUGINS)
 
         try:
             network = self._network.take_import(imported, _open_shapes(source))
@@ -177,12 +181,12 @@ class CaffeParser(_Parser):
         from builder_host.importers.caffe.model import import_caffe
 
         del dtype  # weights are floats; the build chooses what they become
-        own = import_caffe(deploy, model)
+        own = import_caffe(deploy, model, plugins=PLUGINS)
 
         def imported(batch: int | None, shapes: Shapes) -> Network:
             if batch is not None:
                 shapes = {t.name: (batch, *t.shape[1:]) for t in own.inputs}
-            return import_caffe(deploy, model, shapes=shapes or None)
+            return import_caffe(deploy, model, shapes=shapes or None, plugins=PLUGINS)
 
         network.take_import(imported)
         return BlobNameToTensor(network, {tensor.name for tensor in own.tensors()})
@@ -215,9 +219,14 @@ class UffParser(_Parser):
     def register_input(
         self, name: str, shape: Any, order: UffInputOrder = UffInputOrder.NCHW
     ) -> bool:
-        """Declare an input with its shape, without the batch."""
+        """Declare an input with its shape, without the batch; False if orders of two differ."""
+        wanted = "NHWC" if order is UffInputOrder.NHWC else "NCHW"
+        if self._inputs and wanted != self._order:
+            text = f"input '{name}' has the order {wanted}, those before it {self._order}"
+            self._errors.append(ParserError(f"{text}; one order for all is supported"))
+            return False
         self._inputs[name] = tuple(shape)
-        self._order = "NHWC" if order is UffInputOrder.NHWC else "NCHW"
+        self._order = wanted
         return True
 
     def register_output(self, name: str) -> bool:
@@ -242,6 +251,7 @@ class UffParser(_Parser):
                 shapes={**own, **shapes},
                 order=self._order,
                 outputs=self._outputs or None,
+                plugins=PLUGINS,
             )
 
         for tensor in network.take_import(imported).outputs:

@@ -11,7 +11,7 @@ _NO_DLA = "there is no DLA; everything runs on the GPU or the CPU"
 _NO_DEBUG = "use `edgeplan compare`: it looks at every tensor"
 _NO_REFIT = "`edgeplan refit` puts the weights of a model into a plan"
 _LANGUAGE_MODELS = "networks of language models are out of scope; build it of products and softmax"
-_PLUGIN = "write a plugin for `builder_host.plugins` and give it to `add_plugin_v2`"
+_PLUGIN = "a plugin of `builder_host.plugins` goes to `add_plugin_v2`, its creator to `PLUGINS`"
 
 TENSOR: Mapping[str, str] = {
     "allowed_formats": "bindings are LINEAR; the builder chooses formats between layers",

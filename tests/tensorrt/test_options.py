@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import pytest
-import tomllib
 from support.cuda_toolkits import need_toolkit
 from support.documentation import ROOT
 from support.tensorrt_networks import constant, floats, inputs_of, network_of
 
 from builder_host import tensorrt as trt
+from builder_host.expressions import Binary, Input
+from builder_host.plugins import PluginRegistry
+from builder_host.tensorrt import parsers
 from planformat.reader import read_plan
 from runtime_edge import tensorrt as runtime
 from scripts import make_tensorrt_page
@@ -55,7 +58,9 @@ def test_migration_page_is_what_the_generator_writes():
 
 
 def test_refused_names_are_refused_and_the_others_are_there():
-    api = tomllib.loads((ROOT / "scripts" / "tensorrt_api.toml").read_text(encoding="utf-8"))
+    api = make_tensorrt_page.tomllib.loads(
+        (ROOT / "scripts" / "tensorrt_api.toml").read_text(encoding="utf-8")
+    )
     assert sum(len(row["members"].split()) for row in api.values()) > 250
     for row in api.values():
         owner = getattr(trt, row["class"])
@@ -76,7 +81,7 @@ def test_a_refused_name_says_what_to_use(monkeypatch):
     for module in (trt, runtime):
         with pytest.raises(AttributeError, match="`edgeplan refit` puts"):
             module.Refitter  # noqa: B018 - it raises
-    with pytest.raises(AttributeError, match="give it to `add_plugin_v2`"):
+    with pytest.raises(AttributeError, match="goes to `add_plugin_v2`"):
         trt.IPluginV2DynamicExt  # noqa: B018 - it raises
 
 
@@ -244,3 +249,39 @@ def test_a_model_with_an_open_batch_is_supported_and_takes_the_shape_that_is_set
     assert tuple(net.get_input(0).shape) == (5, 3)
     assert tuple(net.get_output(0).shape) == (5, 3)
     assert net.emit(None)[0].outputs[0].shape == (5, 3)
+
+
+def test_parsers_ask_for_plugins(monkeypatch):
+    @dataclass(frozen=True)
+    class Doubled(trt.Plugin):
+        name = "Doubled"
+
+        def output_types(self, inputs):
+            return inputs
+
+        def expression(self, num_inputs):
+            return Binary("add", Input(0), Input(0))
+
+    registry = PluginRegistry()
+    monkeypatch.setattr(parsers, "PLUGINS", registry)
+    infos = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    node = onnx.helper.make_node("Doubled", ["x"], ["y"], domain="com.example")
+    graph = onnx.helper.make_graph([node], "own", infos[:1], infos[1:])
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("com.example", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets).SerializeToString()
+    logger = Collecting()
+    builder = trt.Builder(logger, target="host-cpu")
+    parser = trt.OnnxParser(builder.create_network(EXPLICIT), logger)
+    assert parser.supports_model(model)[0] is False
+    assert "Doubled" in parser.get_error(0).desc()
+    registry.onnx("com.example", "Doubled")(lambda node: Doubled())
+    net = builder.create_network(EXPLICIT)
+    assert trt.OnnxParser(net, logger).parse(model)
+    assert tuple(net.get_output(0).shape) == (2,)
+
+
+def test_uff_inputs_of_two_orders_are_refused():
+    parser = trt.UffParser()
+    assert parser.register_input("a", (1, 2, 3), trt.UffInputOrder.NCHW)
+    assert not parser.register_input("b", (1, 2, 3), trt.UffInputOrder.NHWC)
+    assert "'b' has the order NHWC, those before it NCHW" in parser.get_error(0).desc()
