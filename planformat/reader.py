@@ -43,16 +43,21 @@ def read_plan(
     """
     view = bytes_view(data)
     container = parse_container(view, source)
-    if container.is_stripped:
-        raise PlanStrippedError(
-            f"plan {source}: its weights were stripped; put them in again: "
-            f"edgeplan refit {source} MODEL -o OUT.plan"
-        )
+    require_weights(container, source)
     check_sections(view, container, container.head, public_key, source)
     weights, chunk_lengths = _read_weights(view, container, source)
     plan = decode_sections(view, container, weights, chunk_lengths, source)
     check_plan(plan, source=source)
     return plan
+
+
+def require_weights(container: Container, source: str) -> None:
+    """Refuse a plan whose weights were taken out. Raises PlanStrippedError."""
+    if container.is_stripped:
+        raise PlanStrippedError(
+            f"plan {source}: its weights were stripped; put them in again: "
+            f"edgeplan refit {source} MODEL -o OUT.plan"
+        )
 
 
 def check_sections(

@@ -49,13 +49,14 @@ def plan_edges(data: memoryview, source: str) -> list[int]:
     """Offsets in a PLAN file where its sections and its weight chunks begin.
 
     Raises:
-        PlanError: no sound plan.
+        PlanError: no sound plan, or one without its weights, which no board could run.
     """
     from planformat.container import SectionKind
-    from planformat.reader import read_container
+    from planformat.reader import read_container, require_weights
     from planformat.sections.chunks import decode_chunks
 
     container = read_container(data, source=source)
+    require_weights(container, source)
     edges = [entry.offset for entry in container.entries]
     weights, chunks = container.find(SectionKind.WEIGHTS), container.find(SectionKind.CHUNKS)
     if weights is not None and chunks is not None:

@@ -17,6 +17,7 @@ from support.plans import (
     tiny_plan,
 )
 
+from boards.store.pieces import plan_edges
 from planformat import signing
 from planformat.container import ENTRY, HEADER, SectionKind
 from planformat.errors import (
@@ -62,13 +63,15 @@ def test_all_but_the_weights_can_be_read():
     assert not has_weights_of(stripped, WEIGHTS[:-1])
 
 
-def test_it_is_refused_wherever_a_plan_is_run_or_signed():
+def test_it_is_refused_wherever_a_plan_is_run_signed_or_sent():
     with pytest.raises(PlanStrippedError, match=r"edgeplan refit x\.plan MODEL -o OUT\.plan"):
         read_plan(STRIPPED, source="x.plan")
     with pytest.raises(PlanStrippedError):
         sign_plan(STRIPPED, GOLDEN_KEY)
     with pytest.raises(PlanStrippedError):
         strip_plan(STRIPPED)
+    with pytest.raises(PlanStrippedError):
+        plan_edges(memoryview(STRIPPED), "x.plan")
 
 
 def test_the_signature_of_the_whole_plan_is_checked_without_its_weights():
