@@ -154,6 +154,11 @@ def write_capture(capture: Capture, folder: str | os.PathLike[str]) -> None:
     temporary.replace(place / _INDEX)
 
 
+def has_capture(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a capture, sound or not."""
+    return (Path(folder) / _INDEX).exists()
+
+
 def remove_capture(folder: str | os.PathLike[str]) -> None:
     """Remove the files of a capture, and the folder if nothing else is in it."""
     place = Path(folder)

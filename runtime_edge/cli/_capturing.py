@@ -15,10 +15,11 @@ from runtime_edge.capture import (
     CapturedOptions,
     CapturedTensor,
     captured_plan,
+    has_capture,
     remove_capture,
     write_capture,
 )
-from runtime_edge.cli import version
+from runtime_edge.cli import CommandError, version
 from runtime_edge.probe import probe_device
 
 _R = TypeVar("_R")
@@ -41,8 +42,13 @@ def captured_run(
         keeps_success: keep a run that went well too, with its outputs.
 
     Raises:
-        CaptureError: the capture cannot be written; nothing was run then.
+        CaptureError, CommandError: the capture cannot be written; nothing was run then.
     """
+    if has_capture(args.capture):
+        raise CommandError(
+            f"--capture {args.capture}: holds a captured run already; remove it, or name another "
+            "folder"
+        )
     here = probe_device()
     capture = Capture(
         version=version(),

@@ -102,6 +102,16 @@ def test_an_error_again(edgeplan):
     assert out.count("BindingError: input 'x': elements are float64") == 2
 
 
+def test_a_captured_failure_is_not_written_over(edgeplan):
+    np.save("x.npy", X.astype(np.float64))
+    edgeplan(*RUN)
+    np.save("x.npy", X)
+    status, _, err = edgeplan(*RUN)
+    assert status == 1
+    assert "--capture c: holds a captured run already; remove it" in err
+    assert read_capture("c").error.type == "BindingError"
+
+
 def test_a_failure_that_does_not_come_again(edgeplan):
     good = Path("tiny.plan").read_bytes()
     save_plan(tiny_plans.plan(canary_error=1.0), "tiny.plan")
