@@ -92,8 +92,9 @@ def members(owner: Any) -> set[str]:
     for base in owner.__mro__:
         if base.__module__.startswith(("builder_host", "runtime_edge")):
             for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
-                is_own = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-                if is_own and isinstance(node.value, ast.Name) and node.value.id == "self":
+                if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                    continue
+                if isinstance(node.value, ast.Name) and node.value.id == "self":
                     found.add(node.attr)
     return {name for name in found if not name.startswith("_")}
 

@@ -117,6 +117,14 @@ def test_site_builds_without_warnings(tmp_path):
         assert (tmp_path / "site" / name).stat().st_size > 5000
 
 
+def test_links_and_pictures_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [*re.findall(r"\]\(([^)#\s]+)", text), *re.findall(r'src="([^"]+)"', text)]
+    local = [target for target in found if "://" not in target]
+    assert len(local) > 10
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
 def test_a_link_to_nothing_fails_the_build(tmp_path):
     pytest.importorskip("mkdocs", reason="the extra 'docs' is not installed")
     (tmp_path / "docs").mkdir()
