@@ -150,6 +150,44 @@ class ComputeMethods(NetworkDoor):
         params = SoftmaxParams(positive_axis(axis, x.type.rank), log)
         return self.add_layer("softmax", params, [x], name)
 
+    def add_ragged_softmax(self, x: Tensor, bounds: Tensor | Array, *, name: str = "") -> Layer:
+        """Softmax over the first elements of each row of the last dimension; the rest become 0.
+
+        Args:
+            x: [..., S].
+            bounds: INT32 or INT64 [..., 1], how many elements of each row take part; a row without
+                any becomes 0.
+            name: of the layers.
+
+        Returns:
+            The last layer.
+
+        Raises:
+            NetworkError: the bounds are no integers, or not one for each row.
+        """
+        base = name or "ragged_softmax"
+        counts = self._operand(bounds, x, f"{base}.bounds")
+        wanted = (*x.shape[:-1], 1)
+        if not x.type.rank or counts.shape != wanted:
+            raise NetworkError(
+                f"'{base}': bounds have shape {counts.shape}, x of shape {x.shape} needs {wanted}"
+            )
+        if counts.dtype not in (DataType.INT32, DataType.INT64):
+            raise NetworkError(
+                f"'{base}': bounds are {counts.dtype.text}, must be INT32 or INT64; cast them"
+            )
+        dtype = np.int32 if counts.dtype is DataType.INT32 else np.int64
+        places = np.arange(x.shape[-1], dtype=dtype).reshape((1,) * (x.type.rank - 1) + (-1,))
+        index = self._operand(places, x, f"{base}.places")
+        inside = self.add_elementwise(index, counts, "lt", name=f"{base}.inside").output
+        ones = (1,) * x.type.rank
+        # A row without elements is NaN in between; nothing of it is selected afterwards.
+        nothing = self._operand(np.full(ones, -np.inf), x, f"{base}.nothing")
+        kept = self.add_select(inside, x, nothing, name=f"{base}.kept").output
+        y = self.add_softmax(kept, -1, name=f"{base}.softmax").output
+        zero = self._operand(np.zeros(ones), x, f"{base}.zero")
+        return self.add_select(inside, y, zero, name=base)
+
     def add_elementwise(self, a: Tensor, b: Tensor | Array, op: str, *, name: str = "") -> Layer:
         """One of expressions.BINARY_OPS on numpy-broadcast tensors.
 

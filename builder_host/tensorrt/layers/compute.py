@@ -192,21 +192,10 @@ class IRaggedSoftMaxLayer(ILayer):
     """Softmax of the first bounds[z] elements of row z of [Z, S]; the others become 0."""
 
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
-        """Add a comparison of positions with the bounds, and a softmax between two selections."""
+        """Add a softmax between two selections."""
         del shift
         x, bounds = required(xs, 0, self), required(xs, 1, self)
-        places = np.arange(x.shape[-1], dtype=np.int32).reshape((1,) * (x.type.rank - 1) + (-1,))
-        index = net.add_constant(places, f"{self.name}.places")
-        inside = net.add_elementwise(index, bounds, "lt", name=f"{self.name}.inside").output
-
-        def fill(value: float) -> Tensor:
-            array = np.full((1,) * x.type.rank, value, np.float32)
-            return net.add_cast(net.add_constant(array, f"{self.name}.fill"), x.dtype).output
-
-        # Finite, so that a row without elements gives no NaN.
-        kept = net.add_select(inside, x, fill(-60000.0), name=f"{self.name}.kept").output
-        y = net.add_softmax(kept, x.type.rank - 1, name=self.name).output
-        return net.add_select(inside, y, fill(0.0), name=f"{self.name}.output").outputs
+        return net.add_ragged_softmax(x, bounds, name=self.name).outputs
 
 
 @dataclass(eq=False, kw_only=True)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from support.networks import random, random_inputs
 
+import builder_host as bh
+import runtime_edge as rt
 from builder_host.errors import NetworkError
 from builder_host.expressions import Input, relu
 from builder_host.network.evaluate import evaluate_network
@@ -159,6 +161,41 @@ def test_every_other_method_gives_its_shape(network):
         network.add_softmax(x, 4)
     with pytest.raises(NetworkError, match="either output_shape or scales"):
         network.add_resize(x)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_ragged_softmax_ends_at_the_bounds(network, dtype):
+    values = random(2, 3, 5) * 10
+    values[0, 0] -= 1e6  # far below any number that could stand for nothing
+    bounds = np.asarray([[2, 5, 0], [1, 9, -1]], dtype)[..., None]
+    x = network.add_input("x", values.shape)
+    counts = network.add_input(
+        "bounds", bounds.shape, DataType.INT32 if dtype is np.int32 else DataType.INT64
+    )
+    network.mark_output(network.add_ragged_softmax(x, counts).output, "y")
+    expected = np.zeros(values.shape)
+    for row in np.ndindex(2, 3):
+        count = int(np.clip(bounds[row][0], 0, 5))
+        part = values[row][:count].astype(np.float64)
+        if count:
+            powers = np.exp(part - part.max())
+            expected[row][:count] = powers / powers.sum()
+    inputs = {"x": values, "bounds": bounds}
+    with np.errstate(invalid="ignore"):
+        found = evaluate_network(network, inputs)["y"]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    built = bh.build(network, bh.BuilderConfig(measure="none", num_threads=1))
+    with rt.load(built.to_bytes()) as engine, engine.create_context() as context:
+        # Eight roundings of numbers up to one.
+        np.testing.assert_allclose(context.execute(inputs)["y"], expected, atol=1e-6)
+
+
+def test_ragged_softmax_needs_a_bound_for_each_row(network):
+    x = network.add_input("x", (2, 3, 5))
+    with pytest.raises(NetworkError, match=r"bounds have shape \(2, 3\), x of shape \(2, 3, 5\)"):
+        network.add_ragged_softmax(x, np.zeros((2, 3), np.int32))
+    with pytest.raises(NetworkError, match="bounds are f32, must be INT32 or INT64"):
+        network.add_ragged_softmax(x, np.zeros((2, 3, 1), np.float32))
 
 
 def test_messages_name_layer_and_origin(network):
