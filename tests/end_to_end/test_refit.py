@@ -117,6 +117,14 @@ def test_squeezenet_comes_back():
     assert refitted.data == whole
 
 
+def test_a_plan_built_without_weights_takes_the_trained_ones():
+    """Caffe networks without a caffemodel get random weights, to be tuned with."""
+    config = bh.BuilderConfig(measure="none", num_threads=1)
+    untrained = bh.build(import_model_file(LENET[0]), replace(config, is_checked=False)).to_bytes()
+    trained = import_model_file(*LENET)
+    assert refit_plan(untrained, trained).data == bh.build(trained, config).to_bytes()
+
+
 def test_a_uff_network_with_channels_last_comes_back(tmp_path):
     """Two profiles; the order of the images is read from the plan."""
     model, *_ = model_paths(case("uff/allcnn/digits"))
