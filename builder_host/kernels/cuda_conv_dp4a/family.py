@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from builder_host.codegen.template import fill
+from builder_host.kernels.cuda_conv_igemm.tiles import OUTPUT_CLOCKS, SM_BYTES_PER_CLOCK
 from builder_host.kernels.cuda_conv_int8.family import TERMS_SOURCE, with_terms
 from builder_host.kernels.cuda_conv_simt.epilogue import (
     CONVOLUTION_SOURCE,
@@ -176,14 +177,21 @@ def _tiles(conv: Convolution, target: CudaTarget) -> list[_Tile]:
 
 
 def _tile_us(tile: _Tile, conv: Convolution, target: CudaTarget) -> float:
-    """Blocks over SMs: their dot products, or the latency of their steps."""
+    """Blocks over SMs: their dot products, copies from L2 or the latency of their steps; results.
+
+    Copies and results cost what they were measured to cost in `cuda_conv_igemm`.
+    """
     _, y, z = tile.grid(conv)
     per_sm = -(-y * z // target.num_sms)
     steps = -(-conv.num_terms // _TILE_K)
     dots = tile.pixels * tile.filters * _TILE_K / 4 / _DOTS_PER_CLOCK
     dots *= 1 if target.has_dp4a else 8  # bytes are taken apart first
     resident = min(per_sm, max(1, min(target.max_threads_per_sm // tile.threads, 6)))
-    clocks = _BASE_CLOCKS + per_sm * steps * max(dots, _STEP_CLOCKS / resident)
+    copies = (tile.pixels + tile.filters) * _TILE_K / SM_BYTES_PER_CLOCK
+    full = 1 + sum(not operand.is_channel for operand in conv.operands)
+    results = tile.pixels * tile.filters * OUTPUT_CLOCKS * full
+    step = max(dots, copies, _STEP_CLOCKS / resident)
+    clocks = _BASE_CLOCKS + per_sm * (steps * step + results)
     times = (clocks_us(clocks, target), stream_us(conv.moved_bytes, target))
     return max(times) + _NOT_HIDDEN * min(times)
 

@@ -42,10 +42,10 @@ _MAX_WORKSPACE_BYTES = 64 << 20
 # Clocks, fitted to 290 measurements of ResNet-50's layers on an H200 (mean error 12 %); they rank
 # tactics, measurements decide.
 _BASE_CLOCKS = 2800.0
-_SM_BYTES_PER_CLOCK = 41.0  # L2 to one SM
+SM_BYTES_PER_CLOCK = 41.0  # L2 to one SM
 _CHIP_BYTES_PER_CLOCK = 29.0  # L2 to all SMs together, per SM
 _STEP_CLOCKS = 44.0  # barrier and addresses of one pass through the k loop
-_OUTPUT_CLOCKS = 0.144  # per output and full operand of a block
+OUTPUT_CLOCKS = 0.144  # per output and full operand of a block
 _WARP_SUM_CLOCKS = 70.0
 _CLUSTER_CLOCKS = (600.0, 100.0)  # and per block of the cluster
 _CLUSTER_SMS = {2: 1.0, 4: 0.88, 8: 0.85}  # clusters stay within a GPC of up to 18 SMs
@@ -156,7 +156,7 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     steps = -(-tile.steps(conv) // splits)
     moved = steps * tile.stage_bytes(conv)
     copies = max(
-        moved * per_sm / _SM_BYTES_PER_CLOCK,
+        moved * per_sm / SM_BYTES_PER_CLOCK,
         moved * blocks / (_CHIP_BYTES_PER_CLOCK * target.num_sms),
     )
     terms = steps * tile.tile_k * (conv.num_taps if tile.is_patch else 1)
@@ -168,7 +168,7 @@ def estimate_us(tile: Tile, conv: Convolution, target: CudaTarget) -> float:
     resident = max(1, min(per_sm, target.shared_per_sm_bytes // (tile.shared_bytes(conv) + 1024)))
     clocks += _STEP_CLOCKS * steps * per_sm / resident
     full = 1 + sum(not operand.is_channel for operand in conv.operands)
-    clocks += _OUTPUT_CLOCKS * per_sm * tile.pixels * tile.filters * full
+    clocks += OUTPUT_CLOCKS * per_sm * tile.pixels * tile.filters * full
     if tile.warps_k > 1:
         clocks += _WARP_SUM_CLOCKS
     if splits > 1:
