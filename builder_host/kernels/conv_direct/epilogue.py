@@ -7,7 +7,6 @@ parameter `EPILOGUE_LOADS` instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from builder_host.kernels.conv_direct.geometry import MAX_OPERANDS, Convolution,
 from builder_host.kernels.family import Array, Problem
 from planformat.datatypes import DataType
 
-EPILOGUE_SOURCE = Path(__file__).with_name("epilogue.h").read_text()
 # C type of an element, function that loads a vector of them as floats.
 LOADS = {
     DataType.FLOAT32: ("float", "ep_load"),
@@ -31,15 +29,6 @@ STORES = {
     DataType.UINT8: "ep_store_8",
     DataType.BFLOAT16: "ep_store_bf16",
 }
-_INCLUDE = '#include "epilogue.h"\n'
-
-
-def with_epilogue(template: str) -> str:
-    """The template with its line `#include "epilogue.h"` replaced by that file's text."""
-    before, include, after = template.partition(_INCLUDE)
-    if not include:
-        raise ValueError(f"the template has no line {_INCLUDE.strip()}")
-    return before + EPILOGUE_SOURCE + after
 
 
 def epilogue_parameters(problem: Problem, conv: Convolution) -> dict[str, int | str]:

@@ -15,10 +15,8 @@ from typing import Any
 
 from builder_host.codegen.template import fill
 from builder_host.kernels.conv_direct.epilogue import (
-    EPILOGUE_SOURCE,
     epilogue_parameters,
     pack_rest,
-    with_epilogue,
 )
 from builder_host.kernels.conv_direct.geometry import (
     Convolution,
@@ -26,6 +24,7 @@ from builder_host.kernels.conv_direct.geometry import (
     convolution_of,
     row_tiles,
 )
+from builder_host.kernels.conv_direct.headers import with_headers
 from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import (
     blocked_weights,
@@ -43,7 +42,7 @@ from builder_host.kernels.family import (
     template_hash,
 )
 
-_TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+_TEMPLATE = with_headers(Path(__file__).with_name("kernel.c").read_text())
 _GENERATOR = Path(__file__).read_text() + Path(__file__).with_name("tiling.py").read_text()
 
 # (rows, pixels, output blocks). Registers: sums, one weight vector per block, one value; with
@@ -64,7 +63,7 @@ class ConvDirect:
 
     name = "conv_direct"
     device_kind = "cpu"
-    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+    template_hash = template_hash(_TEMPLATE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """Any two-dimensional convolution with blocked x and y and operands it can read."""
@@ -167,7 +166,7 @@ class ConvDirect:
             f"_{rows}x{pixels}x{sets[0]}_{target.isa}"
         )
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
-        source = fill(with_epilogue(_TEMPLATE), {**parameters, "SYMBOL": symbol})
+        source = fill(_TEMPLATE, {**parameters, "SYMBOL": symbol})
         set_chunks = -(-groups * len(sets) // sets_per_unit)
         row_chunks = -(-image.out_h // rows_per_unit)
         return Program(source, (Launch(symbol, set_chunks * conv.batch * row_chunks),))

@@ -10,10 +10,8 @@ import numpy as np
 
 from builder_host.codegen.template import fill
 from builder_host.kernels.conv_direct.epilogue import (
-    EPILOGUE_SOURCE,
     epilogue_parameters,
     pack_rest,
-    with_epilogue,
 )
 from builder_host.kernels.conv_direct.geometry import (
     Convolution,
@@ -21,6 +19,7 @@ from builder_host.kernels.conv_direct.geometry import (
     convolution_of,
     inner_tiles,
 )
+from builder_host.kernels.conv_direct.headers import with_headers
 from builder_host.kernels.family import (
     Array,
     Launch,
@@ -33,7 +32,7 @@ from builder_host.kernels.family import (
 
 MAX_CHANNELS = 8
 
-_TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+_TEMPLATE = with_headers(Path(__file__).with_name("kernel.c").read_text())
 _GENERATOR = Path(__file__).read_text()
 
 _TILES_32 = ((14, 2), (9, 3), (6, 4), (28, 1))
@@ -50,7 +49,7 @@ class ConvFirst:
 
     name = "conv_first"
     device_kind = "cpu"
-    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+    template_hash = template_hash(_TEMPLATE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """Row-major x with at most 8 channels, one group, blocked y."""
@@ -107,7 +106,7 @@ class ConvFirst:
             "TILE_PIXELS": pixels,
             "ROW_TILES": " ".join(inner_tiles(0, balanced(conv.out_w, pixels))),
         }
-        source = fill(with_epilogue(_TEMPLATE), parameters)
+        source = fill(_TEMPLATE, parameters)
         units = conv.batch * -(-conv.out_h // rows)
         scratch_bytes = 4 * conv.channels * copy_rows * copy_columns
         return Program(source, (Launch(symbol, units, -(-scratch_bytes // 64) * 64),))

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from builder_host.kernels.conv_direct.epilogue import STORES
 from builder_host.kernels.conv_direct.geometry import Convolution, balanced, row_tiles
+from builder_host.kernels.conv_direct.headers import with_headers
 from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import mixed_rows
 from builder_host.kernels.family import Tactic
 from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
-TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+TEMPLATE = with_headers(Path(__file__).with_name("kernel.c").read_text())
 
 _KINDS = {"wide": 0, "vnni": 1, "sdot": 2, "bf16": 3}  # EP_DOT
 # (rows, pixels, output blocks) by instruction set and kind of dot product. Registers: sums, weights

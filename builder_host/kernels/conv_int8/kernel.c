@@ -64,10 +64,8 @@
 #define EP_DOT_SIGNED X_IS_SIGNED
 #include "ep_bf16.h"
 #include "ep_int8.h"
+#include "tiles.h"
 
-#define SETS (WIDE_SETS + NARROW_SETS)
-#define SET_CHUNKS ((GROUPS * SETS + SETS_PER_UNIT - 1) / SETS_PER_UNIT)
-#define ROW_CHUNKS ((OUT_H + ROWS_PER_UNIT - 1) / ROWS_PER_UNIT)
 #define STEPS (EP_VL * X_BYTES / 4)          // of a whole input block
 #define TAP_BYTES (STEPS * EP_DOT_BYTES)     // weights of one tap, input block, output block
 #define TAPS (KERNEL_H * KERNEL_W)
@@ -76,19 +74,7 @@
 #define FIRST_OPERAND 2
 #define OUTPUT (FIRST_OPERAND + NUM_OPERANDS)
 
-enum { INNER_TILE, EDGE_TILE, CLIPPED_TILE };
 typedef ep_dot_sum tile_sums[TILE_ROWS][TILE_PIXELS][SET_BLOCKS];
-
-#if MIXED_GROUPS
-// Output block -> range of the channel steps that its groups read, position of its weights.
-static const int32_t mixed_table[][3] = {MIXED_TABLE};
-#endif
-
-// Column of the input that tap kw reads for output column ow.
-EP_INLINE int64_t input_column(int64_t ow, int64_t kw)
-{
-    return ow * STRIDE_W + kw * DILATION_W - PAD_LEFT;
-}
 
 // Adds one tap of some steps of one input block for rows [row_begin, row_end) of the tile.
 EP_INLINE void add_tap(tile_sums sums, const uint8_t *x, const uint8_t *weights,
@@ -295,91 +281,20 @@ EP_INLINE void compute_tile(const uint8_t *x, const uint8_t *weights, const int3
     }
 }
 
-// All rows [row_begin, row_end) of one set of output blocks.
-EP_INLINE void compute_rows(const uint8_t *x, const uint8_t *weights, const int32_t *shifts, char *y,
-                            void *const *operands, const int64_t n, const int64_t block,
-                            const int64_t row_begin, const int64_t row_end, const int blocks)
-{
-    int64_t oh = row_begin;
-#define EDGE(column, pixels)                                                                     \
-    compute_tile(x, weights, shifts, y, operands, n, block, oh, column, ROWS, pixels, blocks,    \
-                 EDGE_TILE);
-#define INNER(column, pixels, count)                                                             \
-    for (int64_t tile = 0; tile < (count); ++tile)                                               \
-        compute_tile(x, weights, shifts, y, operands, n, block, oh, (column) + tile * (pixels),  \
-                     ROWS, pixels, blocks, INNER_TILE);
-#define CLIPPED(column, count)                                                                   \
-    for (int64_t tile = 0; tile < (count); ++tile)                                               \
-        compute_tile(x, weights, shifts, y, operands, n, block, oh, (column) + tile, ROWS, 1,    \
-                     blocks, CLIPPED_TILE);
-#define ROWS TILE_ROWS
-    for (; oh + ROWS <= row_end; oh += ROWS) {
-        ROW_TILES
-    }
-#undef ROWS
-#define ROWS 1
-    if (TILE_ROWS > 1) {
-        for (; oh < row_end; ++oh) {
-            ROW_TILES
-        }
-    }
-#undef ROWS
-#undef CLIPPED
-#undef INNER
-#undef EDGE
-}
+#define TILE_PARAMETERS                                                                          \
+    const uint8_t *x, const uint8_t *weights, const int32_t *shifts, char *y
+#define TILE_VALUES x, weights, shifts, y
+#define SET_VALUES                                                                               \
+    x + n * X_N + group * IN_BLOCKS * X_C, weights + blocks_before * TAPS * TAP_BYTES,           \
+        shifts + block * SHIFT_VECTORS * EP_VL, y + (n * Y_N + block * Y_C) * Y_BYTES
+#include "units.h"
 
-EP_NOINLINE void compute_wide(const uint8_t *x, const uint8_t *weights, const int32_t *shifts,
-                              char *y, void *const *operands, int64_t n, int64_t block,
-                              int64_t row_begin, int64_t row_end)
-{
-    compute_rows(x, weights, shifts, y, operands, n, block, row_begin, row_end, SET_BLOCKS);
-}
-
-#if NARROW_SETS > 0
-EP_NOINLINE void compute_narrow(const uint8_t *x, const uint8_t *weights, const int32_t *shifts,
-                                char *y, void *const *operands, int64_t n, int64_t block,
-                                int64_t row_begin, int64_t row_end)
-{
-    compute_rows(x, weights, shifts, y, operands, n, block, row_begin, row_end, SET_BLOCKS - 1);
-}
-#endif
-
-// args: x, weights, operands, y. A unit is a chunk of sets, an image, a chunk of rows.
+// args: x, weights, operands, y
 EP_EXPORT void SYMBOL(void *const *args, int64_t unit_begin, int64_t unit_end, void *scratch)
 {
     (void)scratch;
-    const uint8_t *x = args[0];
     const int32_t *shifts = args[1];
     const uint8_t *weights = (const uint8_t *)(shifts + ALL_BLOCKS * SHIFT_VECTORS * EP_VL);
-    void *const *operands = args + FIRST_OPERAND;
-    char *y = args[OUTPUT];
-    for (int64_t unit = unit_begin; unit < unit_end; ++unit) {
-        int64_t row_begin = unit % ROW_CHUNKS * ROWS_PER_UNIT;
-        int64_t row_end = row_begin + ROWS_PER_UNIT < OUT_H ? row_begin + ROWS_PER_UNIT : OUT_H;
-        int64_t n = unit / ROW_CHUNKS % BATCH;
-        int64_t set = unit / ROW_CHUNKS / BATCH * SETS_PER_UNIT;
-        int64_t set_end = set + SETS_PER_UNIT < GROUPS * SETS ? set + SETS_PER_UNIT : GROUPS * SETS;
-        for (; set < set_end; ++set) {
-            int64_t group = set / SETS, within = set % SETS;
-            int is_wide = within < WIDE_SETS;
-            int64_t block = group * OUT_BLOCKS + within * SET_BLOCKS -
-                            (is_wide ? 0 : within - WIDE_SETS);
-            const uint8_t *xg = x + n * X_N + group * IN_BLOCKS * X_C;
-#if MIXED_GROUPS
-            int64_t blocks_before = mixed_table[block][2];
-#else
-            int64_t blocks_before = block * IN_BLOCKS;
-#endif
-            const uint8_t *wg = weights + blocks_before * TAPS * TAP_BYTES;
-            const int32_t *sg = shifts + block * SHIFT_VECTORS * EP_VL;
-            char *yg = y + (n * Y_N + block * Y_C) * Y_BYTES;
-            if (is_wide)
-                compute_wide(xg, wg, sg, yg, operands, n, block, row_begin, row_end);
-#if NARROW_SETS > 0
-            else
-                compute_narrow(xg, wg, sg, yg, operands, n, block, row_begin, row_end);
-#endif
-        }
-    }
+    compute_units(args[0], weights, shifts, args[OUTPUT], args + FIRST_OPERAND, unit_begin,
+                  unit_end);
 }

@@ -16,10 +16,8 @@ from typing import Any
 
 from builder_host.codegen.template import fill
 from builder_host.kernels.conv_direct.epilogue import (
-    EPILOGUE_SOURCE,
     epilogue_parameters,
     pack_rest,
-    with_epilogue,
 )
 from builder_host.kernels.conv_direct.geometry import (
     Convolution,
@@ -27,6 +25,7 @@ from builder_host.kernels.conv_direct.geometry import (
     convolution_of,
     inner_tiles,
 )
+from builder_host.kernels.conv_direct.headers import with_headers
 from builder_host.kernels.conv_direct.weights import blocked_weights, packed_sets
 from builder_host.kernels.conv_winograd.transforms import transformed_weights
 from builder_host.kernels.family import (
@@ -40,7 +39,7 @@ from builder_host.kernels.family import (
 )
 from builder_host.targets.target import CpuTarget
 
-_TEMPLATE = Path(__file__).with_name("kernel.c").read_text()
+_TEMPLATE = with_headers(Path(__file__).with_name("kernel.c").read_text())
 _GENERATOR = Path(__file__).read_text()
 
 _PARTS_32 = ((14, 2), (6, 4), (9, 3))
@@ -67,7 +66,7 @@ class ConvWinograd:
 
     name = "conv_winograd"
     device_kind = "cpu"
-    template_hash = template_hash(_TEMPLATE, EPILOGUE_SOURCE, _GENERATOR)
+    template_hash = template_hash(_TEMPLATE, _GENERATOR)
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """3x3 or 5x5, stride 1, no dilation, one group, at least 8 channels on both sides."""
@@ -139,7 +138,7 @@ class ConvWinograd:
             "PREFETCH_BYTES": _PREFETCH_BYTES,
             "SPLIT": split,
         }
-        source = fill(with_epilogue(_TEMPLATE), parameters)
+        source = fill(_TEMPLATE, parameters)
         chunks = -(-_num_tiles(conv, out_tile) // tiles)
         frequencies = (out_tile + kernel - 1) ** 2
         v_bytes = 4 * frequencies * (in_blocks * tiles * conv.lanes + 16)
