@@ -6,9 +6,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from planformat.canary import canary_input
-from planformat.tensors import storage_elems
-from runtime_edge.memory import ALIGNMENT_BYTES
+from runtime_edge.device_bindings import DeviceBindings
 
 if TYPE_CHECKING:
     from runtime_edge.engine import Engine
@@ -43,32 +41,24 @@ def measure_latency(engine: Engine, profile: str | None = None, *, seed: int = 1
         KeyError: no such profile.
         DeviceError: memory was refused, or an inference failed.
     """
-    device = engine.device
-    addresses: dict[str, int] = {}
     times_us: list[float] = []
-    try:
-        with engine.create_stream() as stream, engine.create_context(profile=profile) as context:
-            shapes = context.profile.shapes
-            for number, (binding, shape) in enumerate(zip(engine.bindings, shapes, strict=True)):
-                count = storage_elems(shape, binding.format)
-                address = device.allocate(count * binding.dtype.size_bytes, ALIGNMENT_BYTES)
-                addresses[binding.name] = address
-                if binding.is_input:
-                    device.write(address, canary_input(seed, number, count, binding.dtype))
-            end = time.perf_counter() + _BUDGET_S
-            for run in range(_WARM_UP_RUNS + _MAX_RUNS):
-                start = time.perf_counter_ns()
-                context.enqueue(addresses, stream)
-                stream.synchronize()
-                elapsed_us = (time.perf_counter_ns() - start) / 1000
-                is_over = time.perf_counter() > end
-                if run >= _WARM_UP_RUNS or is_over:
-                    times_us.append(elapsed_us)
-                if is_over:
-                    break
-    finally:
-        for address in addresses.values():
-            device.free(address)
+    with (
+        engine.create_stream() as stream,
+        DeviceBindings(engine, profile) as bindings,
+        engine.create_context(profile=profile) as context,
+    ):
+        bindings.fill(seed)
+        end = time.perf_counter() + _BUDGET_S
+        for run in range(_WARM_UP_RUNS + _MAX_RUNS):
+            start = time.perf_counter_ns()
+            context.enqueue(bindings.addresses, stream)
+            stream.synchronize()
+            elapsed_us = (time.perf_counter_ns() - start) / 1000
+            is_over = time.perf_counter() > end
+            if run >= _WARM_UP_RUNS or is_over:
+                times_us.append(elapsed_us)
+            if is_over:
+                break
     times_us.sort()
     last = len(times_us) - 1
     return Latency(

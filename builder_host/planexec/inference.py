@@ -16,8 +16,8 @@ import numpy as np
 
 from builder_host.errors import BuilderError
 from runtime_edge.arrays import NUMPY_TYPES, empty_aligned
+from runtime_edge.device_bindings import DeviceBindings
 from runtime_edge.engine import Engine
-from runtime_edge.memory import ALIGNMENT_BYTES
 
 Array = Any
 
@@ -83,23 +83,21 @@ class Session:
         self._begin, self._end = engine.create_event(), engine.create_event()
         self.inputs = dict(inputs)
         self.outputs: dict[str, Array] = {}
-        self._addresses: dict[str, int] = {}
+        self._memory = DeviceBindings(engine, profile)
+        self._addresses = self._memory.addresses
         for binding, shape in zip(engine.bindings, self.context.profile.shapes, strict=True):
-            size = engine.binding_bytes(binding.name, profile)
-            self._addresses[binding.name] = engine.device.allocate(size, ALIGNMENT_BYTES)
             if not binding.is_input:
                 self.outputs[binding.name] = empty_aligned(shape, binding.dtype)
         self.upload()
 
     def upload(self) -> None:
         """Copy the inputs to the device."""
-        for name, array in self.inputs.items():
-            self.engine.device.write(self._addresses[name], memoryview(array).cast("B"))
+        self._memory.write({n: memoryview(array).cast("B") for n, array in self.inputs.items()})
 
     def download(self) -> None:
         """Copy the outputs to the host."""
         for name, array in self.outputs.items():
-            data = self.engine.device.read(self._addresses[name], array.nbytes)
+            data = self._memory.read(name)
             array[...] = np.frombuffer(data, array.dtype).reshape(array.shape)
 
     def run(self, zero: float, *, has_transfers: bool) -> Query:
@@ -130,8 +128,7 @@ class Session:
         """Give everything back."""
         self.stream.close()
         self.context.close()
-        for address in self._addresses.values():
-            self.engine.device.free(address)
+        self._memory.close()
 
 
 def measure(sessions: list[Session], pace: Pace) -> tuple[list[Query], float]:
