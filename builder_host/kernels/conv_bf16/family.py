@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from builder_host.codegen.template import fill
 from builder_host.kernels.conv_bf16.problem import bf16_convolution_of
 from builder_host.kernels.conv_bf16.weights import packed_pairs
-from builder_host.kernels.conv_direct.epilogue import load_parameters, pack_channels
+from builder_host.kernels.conv_direct.epilogue import pack_channels
 from builder_host.kernels.conv_direct.geometry import Convolution
 from builder_host.kernels.conv_direct.tiling import merged
 from builder_host.kernels.conv_int8.direct import (
-    TEMPLATE,
-    direct_parameters,
+    direct_program,
     direct_tactics,
     dot_product,
     num_steps,
@@ -27,7 +25,6 @@ from builder_host.kernels.conv_int8.direct import (
 from builder_host.kernels.conv_int8.family import FAMILY as CONV_INT8
 from builder_host.kernels.family import (
     Array,
-    Launch,
     Problem,
     Program,
     Tactic,
@@ -70,7 +67,6 @@ class ConvBf16:
         rows, pixels = tactic.values["rows"], int(tactic.values["pixels"])
         image = merged(conv, pixels) if rows == 1 else conv
         types = (DataType.BFLOAT16, problem.outputs[0].dtype)
-        parameters, num_units = direct_parameters(image, tactic, target, types, problem.num_workers)
         symbol = symbol_for(
             f"conv_bf16_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
             f"_{rows}x{pixels}x{tactic.values['oc_blocks']}",
@@ -79,12 +75,10 @@ class ConvBf16:
             tactic.text,
             repr(target),
         )
-        parameters |= {
-            **load_parameters(canonical, image.operand_strides),
-            "SYMBOL": symbol,
-            "LAST_LANES": conv.lanes,  # padded lanes of a blocked output may be written
-        }
-        return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
+        # padded lanes of a blocked output may be written
+        return direct_program(
+            symbol, canonical, image, tactic, target, types, last_lanes=conv.lanes
+        )
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder_host.kernels.conv_direct.epilogue import STORES
+from builder_host.codegen.template import fill
+from builder_host.kernels.conv_direct.epilogue import STORES, load_parameters
 from builder_host.kernels.conv_direct.geometry import Convolution, balanced, row_tiles
 from builder_host.kernels.conv_direct.headers import with_headers
 from builder_host.kernels.conv_direct.tiling import is_mixed, merged, tile_cost, unit_extents
 from builder_host.kernels.conv_direct.weights import mixed_rows
-from builder_host.kernels.family import Tactic
+from builder_host.kernels.family import Launch, Problem, Program, Tactic
 from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType
 
@@ -135,22 +136,14 @@ def direct_tactic(name: str, tile: tuple[int, int, int], order: str, prefetch: i
     return Tactic(name, tuple(sorted(values.items())))
 
 
-def direct_parameters(
+def _parameters(
     image: Convolution,
     tactic: Tactic,
     target: CpuTarget,
     types: tuple[DataType, DataType],
     num_workers: int,
 ) -> tuple[dict[str, int | str], int]:
-    """Parameters of the template but for symbol, epilogue and lanes, and the number of units.
-
-    Args:
-        image: the convolution, its rows merged where the tactic has one row.
-        tactic: of `direct_tactic`.
-        target: decides the dot product.
-        types: of x and y.
-        num_workers: threads that share the units.
-    """
+    """Parameters of the template but for symbol, epilogue and lanes, and the number of units."""
     x, y = types
     dot = dot_product(target, x)
     values = tactic.values
@@ -209,6 +202,36 @@ def direct_parameters(
     }
     set_chunks = -(-groups * len(sets) // sets_per_unit)
     return parameters, set_chunks * image.batch * -(-image.out_h // rows_per_unit)
+
+
+def direct_program(
+    symbol: str,
+    problem: Problem,
+    image: Convolution,
+    tactic: Tactic,
+    target: CpuTarget,
+    types: tuple[DataType, DataType],
+    *,
+    last_lanes: int,
+) -> Program:
+    """The template filled in, as one launch; a unit is a chunk of sets, one image, a chunk of rows.
+
+    Args:
+        symbol: name of the kernel.
+        problem: whose epilogue is computed, in the form that `load_parameters` takes.
+        image: the convolution, its rows merged where the tactic has one row.
+        tactic: of `direct_tactic`.
+        target: decides the dot product.
+        types: of x and y.
+        last_lanes: lanes that may be stored in the very last output block.
+    """
+    parameters, num_units = _parameters(image, tactic, target, types, problem.num_workers)
+    parameters |= {
+        **load_parameters(problem, image.operand_strides),
+        "SYMBOL": symbol,
+        "LAST_LANES": last_lanes,
+    }
+    return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
 
 
 def blocks_of_group(conv: Convolution) -> int:

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from builder_host.codegen.template import fill
 from builder_host.expressions import num_operations
-from builder_host.kernels.conv_direct.epilogue import load_parameters, pack_channels
+from builder_host.kernels.conv_direct.epilogue import pack_channels
 from builder_host.kernels.conv_direct.tiling import merged
 from builder_host.kernels.conv_int8.direct import (
     TEMPLATE,
-    direct_parameters,
+    direct_program,
     direct_tactics,
     dot_product,
     num_steps,
@@ -27,7 +26,6 @@ from builder_host.kernels.conv_int8.problem import IntegerConvolution, integer_c
 from builder_host.kernels.conv_int8.weights import packed_weights
 from builder_host.kernels.family import (
     Array,
-    Launch,
     Problem,
     Program,
     Tactic,
@@ -81,9 +79,6 @@ class ConvInt8:
         integer = _require(problem, target)
         conv, rows, pixels = integer.conv, tactic.values["rows"], int(tactic.values["pixels"])
         image = merged(conv, pixels) if rows == 1 else conv
-        parameters, num_units = direct_parameters(
-            image, tactic, target, (integer.x_dtype, integer.y_dtype), problem.num_workers
-        )
         symbol = symbol_for(
             f"conv_int8_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
             f"_{rows}x{pixels}x{tactic.values['oc_blocks']}_{target.int8_dot}",
@@ -92,12 +87,9 @@ class ConvInt8:
             tactic.text,
             repr(target),
         )
-        parameters |= {
-            **load_parameters(problem, image.operand_strides),
-            "SYMBOL": symbol,
-            "LAST_LANES": conv.lanes,  # padded lanes of a blocked output may be written
-        }
-        return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
+        types = (integer.x_dtype, integer.y_dtype)
+        # padded lanes of a blocked output may be written
+        return direct_program(symbol, problem, image, tactic, target, types, last_lanes=conv.lanes)
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]

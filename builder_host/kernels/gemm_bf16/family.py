@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from builder_host.codegen.template import fill
 from builder_host.kernels.conv_bf16.family import FAMILY as CONV_BF16
 from builder_host.kernels.conv_bf16.problem import bf16_product_of
 from builder_host.kernels.conv_bf16.weights import packed_pairs
-from builder_host.kernels.conv_direct.epilogue import load_parameters
 from builder_host.kernels.conv_direct.geometry import Convolution
 from builder_host.kernels.conv_int8.direct import (
-    TEMPLATE,
-    direct_parameters,
+    direct_program,
     dot_product,
     num_steps,
     packed_set_sizes,
@@ -25,7 +22,6 @@ from builder_host.kernels.conv_int8.direct import (
 )
 from builder_host.kernels.family import (
     Array,
-    Launch,
     Problem,
     Program,
     Tactic,
@@ -70,7 +66,6 @@ class GemmBf16:
         """One launch; a unit is a set of column vectors of one image."""
         canonical, conv = _require(problem, target)
         types = (DataType.BFLOAT16, problem.outputs[0].dtype)
-        parameters, num_units = direct_parameters(conv, tactic, target, types, problem.num_workers)
         symbol = symbol_for(
             f"gemm_bf16_{tactic.values['pixels']}x{tactic.values['oc_blocks']}",
             self.template_hash,
@@ -78,12 +73,8 @@ class GemmBf16:
             tactic.text,
             repr(target),
         )
-        parameters |= {
-            **load_parameters(canonical, conv.operand_strides),
-            "SYMBOL": symbol,
-            "LAST_LANES": conv.filters - (conv.out_blocks - 1) * conv.lanes,
-        }
-        return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
+        last_lanes = conv.filters - (conv.out_blocks - 1) * conv.lanes
+        return direct_program(symbol, canonical, conv, tactic, target, types, last_lanes=last_lanes)
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]

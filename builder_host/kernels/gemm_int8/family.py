@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from builder_host.codegen.template import fill
-from builder_host.kernels.conv_direct.epilogue import load_parameters
 from builder_host.kernels.conv_direct.geometry import Convolution
 from builder_host.kernels.conv_int8.direct import (
-    TEMPLATE,
-    direct_parameters,
+    direct_program,
     dot_product,
     num_steps,
     packed_set_sizes,
@@ -25,7 +22,6 @@ from builder_host.kernels.conv_int8.family import FAMILY as CONV_INT8
 from builder_host.kernels.conv_int8.weights import packed_weights
 from builder_host.kernels.family import (
     Array,
-    Launch,
     Problem,
     Program,
     Tactic,
@@ -72,7 +68,6 @@ class GemmInt8:
         """One launch; a unit is a set of column vectors of one image."""
         conv = _require(problem, target)
         types = (problem.inputs[0].dtype, problem.outputs[0].dtype)
-        parameters, num_units = direct_parameters(conv, tactic, target, types, problem.num_workers)
         symbol = symbol_for(
             f"gemm_int8_{tactic.values['pixels']}x{tactic.values['oc_blocks']}_{target.int8_dot}",
             self.template_hash,
@@ -80,12 +75,8 @@ class GemmInt8:
             tactic.text,
             repr(target),
         )
-        parameters |= {
-            **load_parameters(problem, conv.operand_strides),
-            "SYMBOL": symbol,
-            "LAST_LANES": conv.filters - (conv.out_blocks - 1) * conv.lanes,
-        }
-        return Program(fill(TEMPLATE, parameters), (Launch(symbol, num_units),))
+        last_lanes = conv.filters - (conv.out_blocks - 1) * conv.lanes
+        return direct_program(symbol, problem, conv, tactic, target, types, last_lanes=last_lanes)
 
     def pack(
         self, problem: Problem, tactic: Tactic, target: Any, constants: Sequence[Array | None]
