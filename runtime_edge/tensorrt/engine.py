@@ -311,14 +311,12 @@ class EngineInspector(Refusing):
         return "\n".join(_one_line(row) for row in rows)
 
     def _rows(self) -> list[dict[str, Any]]:
-        plan = self._engine.engine.plan
-        details = plan_details(plan)
+        engine = self._engine.engine
+        details = plan_details(engine.plan)
         if details is not None:
-            return [asdict(operation) for operation in details.variants[0][0].operations]
-        return [
-            {"name": step.name, "tactic": step.tactic}
-            for step in self._engine.engine.profile().steps
-        ]
+            first = details.variants[engine.variant_index][0]
+            return [asdict(operation) for operation in first.operations]
+        return [{"name": step.name, "tactic": step.tactic} for step in engine.profile().steps]
 
 
 def _one_line(row: dict[str, Any]) -> str:
