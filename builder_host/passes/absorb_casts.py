@@ -93,7 +93,10 @@ def _into_writer(
     wide.producer = writer
     network.layers.remove(cast)
     del formats[narrow]
-    names = network.names_of(narrow)  # the same values: calibration and comparison go by them
+    # The same values, by whose names calibration and comparison go. Behind a network output it is
+    # the output that has kept its name.
+    is_output = wide in network.outputs
+    names = [n for n in network.names_of(narrow) if not (is_output and n == narrow.name)]
     for name in names:
         network.aliases.pop(name, None)
     network.aliases.update(dict.fromkeys(reversed(names), wide))
