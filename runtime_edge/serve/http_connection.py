@@ -377,6 +377,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._transport.write(memoryview(part))
         if small:
             self._transport.write(b"".join(small))
+        self._forget_unsent()  # of an answer that this one follows unread: it is part of the sum
         unsent = self._transport.get_write_buffer_size()
         if unsent >= _LARGE_PART_BYTES:  # while clients leave their answers, less is let in
             self._unsent_bytes = unsent
