@@ -81,8 +81,9 @@ def _run_streams(
     num_runs: int,
 ) -> list[list[_Moments]]:
     found: list[list[_Moments]] = [[] for _ in contexts]
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     barrier = threading.Barrier(len(contexts))
+    is_over = threading.Event()  # set by the first that fails or is interrupted
 
     def work(number: int) -> None:
         context, stream = contexts[number], streams[number]
@@ -92,13 +93,16 @@ def _run_streams(
             stream.synchronize()
             barrier.wait()
             for _ in range(num_runs):
+                if is_over.is_set():
+                    break
                 start = time.perf_counter_ns()
                 context.enqueue(addresses, stream)
                 enqueued = time.perf_counter_ns()
                 stream.synchronize()
                 found[number].append((start, enqueued, time.perf_counter_ns()))
-        except Exception as error:
+        except BaseException as error:
             errors.append(error)
+            is_over.set()
             barrier.abort()
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(1, len(contexts))]

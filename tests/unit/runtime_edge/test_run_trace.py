@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from support import tiny_plans
 
 from planformat.writer import plan_bytes, save_plan
 from runtime_edge import cli, load
+from runtime_edge.context import ExecutionContext
 from runtime_edge.device_bindings import DeviceBindings
 from runtime_edge.errors import BindingError
 from runtime_edge.run_trace import trace_runs
@@ -77,6 +79,28 @@ def test_a_run_that_fails_ends_the_trace_and_gives_everything_back():
 
         with pytest.raises(BindingError, match="input 'x': got 9 bytes, expected 4,000"):
             trace_runs(engine, fill=refuse, num_streams=2)
+
+
+def test_all_streams_end_when_the_trace_is_interrupted(monkeypatch):
+    """The other one would go on in memory that is given back."""
+    enqueue, calls = ExecutionContext.enqueue, []
+
+    def interrupted(self, *arguments):
+        if threading.current_thread() is threading.main_thread():
+            calls.append(self)
+            if len(calls) > 3:
+                raise KeyboardInterrupt
+        return enqueue(self, *arguments)
+
+    monkeypatch.setattr(ExecutionContext, "enqueue", interrupted)
+    others = set(threading.enumerate())
+    with (
+        load(plan_bytes(tiny_plans.plan()), canary=False) as engine,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        trace_runs(engine, fill=lambda bindings: bindings.fill(1), num_streams=2, num_runs=10_000)
+    left = [thread for thread in threading.enumerate() if thread not in others]
+    assert not left
 
 
 def test_bindings_write_and_read():
