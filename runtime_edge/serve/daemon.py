@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class Daemon:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_fed: dict[str, int] = {}
-        self._turns = itertools.count()
+        self._turns: defaultdict[str, itertools.count[int]] = defaultdict(itertools.count)
         self._is_announced = False
         self._status = 0
         self.repository.on_change = self._on_change
@@ -258,12 +259,13 @@ class Daemon:
 
     def _self_test_of(self, worker: StreamWorker) -> Any:
         """One inference of one of its plans, each in turn."""
+        turns = self._turns[worker.name]
 
         def test() -> None:
             plans = [p for p in self.repository.plans.values() if p.worker is worker]
             deployments = [plan.deployment for plan in plans if plan.deployment is not None]
             if deployments:
-                deployments[next(self._turns) % len(deployments)].self_test()
+                deployments[next(turns) % len(deployments)].self_test()
 
         return test
 

@@ -184,6 +184,26 @@ def test_a_missing_required_plan_keeps_the_daemon_starting_until_it_comes(path, 
     asyncio.run(main())
 
 
+def test_idle_streams_test_all_their_plans_in_turn(path):
+    async def main():
+        names = {"a": "one", "b": "one", "c": "two", "d": "two"}
+        plans = tuple(PlanConfig(name, path, stream=stream) for name, stream in names.items())
+        daemon = Daemon(ServeConfig(plans=plans, http="127.0.0.1:0"), Recorder())
+        await daemon.start()
+        tested = []
+        try:
+            for name, plan in daemon.repository.plans.items():
+                plan.deployment.self_test = lambda name=name: tested.append(name)
+            for _ in range(2):
+                for worker in daemon.repository.devices.workers:
+                    daemon._self_test_of(worker)()
+        finally:
+            await daemon.stop()
+        assert sorted(tested) == sorted(names)
+
+    asyncio.run(main())
+
+
 def test_notify_socket_forms(tmp_path):
     import socket
 
