@@ -210,6 +210,9 @@ class Daemon:
 
     def _wait_longer(self) -> None:
         """Until it is ready the manager would end the daemon, which may serve other plans."""
+        if self._is_announced:
+            return
+        self._announce()  # a plan may have come, or be wanted no more, by a request
         if not self._is_announced:
             self._notifier.extend_timeout(2 * _WAITING_S)
 

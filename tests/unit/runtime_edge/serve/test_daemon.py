@@ -184,6 +184,27 @@ def test_a_missing_required_plan_keeps_the_daemon_starting_until_it_comes(path, 
     asyncio.run(main())
 
 
+def test_a_required_plan_that_a_client_loads_ends_the_start(path, tmp_path):
+    late = tmp_path / "late.plan"
+    recorder = Recorder()
+
+    async def main():
+        plans = (PlanConfig("late", str(late)),)
+        daemon = Daemon(ServeConfig(plans=plans, http="127.0.0.1:0", watch_interval_s=0), recorder)
+        await daemon.start()
+        try:
+            shutil.copy(path, late)
+            await daemon.repository.load("late")
+            daemon._wait_longer()
+            daemon._wait_longer()
+        finally:
+            await daemon.stop()
+
+    asyncio.run(main())
+    assert recorder.sent.count("READY=1") == 1
+    assert not [text for text in recorder.sent if text.startswith("EXTEND_TIMEOUT_USEC=20")]
+
+
 def test_idle_streams_test_all_their_plans_in_turn(path):
     async def main():
         names = {"a": "one", "b": "one", "c": "two", "d": "two"}
