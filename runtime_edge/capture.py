@@ -113,8 +113,16 @@ def captured_plan(path: str) -> CapturedPlan:
     return CapturedPlan(os.path.abspath(path), size, digest.hexdigest())
 
 
-def write_capture(capture: Capture, folder: str | os.PathLike[str]) -> None:
+def write_capture(
+    capture: Capture, folder: str | os.PathLike[str], *, has_inputs: bool = False
+) -> None:
     """Write a capture, or write one anew whose run has ended.
+
+    Args:
+        capture: what is written.
+        folder: made if missing.
+        has_inputs: the folder has this capture's inputs already; they are left as they are, so that
+            the capture is whole whenever the process ends.
 
     Raises:
         CaptureError: the tensors are too large, an element type cannot be captured, or the folder
@@ -145,12 +153,14 @@ def write_capture(capture: Capture, folder: str | os.PathLike[str]) -> None:
         for number, tensor in enumerate(getattr(capture, role + "s")):
             name = f"{role}-{number}.bin"
             data = memoryview(tensor.data).cast("B")
-            (place / name).write_bytes(data)
+            if role == "output" or not has_inputs:
+                (place / name).write_bytes(data)
             row = tree[role + "s"][number]
             row |= {"file": name, "sha256": hashlib.sha256(data).hexdigest()}
             del row["data"]
     temporary = place / f"{_INDEX}.tmp"
-    temporary.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    # In ASCII: paths and messages need not be UTF-8.
+    temporary.write_text(json.dumps(tree, indent=1) + "\n", encoding="ascii")
     temporary.replace(place / _INDEX)
 
 
@@ -230,16 +240,16 @@ def _tensor(place: Path, row: Any, left: list[int]) -> CapturedTensor:
     name, dtype, file = _text(row["name"]), _text(row["dtype"]), _text(row["file"])
     shape = tuple(_whole(dim, MAX_DIM) for dim in row["shape"])
     if dtype not in _ELEMENT_BYTES or len(shape) > MAX_RANK:
-        raise ValueError(f"tensor '{name:.80}' is of type '{dtype:.40}' and rank {len(shape)}")
+        raise ValueError(f"tensor {name!r:.80} is of type {dtype!r:.40} and rank {len(shape)}")
     if not _FILE_NAME.fullmatch(file):
-        raise ValueError(f"tensor '{name:.80}' lies in a file of the name '{file:.80}'")
+        raise ValueError(f"tensor {name!r:.80} lies in a file of the name {file!r:.80}")
     size = prod(shape) * _ELEMENT_BYTES[dtype]
     if size > left[0]:
         raise ValueError(f"the tensors have more than {MAX_BYTES:,} bytes")
     left[0] -= size
     data = _content(place / file, size)
     if len(data) != size:
-        raise ValueError(f"{file} has {len(data):,} bytes, tensor '{name:.80}' needs {size:,}")
+        raise ValueError(f"{file} has {len(data):,} bytes, tensor {name!r:.80} needs {size:,}")
     if hashlib.sha256(data).hexdigest() != row["sha256"]:
         raise ValueError(f"{file}: its SHA-256 is not the one in the index; it was changed")
     return CapturedTensor(name, dtype, shape, data)

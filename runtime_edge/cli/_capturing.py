@@ -69,18 +69,18 @@ def captured_run(
     def loaded(device: DeviceFingerprint) -> None:
         nonlocal capture
         capture = replace(capture, device_kind=device.device_kind, fingerprint=device.fields)
-        write_capture(capture, args.capture)
+        write_capture(capture, args.capture, has_inputs=True)
 
     write_capture(capture, args.capture)
     try:
         outputs, result = work(loaded)
     except Exception as error:
         told = CapturedError(type(error).__name__, str(error))
-        write_capture(replace(capture, error=told), args.capture)
+        write_capture(replace(capture, error=told), args.capture, has_inputs=True)
         raise
     if keeps_success:
         capture = replace(capture, outputs=_tensors(outputs), error=None)
-        write_capture(capture, args.capture)
+        write_capture(capture, args.capture, has_inputs=True)
     else:
         remove_capture(args.capture)
     return result

@@ -33,7 +33,7 @@ _SAME, _OTHER = 0, 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("folder", metavar="FOLDER", help="folder of 'edgeplan run --capture'")
-    parser.add_argument("--plan", metavar="P", help="plan to run (default: where it was then)")
+    parser.add_argument("--plan", metavar="P", help="plan to run (default: FOLDER says where)")
     parser.add_argument("--key", metavar="PUB", help="public key file; the plan must be signed")
     parser.add_argument(
         "--allow", metavar="FIELDS", help="fingerprint fields that may differ (default: as then)"
@@ -67,10 +67,11 @@ def run(args: argparse.Namespace) -> int:
     path = args.plan or capture.plan.path
     try:
         plan = captured_plan(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the path is none
+        reason = error.strerror if isinstance(error, OSError) else error
         raise CommandError(
-            f"plan {path}: {error.strerror}; name the plan that was captured with --plan (SHA-256 "
-            f"{capture.plan.sha256})"
+            f"plan {_shown(path)}: {reason}; name the plan that was captured with --plan (SHA-256 "
+            f"{_shown(capture.plan.sha256)})"
         ) from error
     outcome = _outcome(args, capture, path, read_public_key(args.key))
     differences = []
@@ -90,10 +91,10 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report, ensure_ascii=False))
     else:
         for row in results:
-            print(row["text"])
+            print(_shown(row["text"]))
         print("the same outcome" if is_same else "ANOTHER outcome")
         for text in differences:
-            print(f"different: {text}")
+            print(f"different: {_shown(text)}")
     return _SAME if is_same else _OTHER
 
 
@@ -168,6 +169,13 @@ def _output_result(then: CapturedTensor, now: Any, rtol: float, atol: float) -> 
         return row | {"is_same": True, "text": f"{then.name}: {text}"}
     text = f"element {found.index:,} was {found.expected:.9g}, is {found.actual:.9g}"
     return row | {"is_same": False, "text": f"{then.name}: {text}"}
+
+
+def _shown(text: str) -> str:
+    """A text of somebody else's folder, as no terminal takes it for commands."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _array(tensor: CapturedTensor) -> Any:

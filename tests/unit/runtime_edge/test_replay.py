@@ -236,6 +236,40 @@ def test_hostile_files_are_refused(tmp_path):
         read_capture(folder)
 
 
+def test_texts_of_a_hostile_folder_reach_no_terminal(edgeplan, tmp_path):
+    for path in ("a\0b", "\ud800", "\x1b[2J"):
+        status, _, err = edgeplan("replay", str(made(tmp_path / "c", plan__path=path)))
+        assert status == 1
+        assert f"plan {path.encode('unicode_escape').decode()}: " in err
+        assert "name the plan that was captured with --plan" in err
+    error = {"type": "E", "message": "\x1b[2J\udcff"}
+    folder = made(tmp_path / "c", plan__path="tiny.plan", error=error, version="\x07")
+    status, out, _ = edgeplan("replay", str(folder))
+    assert status == 3
+    assert "then: E: \\x1b[2J\\udcff\nnow:  " in out
+    assert "edgeplan: was \\x07, is" in out
+
+
+def test_a_plan_whose_path_is_no_utf8(edgeplan):
+    path = os.fsdecode(b"\xff.plan")
+    os.rename("tiny.plan", path)
+    assert edgeplan("run", path, *RUN[2:], "--capture-always")[0] == 0
+    assert edgeplan("replay", "c")[0] == 0
+
+
+def test_inputs_are_written_once(edgeplan, monkeypatch):
+    """What ends the process later must not find them half written."""
+    written, write_bytes = [], Path.write_bytes
+
+    def watched(path, data):
+        written.append(path.name)
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", watched)
+    assert edgeplan(*RUN, "--capture-always")[0] == 0
+    assert written == ["input-0.bin", "output-0.bin"]
+
+
 def test_a_folder_with_other_things_is_left_alone(edgeplan):
     Path("c").mkdir()
     Path("c/precious.txt").write_text("keep")
