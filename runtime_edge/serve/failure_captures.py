@@ -31,8 +31,8 @@ MAX_CAPTURES = 16
 def keep_failure(deployment: Deployment, work: InferWork, error: Exception) -> str | None:
     """Write one request of a failed execution to the plan's folder of captures.
 
-    On the stream's thread, which has nothing better to do then; a disk that fails too must not
-    harm the daemon, so that it is only logged.
+    On the stream's thread, which has nothing better to do then; a disk or memory that fails too
+    must not harm the daemon, so that it is only logged.
 
     Args:
         deployment: that ran; its `config.capture_failures` is the folder.
@@ -58,8 +58,8 @@ def keep_failure(deployment: Deployment, work: InferWork, error: Exception) -> s
         if folder is None:
             return None
         write_capture(_capture(deployment, work, error), folder)
-    except (OSError, CaptureError) as problem:
-        _log.error("plan %s: the failure could not be captured: %s", config.name, problem)
+    except (OSError, MemoryError, CaptureError) as problem:
+        _log.error("plan %s: the failure could not be captured: %r", config.name, problem)
         return None
     _log.error("plan %s: the failed request is in %s", config.name, folder)
     return folder

@@ -15,6 +15,7 @@ from support.serve_plans import save, scale_plan
 from runtime_edge.capture import CapturedError, read_capture
 from runtime_edge.cli import main
 from runtime_edge.errors import DeviceError
+from runtime_edge.serve import failure_captures
 from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
@@ -83,7 +84,7 @@ def test_a_failed_execution_is_a_500_and_the_next_one_works(path):
     run(path, scenario)
 
 
-def test_failed_executions_are_captured_and_can_be_replayed(path, tmp_path, capsys):
+def test_failed_executions_are_captured_and_can_be_replayed(path, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "failures"
 
     async def scenario(daemon, recorder):
@@ -102,6 +103,8 @@ def test_failed_executions_are_captured_and_can_be_replayed(path, tmp_path, caps
         )
         plan.deployment._run = raiser
         assert (await answer_of(daemon, plan)).error.status == 500  # the disk's error harms nobody
+        monkeypatch.setattr(failure_captures, "write_capture", exhausted)
+        assert (await answer_of(daemon, plan)).error.status == 500  # nor does the memory's
 
     run(path, scenario)
     assert len(list(folder.iterdir())) == MAX_CAPTURES - 2
@@ -116,6 +119,10 @@ def test_failed_executions_are_captured_and_can_be_replayed(path, tmp_path, caps
 
 def raiser(*_):
     raise DeviceError("the kernel tripped")
+
+
+def exhausted(*_):
+    raise MemoryError
 
 
 def test_a_lost_device_ends_the_process_through_the_service_manager(path):
