@@ -124,9 +124,9 @@ class Preprocessing:
 
     def _pixels(self, path: str | os.PathLike[str], size: tuple[int, int]) -> Array:
         """uint8 [H,W,channels]."""
-        from PIL import Image
-
         found = _picture(path, "L" if self.channels == "gray" else "RGB")
+        from PIL import Image  # `_picture` says what to do where it is missing
+
         method = Image.Resampling[self.interpolation.upper()]
         height, width = size
         wide = (width, height)

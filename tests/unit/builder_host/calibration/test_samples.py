@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from itertools import pairwise
 
@@ -161,6 +162,13 @@ def test_damaged_files_are_an_error_and_nothing_else(tmp_path, name):
             refused.append(str(error))
     assert len(refused) > 10
     assert all(str(tmp_path / name) in text for text in refused)
+
+
+def test_without_pillow_the_message_says_what_to_install(picture, monkeypatch):
+    path, _ = picture
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(BuilderError, match="pip install pillow"):
+        Preprocessing().read(path, (3, 4, 6))
 
 
 def test_pictures_that_cannot_be_used(tmp_path, picture):
