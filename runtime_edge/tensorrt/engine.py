@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -296,27 +297,30 @@ class EngineInspector(Refusing):
 
     def get_layer_information(self, layer_index: int, format: LayerInformationFormat) -> str:
         """One step of the default profile."""
-        rows = self._rows()
-        if not 0 <= layer_index < len(rows):
-            raise IndexError(f"layer {layer_index} of {len(rows)}")
-        row = rows[layer_index]
+        if not 0 <= layer_index < len(self._rows):
+            raise IndexError(f"layer {layer_index} of {len(self._rows)}")
+        row = self._rows[layer_index]
         return json.dumps(row) if format is LayerInformationFormat.JSON else _one_line(row)
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:
         """All of them."""
-        rows = self._rows()
         if format is LayerInformationFormat.JSON:
             bindings = [binding.name for binding in self._engine.engine.bindings]
-            return json.dumps({"Layers": rows, "Bindings": bindings})
-        return "\n".join(_one_line(row) for row in rows)
+            return json.dumps({"Layers": self._rows, "Bindings": bindings})
+        return "\n".join(_one_line(row) for row in self._rows)
 
+    @functools.cached_property
     def _rows(self) -> list[dict[str, Any]]:
+        """A row per step, as `num_layers` and profilers count, with what its operation tells."""
         engine = self._engine.engine
+        rows = [{"name": step.name, "tactic": step.tactic} for step in engine.profile().steps]
         details = plan_details(engine.plan)
-        if details is not None:
-            first = details.variants[engine.variant_index][0]
-            return [asdict(operation) for operation in first.operations]
-        return [{"name": step.name, "tactic": step.tactic} for step in engine.profile().steps]
+        if details is None:
+            return rows
+        operations = details.variants[engine.variant_index][0].operations
+        return [
+            asdict(operation) | rows[step] for operation in operations for step in operation.steps
+        ]
 
 
 def _one_line(row: dict[str, Any]) -> str:
