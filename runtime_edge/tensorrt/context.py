@@ -39,6 +39,7 @@ class IExecutionContext(Refusing):
         self.name = ""
         self._has_memory = has_memory
         self._memory: int | None = None
+        self._memory_bytes: int | None = None  # None: it was not said
         self._contexts: dict[str, ExecutionContext] = {}
         self._stream: Stream | None = None
         self._addresses: dict[str, int] = {}
@@ -53,18 +54,19 @@ class IExecutionContext(Refusing):
     @device_memory.setter
     def device_memory(self, memory: Any) -> None:
         self._close_contexts()
-        self._memory = int(memory)
+        self._memory, self._memory_bytes = int(memory), None
 
     def set_device_memory(self, memory: Any, size: int) -> None:
-        """As `device_memory`, with its size in bytes.
+        """As `device_memory`, with its size in bytes; runs of profiles that need more fail.
 
         Raises:
-            ValueError: it is too small.
+            ValueError: it is too small for the present profile.
         """
         needed = self.update_device_memory_size_for_shapes()
         if size < needed:
             raise ValueError(f"device memory of {size:,} bytes; this profile needs {needed:,}")
         self.device_memory = memory
+        self._memory_bytes = size
 
     def update_device_memory_size_for_shapes(self) -> int:
         """Bytes that the present profile works in."""
@@ -243,7 +245,13 @@ class IExecutionContext(Refusing):
                         "the context has no device memory: set device_memory to "
                         f"{self.engine.device_memory_size:,} bytes first"
                     )
-                arena = (self._memory, engine.context_bytes(profile))
+                needed = engine.context_bytes(profile)
+                if self._memory_bytes is not None and needed > self._memory_bytes:
+                    raise RuntimeEdgeError(
+                        f"device memory of {self._memory_bytes:,} bytes; profile '{profile}' needs "
+                        f"{needed:,}: call set_device_memory again"
+                    )
+                arena = (self._memory, needed)
             self._contexts[profile] = engine.create_context(profile=profile, arena=arena)
         return self._contexts[profile]
 

@@ -376,6 +376,42 @@ def test_profiles_of_a_dynamic_model(tmp_path, cuda):
     assert not context.set_input_shape("x", (5, 3))
 
 
+def test_device_memory_of_one_profile_is_not_used_by_a_larger_one(cuda):
+    messages = []
+
+    class Collecting(trt.ILogger):
+        def log(self, severity, msg):
+            messages.append(msg)
+
+    builder = trt.Builder(TRT_LOGGER)
+    network = builder.create_network(EXPLICIT_BATCH)
+    x = network.add_input("x", trt.float32, (-1, 8, 6, 6))
+    kernel = np.random.default_rng(1).standard_normal((16, 8, 3, 3)).astype(np.float32)
+    conv = network.add_convolution_nd(x, 16, (3, 3), kernel)
+    mean = network.add_reduce(conv.get_output(0), trt.ReduceOperation.AVG, 0b1100, True)
+    network.mark_output(mean.get_output(0))
+    config = quick(builder.create_builder_config())
+    profile = builder.create_optimization_profile()
+    profile.set_shape("x", (1, 8, 6, 6), (8, 8, 6, 6), (8, 8, 6, 6))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    engine = trt.Runtime(Collecting()).deserialize_cuda_engine(plan)
+    context = engine.create_execution_context_without_device_memory()
+    pieces = [cuda.mem_alloc(8 * 8 * 36 * 4), cuda.mem_alloc(8 * 16 * 4)]
+    bindings = [int(piece) for piece in pieces]
+    assert context.set_input_shape("x", (1, 8, 6, 6))
+    small = context.update_device_memory_size_for_shapes()
+    assert 0 < small < engine.device_memory_size
+    memory = cuda.mem_alloc(engine.device_memory_size)
+    context.set_device_memory(int(memory), small)
+    assert context.execute_v2(bindings)
+    assert context.set_input_shape("x", (8, 8, 6, 6))
+    assert not context.execute_v2(bindings)
+    assert f"device memory of {small:,} bytes; profile" in messages[-1]
+    context.set_device_memory(int(memory), engine.device_memory_size)
+    assert context.execute_v2(bindings)
+
+
 def test_shapes_of_two_inputs_are_set_one_after_the_other(cuda):
     messages = []
 
