@@ -93,7 +93,7 @@ def test_a_service_manager_hears_how_the_agent_is(tmp_path, manager):
     with AgentProcess(tmp_path / "store") as agent:
         assert manager.recv(100) == b"READY=1"
         heard = []
-        for _ in range(4):
+        for _ in range(8):  # 1.4 s in all, of which this process may sleep through one
             assert manager.recv(100) == b"WATCHDOG=1"
             heard.append(time.monotonic())
         assert heard[-1] - heard[0] > 0.3  # not in every round of the loop
@@ -102,7 +102,7 @@ def test_a_service_manager_hears_how_the_agent_is(tmp_path, manager):
         agent.process.send_signal(signal.SIGSTOP)  # it hangs: no sign of life, the manager acts
         manager.settimeout(1.0)
         with contextlib.suppress(TimeoutError):
-            for _ in range(5):  # what was said before it hung
+            for _ in range(100):  # what it said before it hung, which may be much
                 assert manager.recv(100) == b"WATCHDOG=1"
             pytest.fail("an agent that hangs feeds the watchdog")
         agent.process.send_signal(signal.SIGCONT)
