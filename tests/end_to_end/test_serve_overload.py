@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from support.serve_plans import save, scale_plan, slow_plan
-from support.serving import infer_body, read_reply, request_bytes, serving, wait_until
+from support.serving import Reply, infer_body, read_reply, request_bytes, serving, wait_until
 
 ROW_ELEMS = 150_000
 BODY_BYTES = 4 * ROW_ELEMS
@@ -99,20 +99,28 @@ def test_resident_memory_stays_within_its_bound_when_far_too_much_is_offered(ser
 
 
 def test_a_head_for_which_there_is_no_place_is_refused_before_its_body_is_sent(served):
-    held = [served.connect() for _ in range(3)]
-    try:
-        for sock in held:
-            sock.sendall(head_of(served, "few", 1000) + b"{")
-        wait_until(lambda: served.get("/status.json")["plans"][1]["coming"] == 3, "all are coming")
-        with served.connect() as sock:
-            sock.sendall(head_of(served, "few", 1000, Expect="100-continue"))
-            reply = read_reply(sock)  # where "100 Continue" would stand
-            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-            assert "3 requests wait" in reply.json()["error"]
-    finally:
-        for sock in held:
-            sock.close()
-    wait_until(lambda: served.get("/status.json")["plans"][1]["coming"] == 0, "places are back")
+    def num_coming() -> int:
+        return served.get("/status.json")["plans"][1]["coming"]
+
+    def ask() -> Reply | None:
+        """The answer while others hold all places; None when one has done so for too long."""
+        held = [served.connect() for _ in range(3)]
+        try:
+            for sock in held:
+                sock.sendall(head_of(served, "few", 1000) + b"{")
+            wait_until(lambda: num_coming() == 3, "all are coming")
+            with served.connect() as sock:
+                sock.sendall(head_of(served, "few", 1000, Expect="100-continue"))
+                reply = read_reply(sock)
+        finally:
+            for sock in held:
+                sock.close()
+        wait_until(lambda: num_coming() == 0, "places are back")
+        return None if reply.status == 100 else reply
+
+    reply = wait_until(ask, "a refusal in the second in which the places are safe")
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert "3 requests wait" in reply.json()["error"]
 
 
 def test_who_sends_slowly_gives_way_when_others_want_the_place(served):
