@@ -5,6 +5,7 @@ Part of section DETAILS (SPEC.md section 4.5). Times are not in it: tactics are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -12,10 +13,12 @@ from typing import Any
 
 from planformat.details_fields import count, field, items, magnitude, mapping, text, whole
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file of the model. name: without folders; sha256: hexadecimal."""
+    """A file of the model. name: printable, without folders; sha256: hexadecimal."""
 
     name: str
     num_bytes: int
@@ -51,10 +54,7 @@ class BuildRecipe:
 def read_recipe(tree: Any) -> BuildRecipe:
     """A recipe from its JSON. Raises TypeError or ValueError that names what is wrong."""
     return BuildRecipe(
-        files=tuple(
-            ModelFile(text(row, "name"), count(row, "num_bytes"), text(row, "sha256"))
-            for row in items(field(tree, "files"))
-        ),
+        files=tuple(_file(row) for row in items(field(tree, "files"))),
         outputs=tuple(_text_of(name, "an output") for name in items(field(tree, "outputs"))),
         image_order=text(tree, "image_order"),
         precision=text(tree, "precision"),
@@ -69,6 +69,15 @@ def read_recipe(tree: Any) -> BuildRecipe:
             for name, value in mapping(field(tree, "hardware")).items()
         },
     )
+
+
+def _file(tree: Any) -> ModelFile:
+    file = ModelFile(text(tree, "name"), count(tree, "num_bytes"), text(tree, "sha256"))
+    if not file.name.isprintable():
+        raise ValueError(f"the name of a file, {file.name!r:.80}, holds what cannot be printed")
+    if not _SHA256.fullmatch(file.sha256):
+        raise ValueError(f"the SHA-256 of '{file.name:.80}' is {file.sha256!r:.80}")
+    return file
 
 
 def _rules(tree: Any, name: str) -> tuple[tuple[str, str], ...]:

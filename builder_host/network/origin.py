@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,15 @@ def origin_of_files(
     for path in paths:
         facts = path.stat()
         files.append(
-            ModelFile(path.name, facts.st_size, _sha256(path, facts.st_size, facts.st_mtime_ns))
+            ModelFile(_name(path), facts.st_size, _sha256(path, facts.st_size, facts.st_mtime_ns))
         )
     return NetworkOrigin(tuple(files), tuple(outputs or ()), image_order)
+
+
+def _name(path: Path) -> str:
+    """The file's name as a plan may hold it: names of files need be neither UTF-8 nor printable."""
+    text = os.fsencode(path.name).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @functools.lru_cache(maxsize=16)  # each of several profiles imports the same files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_a_plan_for_a_gpu_comes_back_without_its_compiler(tmp_path, precision):
     assert refit_plan(whole, import_model_file(other)).data == built(
         other, target="jetson-agx-orin", precision=precision
     )
+
+
+def test_a_model_whose_name_is_no_text(tmp_path):
+    path = save_model(tmp_path / os.fsdecode(b"a\xff\x1b.onnx"))
+    whole = built(path, is_checked=False)
+    (file,) = plan_details(read_plan(whole)).recipe.files
+    assert file.name == "a\ufffd\ufffd.onnx"
+    assert refit_plan(strip_plan(whole), import_model_file(path)).data == whole
 
 
 def test_other_weights_give_what_a_build_with_them_gives(tmp_path):

@@ -100,6 +100,14 @@ def test_recipe_round_trip():
     [
         ({"files": [{"name": "x"}]}, "the field 'num_bytes' is missing"),
         ({"files": {}}, "expected a list"),
+        (
+            {"files": [{"name": "\x1b[2J", "num_bytes": 1, "sha256": "0" * 64}]},
+            r"file, '\\x1b\[2J', holds what cannot be printed",
+        ),
+        (
+            {"files": [{"name": "x", "num_bytes": 1, "sha256": "\x1b"}]},
+            r"the SHA-256 of 'x' is '\\x1b'",
+        ),
         ({"outputs": [1]}, "an output is int, not a text"),
         ({"precision": None}, "'precision' is NoneType"),
         ({"layer_rules": [["a"]]}, "'layer_rules' has a row of 1 texts, not of 2"),
