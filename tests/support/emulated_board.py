@@ -47,7 +47,7 @@ def _why_not(is_machine: bool) -> str:
     if missing:
         return f"{', '.join(missing)} missing; {SCRIPTS / 'prepare'} installs them"
     # `timeout` ends all that the script started, and the script tidies up; status 124
-    command = ["timeout", "--kill-after=10", str(_ROOTFS_TIMEOUT_S), SCRIPTS / "rootfs"]
+    command = ["timeout", "--kill-after=10", str(_ROOTFS_TIMEOUT_S), str(SCRIPTS / "rootfs")]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode == 124:
         return f"no arm64 system: it was not made within {_ROOTFS_TIMEOUT_S} s"
