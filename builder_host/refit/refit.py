@@ -164,9 +164,10 @@ def _read(data: bytes | memoryview, source: str) -> tuple[Plan, PlanDetails, byt
         plan, digest = stripped.plan, weights_hash(stripped.chunk_hashes)
     else:
         plan = read_plan(data, source=source)
-        if not plan.chunk_lengths:
+        entry = read_container(data, source=source).find(SectionKind.WEIGHTS)
+        if entry is None:
             raise RefitError(f"plan {source}: has no weights that could be others")
-        _, digest = encode_chunks(memoryview(plan.weights).cast("B"), plan.chunk_lengths)
+        digest = entry.sha256  # of the chunks' hashes, which are those of the weights: just checked
     if len(plan.variants) != 1:
         raise RefitError(
             f"plan {source}: has {len(plan.variants)} variants; refit the plans that were merged"
