@@ -24,6 +24,8 @@ LARGEST = float(np.finfo(np.float16).max)
 _WIDE_KINDS = frozenset({"detection_output"})
 # Kinds that read, compute and store float32: a position in float16 is half an element off at 1024.
 _COORDINATE_KINDS = frozenset({"box_selection", "grid_sample", "roi_align", "roi_pool"})
+# Casts between these and float32 keep float32: counts and positions end at 2048 in float16.
+_COUNTS = frozenset({DataType.INT32, DataType.INT64})
 
 
 def run(network: Network, wide_layers: Collection[Layer] = ()) -> int:
@@ -72,6 +74,8 @@ def _quantises(layer: Layer) -> bool:
 def _needs_float32(layer: Layer) -> bool:
     if layer.kind == "plugin":
         return _NARROW not in layer.params.plugin.dtypes
+    if layer.kind == "cast":
+        return not _COUNTS.isdisjoint((layer.inputs[0].dtype, layer.output.dtype))
     return layer.kind in _COORDINATE_KINDS
 
 
