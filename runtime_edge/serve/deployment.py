@@ -201,7 +201,7 @@ class Deployment:
         result = BatchResult([], Times(start_ns=time.monotonic_ns()))
         try:
             if not _find_lost(batch, result):
-                result.rows = batch.rows
+                result.outputs = [[] for _ in batch.jobs]
             elif batch.rows > lane.max_rows:
                 self._execute_split(batch, lane, result)
             else:
@@ -369,7 +369,4 @@ def _find_lost(batch: Batch, result: BatchResult) -> bool:
         except RequestError as error:
             result.refused[index] = error
             job.work.tensors = [Tensor(bytes(len(tensor.data))) for tensor in job.work.tensors]
-    if len(result.refused) < len(batch.jobs):
-        return True
-    result.outputs = [[] for _ in batch.jobs]
-    return False
+    return len(result.refused) < len(batch.jobs)

@@ -169,12 +169,13 @@ class InferenceService:
             self._fail(plan, batch, result.error)
             return
         assert plan is not None
-        plan.statistics.add_execution(
-            min(batch.rows, work.lane.max_rows),
-            result.num_runs,
-            result.rows - batch.rows,
-            timed,
-        )
+        if result.num_runs:  # none when all were refused
+            plan.statistics.add_execution(
+                min(batch.rows, work.lane.max_rows),
+                result.num_runs,
+                result.rows - batch.rows,
+                timed,
+            )
         for index, (job, outputs) in enumerate(zip(batch.jobs, result.outputs, strict=True)):
             if index in result.refused:
                 self._reject(plan, job, result.refused[index])

@@ -213,12 +213,18 @@ def test_a_region_shortened_while_its_request_waits_harms_nobody_else(path, memo
     async def scenario(served):
         served.regions.register("r", key, 0, NUM_BYTES)
         content = json.dumps({"inputs": [entry(**shared(0))]}).encode()
-        lost = parse_infer(served.deployment, memoryview(content), 0, None, served.regions)
+        lost, alone = (
+            parse_infer(served.deployment, memoryview(content), 0, None, served.regions)
+            for _ in range(2)
+        )
         raw = json.dumps({"inputs": [entry(binary_data_size=NUM_BYTES)]}).encode()
         fine = parse_infer(
             served.deployment, memoryview(raw + X.tobytes()), 0, len(raw), served.regions
         )
         os.truncate(file, 100)
+        refused = await served.answer(alone)
+        assert refused.error.status == 400
+        assert served.plan.statistics.batches == {}  # nothing ran, and no times are made up
         refused, answer = await served.answer(lost, fine)
         assert refused.error.status == 400
         assert "was made shorter" in str(refused.error)
@@ -226,7 +232,8 @@ def test_a_region_shortened_while_its_request_waits_harms_nobody_else(path, memo
         with pytest.raises(RequestError, match="was made shorter"):
             parse_infer(served.deployment, memoryview(content), 0, None, served.regions)
         assert served.regions._regions["r"].num_users == 1
-        assert served.plan.statistics.failures["OTHER"] == 1
+        assert served.plan.statistics.failures["OTHER"] == 2
+        assert served.plan.statistics.executions == 1
         assert served.daemon.service.num_pending == 0
 
     run(path, scenario)
