@@ -11,7 +11,15 @@ from collections import Counter
 import numpy as np
 import pytest
 from support.serve_plans import save, scale_plan, slow_plan
-from support.serving import Reply, infer_body, read_reply, request_bytes, serving, wait_until
+from support.serving import (
+    TIMEOUT_S,
+    Reply,
+    infer_body,
+    read_reply,
+    request_bytes,
+    serving,
+    wait_until,
+)
 
 ROW_ELEMS = 150_000
 BODY_BYTES = 4 * ROW_ELEMS
@@ -82,7 +90,7 @@ def test_resident_memory_stays_within_its_bound_when_far_too_much_is_offered(ser
         thread.start()
     most = 0
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 4 * TIMEOUT_S
         while statuses[503] < 300 or statuses[200] < 60:
             assert time.monotonic() < deadline, statuses
             most = max(most, served.resident_bytes())
@@ -134,7 +142,6 @@ def test_who_sends_slowly_gives_way_when_others_want_the_place(served):
             sock.sendall(head_of(served, "few", 1000) + b"{")
         # Within the time that a body may take they stay; behind it one makes room.
         wait_until(lambda: served.infer("few", x).status == 200, "a place is made")
-        slow[0].settimeout(20)
         assert read_reply(slow[0]).status == 408
         for sock in slow[1:]:
             sock.setblocking(False)
