@@ -170,7 +170,11 @@ class Incoming:
 
     def _make_room(self, *, keep: str) -> None:
         """Drop transfers: first those of earlier processes, then those whose host went away."""
-        resting = {p.name: p.stat().st_mtime for p in self.folder.iterdir() if p.name != keep}
+        resting: dict[str, float] = {}
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # the other thread has finished it
+                if path.name != keep:
+                    resting[path.name] = path.stat().st_mtime
         at_work = {file.sha256: file for file in self.transfers() if file.sha256 in resting}
         names = sorted(resting.keys() - at_work, key=resting.__getitem__)
         names += [

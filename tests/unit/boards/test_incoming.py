@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from support.tiny_plans import plan as tiny_plan
@@ -219,14 +220,32 @@ def test_nothing_is_taken_during_a_check(tmp_path):
 def test_transfers_whose_hosts_went_away_make_room_too(tmp_path):
     """An agent that runs for months keeps neither their descriptors nor their disk space."""
     incoming = Incoming(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))
     files = [begun(incoming, random_bytes(number, 1000))[0] for number in range(12)]
     kept = {path.name for path in (tmp_path / "incoming").iterdir()}
     assert kept == {file.sha256 for file in files[-incoming_module.MAX_INCOMING :]}
-    assert len(os.listdir("/proc/self/fd")) - before == 2 * incoming_module.MAX_INCOMING
+    assert num_open_below(tmp_path) == 2 * incoming_module.MAX_INCOMING
     assert {file.sha256 for file in incoming.transfers()} == kept
     incoming.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert num_open_below(tmp_path) == 0
+
+
+def num_open_below(folder):
+    """Files of a folder that this process has open; others may come and go."""
+    return sum(
+        os.path.realpath(f"/proc/self/fd/{number}").startswith(f"{folder}/")
+        for number in os.listdir("/proc/self/fd")
+    )
+
+
+def test_a_transfer_that_ends_while_room_is_made_for_another(tmp_path, monkeypatch):
+    """Its folder may go between the look into the folder above and the look at it."""
+    incoming = Incoming(tmp_path)
+    real = Path.iterdir
+    gone = tmp_path / "incoming" / ("f" * 64)
+    monkeypatch.setattr(Path, "iterdir", lambda folder: [*real(folder), gone])
+    file, _ = begun(incoming, random_bytes(1, 1000))
+    assert incoming.transfers() == (file,)
+    incoming.close()
 
 
 def test_results_are_bounded_like_the_rest_of_the_cache(tmp_path, monkeypatch):
