@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from builder_host.calibration.batches import ArrayFile, PictureFolder
+from builder_host.calibration.batches import ArrayFile, PictureFolder, opened_arrays
 from builder_host.errors import BuilderError
 
 _MAX_LABEL_BYTES = 256 << 20
@@ -89,7 +89,7 @@ def load_classes(path: str | os.PathLike[str]) -> ClassNames:
         return class_names(text.splitlines())
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BuilderError(f"{path}: cannot read the classes: {error}") from error
     if isinstance(rows, dict) and sorted(rows) == sorted(map(str, range(len(rows)))):
         rows = [rows[str(number)] for number in range(len(rows))]
@@ -127,7 +127,7 @@ def labels_of(
     if file.suffix == ".json":
         table = _json_table(text, file)
     else:
-        rows = _rows(text, is_csv=file.suffix == ".csv")
+        rows = _rows(text, file)
         if isinstance(samples, ArrayFile) or all(len(cells) == 1 for _, cells in rows):
             return _in_order(rows, samples, file, known, offset)
         table = _line_table(rows, file)
@@ -206,7 +206,7 @@ def _text(file: Path, what: str) -> str:
         raise BuilderError(f"{file}: cannot read the {what}: {error}") from error
 
 
-def _rows(text: str, *, is_csv: bool) -> list[_Row]:
+def _rows(text: str, file: Path) -> list[_Row]:
     """Cells of each line that is not empty or a comment."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -215,8 +215,11 @@ def _rows(text: str, *, is_csv: bool) -> list[_Row]:
             continue
         if "\t" in line:
             cells = line.split("\t")
-        elif is_csv or "," in line:
-            cells = next(csv.reader([line], skipinitialspace=True))
+        elif file.suffix == ".csv" or "," in line:
+            try:
+                cells = next(csv.reader([line], skipinitialspace=True))
+            except csv.Error as error:
+                raise BuilderError(f"{file}:{number}: {error}") from error
         else:
             cells = line.rsplit(maxsplit=1)
         found.append((number, [cell.strip() for cell in cells]))
@@ -268,7 +271,7 @@ def _line_table(rows: Sequence[_Row], file: Path) -> dict[str, str]:
 def _json_table(text: str, file: Path) -> dict[str, str]:
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BuilderError(f"{file}: cannot read the labels: {error}") from error
     if not isinstance(table, dict):
         raise BuilderError(f"{file}: expected an object of picture name to class")
@@ -276,14 +279,11 @@ def _json_table(text: str, file: Path) -> dict[str, str]:
 
 
 def _array_labels(file: Path, count: int) -> list[int]:
-    try:
-        content = np.load(file, allow_pickle=False)
+    with opened_arrays(file, "the labels") as content:
         if not isinstance(content, np.ndarray):
-            with content:
-                names = content.files
-                content = content["labels" if "labels" in names else names[0]]
-    except (OSError, ValueError, IndexError) as error:
-        raise BuilderError(f"{file}: cannot read the labels: {error}") from error
+            if not content.files:
+                raise BuilderError(f"{file}: holds no arrays; expected labels")
+            content = content["labels" if "labels" in content.files else content.files[0]]
     values = np.asarray(content).reshape(-1)
     if values.dtype.kind not in "iu" or len(values) < count:
         raise BuilderError(

@@ -6,7 +6,12 @@ for a network of any batch size, so that nothing depends on how the data was cut
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,20 @@ Array = npt.NDArray[Any]
 Sample = Mapping[str, Array]
 Source = Iterable[Any]
 
+_MAGIC = b"\x93NUMPY"  # of .npy files
+# What numpy's readers raise on damaged files, and on those that claim more than memory holds.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff"})
 
 
@@ -196,24 +215,45 @@ def _rows(sample: Any, inputs: Sequence[Tensor]) -> dict[str, Array]:
     return rows
 
 
-def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+@contextlib.contextmanager
+def opened_arrays(path: Path, what: str) -> Iterator[Any]:
+    """The array of a `.npy` file, mapped, or an open `.npz` file.
+
+    Args:
+        path: of the file; its first bytes tell which kind it is.
+        what: is read from it, for messages.
+
+    Raises:
+        BuilderError: unreadable, here or while arrays are taken from the file.
+    """
     try:
-        content = np.load(
-            path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None
-        )
+        with path.open("rb") as stream:
+            if stream.read(len(_MAGIC)) == _MAGIC:
+                yield np.load(path, allow_pickle=False, mmap_mode="r")
+            else:
+                stream.seek(0)
+                yield np.load(stream, allow_pickle=False)
+    except _DAMAGED as error:
+        raise BuilderError(f"{path}: cannot read {what}: {error}") from error
+
+
+def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    with opened_arrays(path, "arrays") as content:
         if isinstance(content, np.ndarray):
             if len(names) != 1:
                 raise BuilderError(f"{path}: one array for {len(names)} inputs; use an .npz file")
             return {names[0]: content}
-        with content:
-            if len(names) == 1 and len(content.files) == 1:
-                return {names[0]: content[content.files[0]]}
-            missing = [name for name in names if name not in content.files]
-            if missing:
-                raise BuilderError(
-                    f"{path}: no array for input {', '.join(missing)}; it has "
-                    f"{', '.join(content.files)}"
-                )
-            return {name: content[name] for name in names}
-    except (OSError, ValueError) as error:
-        raise BuilderError(f"{path}: cannot read arrays: {error}") from error
+        members = {name: name for name in names}
+        if len(names) == 1 and len(content.files) == 1:
+            members = {names[0]: content.files[0]}
+        missing = [name for name in members.values() if name not in content.files]
+        if missing:
+            raise BuilderError(
+                f"{path}: no array for input {', '.join(missing)}; it has "
+                f"{', '.join(content.files)}"
+            )
+        arrays = {name: content[member] for name, member in members.items()}
+    for name, member in members.items():
+        if not isinstance(arrays[name], np.ndarray):  # numpy gives bytes of what is no .npy file
+            raise BuilderError(f"{path}: '{member}' in it is no array")
+    return arrays

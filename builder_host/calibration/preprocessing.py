@@ -204,7 +204,7 @@ def load_preprocessing(path: str | os.PathLike[str]) -> Preprocessing:
             raise BuilderError(f"{path}: too large for a preprocessing description")
         text = file.read_text(encoding="utf-8")
         data = json.loads(text) if file.suffix == ".json" else _toml(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BuilderError(f"{path}: cannot read the preprocessing description: {error}") from error
     if not isinstance(data, Mapping):
         raise BuilderError(f"{path}: a preprocessing description is a table of settings")

@@ -11,7 +11,7 @@ from support.cases import DATA
 
 from builder_host.accuracy.labels import class_names, folder_labels, labels_of, load_classes
 from builder_host.calibration.batches import open_data
-from builder_host.calibration.preprocessing import Preprocessing
+from builder_host.calibration.preprocessing import Preprocessing, load_preprocessing
 from builder_host.errors import BuilderError
 from builder_host.network.network import Network
 
@@ -86,6 +86,23 @@ def test_what_is_refused(tmp_path, samples, text, message):
     with pytest.raises(BuilderError) as error:
         labels_of(samples, tmp_path / "l.txt", classes)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("l.json", "[" * 100_000, "cannot read the labels"),
+        ("l.csv", f"a.png,{'1' * 200_000}\n", "l.csv:1: field larger than field limit"),
+    ],
+)
+def test_hostile_text(tmp_path, samples, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BuilderError, match=message):
+        labels_of(samples, tmp_path / name)
+    if name.endswith("json"):
+        for read in (load_classes, load_preprocessing):
+            with pytest.raises(BuilderError, match="cannot read the"):
+                read(tmp_path / name)
 
 
 def test_one_name_for_two_pictures_needs_their_folders(tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+import zipfile
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from builder_host.accuracy.labels import labels_of
 from builder_host.calibration.batches import batched, open_data
 from builder_host.calibration.preprocessing import Preprocessing, load_preprocessing
 from builder_host.errors import BuilderError
@@ -260,6 +262,57 @@ def test_arrays_from_files(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(BuilderError, match="cannot read arrays"):
         open_data(tmp_path / "objects.npy", network_of((1, 2)))
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "packed.npz"])
+def test_damaged_arrays_are_an_error_and_nothing_else(tmp_path, name):
+    """Cut at every length, and with bytes changed: arrays or a BuilderError."""
+    save = {"x.npy": np.save, "x.npz": np.savez, "packed.npz": np.savez_compressed}[name]
+    save(tmp_path / name, np.arange(10).reshape(5, 2))
+    data = (tmp_path / name).read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [data[:end] for end in range(0, len(data), max(1, len(data) // 60))]
+    for _ in range(200):
+        changed = bytearray(data)
+        for at in rng.integers(0, len(data), 3):
+            changed[at] = rng.integers(0, 256)
+        damaged.append(bytes(changed))
+    refused = []
+    for content in damaged:
+        (tmp_path / name).write_bytes(content)
+        for read in (
+            lambda: open_data(tmp_path / name, network_of((1, 2))),
+            lambda: labels_of([1] * 10, tmp_path / name),
+        ):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # numpy's, about damaged headers
+                    read()
+            except BuilderError as error:
+                refused.append(str(error))
+    assert len(refused) > 100
+    assert all(str(tmp_path / name) in text for text in refused)
+
+
+def test_an_archive_of_something_else(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("data", "text")
+    with pytest.raises(BuilderError, match="'data' in it is no array"):
+        open_data(tmp_path / "x.npz", network_of((1, 2)))
+    with pytest.raises(BuilderError, match="expected one integer each"):
+        labels_of([1], tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("count", [1 << 50, 1 << 70])
+def test_arrays_that_claim_more_than_their_file_holds(tmp_path, count):
+    path = tmp_path / "x.npy"
+    with path.open("wb") as stream:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (count,)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    with pytest.raises(BuilderError, match="cannot read arrays"):
+        open_data(path, network_of((1, 2)))
+    with pytest.raises(BuilderError, match="cannot read the labels"):
+        labels_of([1], path)
 
 
 @pytest.mark.parametrize("cut", [(5,), (1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
