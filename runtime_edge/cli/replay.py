@@ -52,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How the run ended now. device: None when loading failed."""
+    """How the run ended now. device: None when loading failed; types: of elements by output."""
 
     device: DeviceFingerprint | None
+    types: Mapping[str, DataType]
     outputs: Mapping[str, Any]
     error: CapturedError | None
 
@@ -102,6 +103,7 @@ def _outcome(
     args: argparse.Namespace, capture: Capture, path: str, public_key: bytes | None
 ) -> _Outcome:
     options, device = capture.options, None
+    types: dict[str, DataType] = {}
     allow = options.allow if args.allow is None else args.allow.split(",")
     try:
         engine = load(
@@ -113,13 +115,14 @@ def _outcome(
             device=args.device or options.device,
         )
         device = engine.fingerprint
+        types = {binding.name: binding.dtype for binding in engine.bindings}
         inputs = {tensor.name: _array(tensor) for tensor in capture.inputs}
         with runner(engine, options.profile, inputs) as execute:
-            return _Outcome(device, execute(inputs), None)
+            return _Outcome(device, types, execute(inputs), None)
     except Exception as error:
         if not is_user_error(error) and not isinstance(error, KeyError | ValueError):
             raise
-        return _Outcome(device, {}, CapturedError(type(error).__name__, str(error)))
+        return _Outcome(device, types, {}, CapturedError(type(error).__name__, str(error)))
 
 
 def _device_differences(capture: Capture, device: DeviceFingerprint) -> list[str]:
@@ -141,7 +144,8 @@ def _results(args: argparse.Namespace, capture: Capture, outcome: _Outcome) -> l
         if found is None:
             rows.append({"is_same": False, "text": f"{tensor.name}: the plan has no such output"})
         else:
-            rows.append(_output_result(tensor, found, args.rtol, args.atol))
+            kind = outcome.types[tensor.name]
+            rows.append(output_result(tensor, found, kind, rtol=args.rtol, atol=args.atol))
     return rows
 
 
@@ -154,8 +158,18 @@ def _error_result(then: CapturedError | None, now: CapturedError | None) -> dict
     return {"is_same": is_same, "text": f"then: {was}\nnow:  {has}"}
 
 
-def _output_result(then: CapturedTensor, now: Any, rtol: float, atol: float) -> dict[str, Any]:
-    kind = DataType[then.dtype.upper()]
+def output_result(
+    then: CapturedTensor, now: Any, kind: DataType, *, rtol: float, atol: float
+) -> dict[str, Any]:
+    """Compare an output with what it was.
+
+    Args:
+        then: captured; bfloat16 is uint16.
+        now: array, of elements that NumPy knows as well.
+        kind: what the elements are to the plan.
+        rtol: difference that still counts as the same, of the value then.
+        atol: that of any value.
+    """
     row: dict[str, Any] = {"output": then.name}
     if (now.dtype.name, tuple(now.shape)) != (then.dtype, then.shape):
         text = f"was {then.dtype} {list(then.shape)}, is {now.dtype.name} {list(now.shape)}"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support import tiny_plans
 
+from planformat.datatypes import DataType
 from planformat.fingerprint import DeviceFingerprint
 from planformat.writer import save_plan
 from runtime_edge import cli, probe_device
@@ -26,6 +27,7 @@ from runtime_edge.capture import (
     read_capture,
     write_capture,
 )
+from runtime_edge.cli.replay import output_result
 from runtime_edge.errors import CaptureError
 
 X = np.linspace(-2, 2, 1000, dtype=np.float32).reshape(1, 1000)
@@ -234,6 +236,15 @@ def test_hostile_files_are_refused(tmp_path):
         file.truncate(2 << 20)
     with pytest.raises(CaptureError, match="expected at most 1,048,576"):
         read_capture(folder)
+
+
+@pytest.mark.parametrize(("value", "is_same"), [(1.0078125, True), (2.0, False)])
+def test_tolerance_of_bfloat16_is_of_its_values(value, is_same):
+    """Arrays hold its bits: 1 is 0x3f80, 2 is 0x4000, which are 0.8% apart as integers."""
+    then, now = (np.array([x], np.float32).view(np.uint32) >> 16 for x in (1.0, value))
+    tensor = CapturedTensor("y", "uint16", (1,), then.astype(np.uint16).tobytes())
+    row = output_result(tensor, now.astype(np.uint16), DataType.BFLOAT16, rtol=0.01, atol=0)
+    assert row["is_same"] is is_same
 
 
 def test_texts_of_a_hostile_folder_reach_no_terminal(edgeplan, tmp_path):
