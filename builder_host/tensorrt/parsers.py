@@ -101,8 +101,8 @@ class OnnxParser(_Parser):
         return bool(self.flags >> int(flag) & 1)
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
-        """A model from its bytes; `path` is where its external data lies."""
-        return self._parse(path if path is not None else bytes(model))
+        """A model from its bytes; its external data lies beside `path`."""
+        return self._parse(bytes(model), _folder_of(path))
 
     def parse_from_file(self, path: str) -> bool:
         """A model file."""
@@ -112,22 +112,22 @@ class OnnxParser(_Parser):
         """Whether every node can be imported; the second item is kept for the API's sake."""
         from builder_host.importers.onnx.model import import_onnx
 
-        source = path if path is not None else bytes(model)
+        source = bytes(model)
         try:
             shapes = {name: closed_shape(shape) for name, shape in _open_shapes(source).items()}
-            import_onnx(source, shapes=shapes, plugins=PLUGINS)
+            import_onnx(source, shapes=shapes, plugins=PLUGINS, folder=_folder_of(path))
         except BuilderError as error:
             self._take(error)
             return False, []
         return True, []
 
-    def _parse(self, source: str | bytes) -> bool:
+    def _parse(self, source: str | bytes, folder: Path | None = None) -> bool:
         from builder_host.importers.onnx.model import import_onnx
 
         def imported(batch: int | None, shapes: Shapes) -> Network:
             if batch is not None:
                 raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
-            return import_onnx(source, shapes=shapes, plugins=PLUGINS)
+            return import_onnx(source, shapes=shapes, plugins=PLUGINS, folder=folder)
 
         try:
             network = self._network.take_import(imported, _open_shapes(source))
@@ -139,6 +139,10 @@ class OnnxParser(_Parser):
         for tensor in network.outputs:
             self._network.mark_output(self._network.imported_tensor(tensor.name))
         return True
+
+
+def _folder_of(path: str | None) -> Path | None:
+    return None if path is None else Path(path).parent
 
 
 def _open_shapes(source: str | bytes) -> dict[str, tuple[int, ...]]:

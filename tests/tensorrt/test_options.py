@@ -251,6 +251,35 @@ def test_a_model_with_an_open_batch_is_supported_and_takes_the_shape_that_is_set
     assert net.emit(None)[0].outputs[0].shape == (5, 3)
 
 
+def test_a_model_in_memory_takes_only_its_external_data_from_the_path(tmp_path):
+    """The file may be an older state of the model that the program has changed since."""
+    infos = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [256]) for name in "xy"
+    ]
+    weights = onnx.numpy_helper.from_array(floats(256), "w")
+    opset = onnx.helper.make_opsetid("", 13)
+
+    def saved(op_type):
+        node = onnx.helper.make_node(op_type, ["x", "w"], ["y"])
+        graph = onnx.helper.make_graph([node], "own", infos[:1], infos[1:], [weights])
+        model = onnx.helper.make_model(graph, opset_imports=[opset])
+        onnx.save(
+            model, tmp_path / "m.onnx", save_as_external_data=True, location=f"{op_type}.data"
+        )
+        return (tmp_path / "m.onnx").read_bytes()
+
+    model = saved("Mul")
+    saved("Add")
+    net = trt.Builder(trt.Logger(), target="host-cpu").create_network(EXPLICIT)
+    parser = trt.OnnxParser(net, Collecting())
+    assert not parser.supports_model(model)[0]
+    assert "lies in the external file 'Mul.data'" in parser.get_error(0).desc()
+    assert parser.supports_model(model, str(tmp_path / "m.onnx"))[0]
+    assert parser.parse(model, str(tmp_path / "m.onnx"))
+    [layer] = net.emit(None)[0].layers
+    assert "mul" in str(layer.params)
+
+
 def test_parsers_ask_for_plugins(monkeypatch):
     @dataclass(frozen=True)
     class Doubled(trt.Plugin):

@@ -26,6 +26,7 @@ def import_onnx(
     shapes: Mapping[str, Sequence[int]] | None = None,
     outputs: Sequence[str] | None = None,
     plugins: PluginRegistry | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Network:
     """Import an ONNX model.
 
@@ -33,10 +34,11 @@ def import_onnx(
     the names of the ONNX values.
 
     Args:
-        path_or_model: model file, its bytes, or a ModelProto; external data needs a file.
+        path_or_model: model file, its bytes, or a ModelProto.
         shapes: shape by input name, batch included, for inputs with unknown dimensions.
         outputs: values to make outputs instead of the graph's own; the rest is left out.
         plugins: asked for each operator before the built-in rules.
+        folder: of external data; None: the model file's.
 
     Returns:
         The network; input and output names and order are those of the graph.
@@ -44,8 +46,9 @@ def import_onnx(
     Raises:
         ImportModelError: holds every problem found in the model.
     """
-    label, model, folder = read_model(path_or_model)
-    return _imported(label, model, folder, shapes or {}, outputs, plugins)
+    label, model, own = read_model(path_or_model)
+    given = own if folder is None else Path(folder)
+    return _imported(label, model, given, shapes or {}, outputs, plugins)
 
 
 def read_model(

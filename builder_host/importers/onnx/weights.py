@@ -148,7 +148,7 @@ def _external_path(location: str, folder: Path | None, what: str) -> Path:
     if folder is None:
         raise NetworkError(
             f"{what} lies in the external file '{location}', but the model was not read from a "
-            "file; pass the path of the model"
+            "file; pass the path of the model, or its folder"
         )
     base = folder.resolve()
     path = (base / location.replace("\0", "")).resolve()
