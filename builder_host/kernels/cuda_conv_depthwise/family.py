@@ -120,7 +120,7 @@ class CudaConvDepthwise:
 
 def _convolution(problem: Problem, target: Any) -> Convolution | None:
     """The problem where the family applies."""
-    is_integer = problem.inputs[0].dtype is DataType.INT8
+    is_integer = bool(problem.inputs) and problem.inputs[0].dtype is DataType.INT8
     conv = convolution_of(problem, target, spans_groups=True, integers=is_integer)
     if conv is None or conv.is_transposed or not conv.groups == conv.channels == conv.filters:
         return None

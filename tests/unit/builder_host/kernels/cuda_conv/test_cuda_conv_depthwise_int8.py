@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support.cuda_integers import check_convolution, cuda_problem
 from support.cuda_kernels import compile_programs, make_target
@@ -38,6 +40,8 @@ def test_where_it_applies() -> None:
     assert not FAMILY.applies(cuda_problem(unsigned), ORIN), "weights have the type of x"
     large = Case8(8, 8, 40, 40, (33, 33), pads=(0, 0, 0, 0), groups=8)
     assert not FAMILY.applies(cuda_problem(large), ORIN), "sums beyond 2^24"
+    source = replace(cuda_problem(large), kind="plugin", inputs=(), is_constant=())
+    assert not FAMILY.applies(source, ORIN), "nothing is read"
 
 
 @pytest.mark.parametrize("architecture", ["53", "61", "72", "87", "90"])
