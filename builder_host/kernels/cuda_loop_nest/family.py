@@ -50,7 +50,7 @@ class CudaLoopNestFamily:
         codegen = Path(loop_nest_cuda.__file__).parent
         files = [Path(__file__), *sorted(Path(lowering_package.__path__[0]).glob("*.py"))]
         names = ["nest", "nest_shape", "loop_nest", "indices"]
-        names += ["cuda_expression", "c_integer_expression"]
+        names += ["cuda_expression", "c_integer_expression", "value_range"]
         names += [path.stem for path in codegen.glob("loop_nest_cuda*.py")]
         files += [codegen / f"{name}.py" for name in sorted(names)]
         files += sorted((codegen / "cuda_include").glob("*.cuh"))
