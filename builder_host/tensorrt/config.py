@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from builder_host.errors import TimingCacheError
 from builder_host.tensorrt.build_enums import (
     BuilderFlag,
     DeviceType,
@@ -18,7 +19,7 @@ from builder_host.tensorrt.build_enums import (
 from builder_host.tensorrt.calibrators import IInt8Calibrator
 from builder_host.tensorrt.layers.base import ILayer
 from builder_host.tensorrt.refused import CACHE, CONFIG, PROFILE
-from builder_host.tune.timing_cache import parse_timing_cache
+from builder_host.tune.timing_cache import TimingCache, parse_timing_cache
 from runtime_edge.tensorrt.refused import Refusing
 
 _OBEYED = "precision rules are always obeyed"
@@ -101,12 +102,25 @@ class ITimingCache(Refusing):
         return self.content
 
     def combine(self, other: ITimingCache, ignore_mismatch: bool = False) -> bool:
-        """Take the other's timings too; each is kept with the device that it was made on."""
+        """Take the other's timings too; each is kept with the device that it was made on.
+
+        Raises:
+            TimingCacheError: one of both is no timing cache of edgeplan.
+        """
         del ignore_mismatch
-        own = parse_timing_cache(self.content.decode().splitlines(), "timing cache")
-        own.merge(parse_timing_cache(other.content.decode().splitlines(), "timing cache"))
+        own = self._timings()
+        own.merge(other._timings())
         self.content = own.text().encode()
         return True
+
+    def _timings(self) -> TimingCache:
+        if not self.content:
+            return TimingCache()
+        try:
+            lines = self.content.decode().splitlines()
+        except UnicodeDecodeError as error:
+            raise TimingCacheError(f"not a timing cache of edgeplan: {error}") from error
+        return parse_timing_cache(lines, "timing cache")
 
     def reset(self) -> bool:
         """Forget all timings."""

@@ -13,6 +13,7 @@ from support.documentation import ROOT
 from support.tensorrt_networks import constant, floats, inputs_of, network_of
 
 from builder_host import tensorrt as trt
+from builder_host.errors import TimingCacheError
 from builder_host.expressions import Binary, Input
 from builder_host.plugins import PluginRegistry
 from builder_host.tensorrt import parsers
@@ -110,6 +111,19 @@ def test_a_strict_cache_without_the_kernels_fails():
     config.set_flag(trt.BuilderFlag.ERROR_ON_TIMING_CACHE_MISS)
     assert builder.build_serialized_network(net, config) is None
     assert "cache" in logger.texts(trt.Logger.ERROR)[0]
+
+
+def test_timing_caches_are_combined_and_begin_empty():
+    builder, net, config, _ = small(Collecting())
+    cache, other = (config.create_timing_cache(b"") for _ in range(2))
+    config.set_timing_cache(cache)
+    assert builder.build_serialized_network(net, config) is not None
+    assert other.combine(cache)
+    assert other.serialize() == cache.serialize() != b""
+    assert other.combine(config.create_timing_cache(b""))
+    assert other.serialize() == cache.serialize()
+    with pytest.raises(TimingCacheError, match="not a timing cache of edgeplan"):
+        other.combine(config.create_timing_cache(b"\x80ptrt"))
 
 
 def test_a_progress_monitor_sees_phases_and_can_end_the_build():
