@@ -26,17 +26,19 @@ def forward(
     found: dict[str, Any] = {}
 
     def on_end(end: ChildEnd) -> None:
-        if "error" in found:
-            request.fail(str(found["error"]), str(found.get("code", "failed")))
-        elif found:
-            request.reply(finish(found))
-        else:
-            request.fail(
-                f"the process for it failed: {end.reason or f'status {end.status}'}"
-                + (f": {end.last_words[-500:]}" if end.last_words else ""),
-                "crash",
-            )
-        clean()
+        try:
+            if "error" in found:
+                request.fail(str(found["error"]), str(found.get("code", "failed")))
+            elif found:
+                request.reply(finish(found))
+            else:
+                request.fail(
+                    f"the process for it failed: {end.reason or f'status {end.status}'}"
+                    + (f": {end.last_words[-500:]}" if end.last_words else ""),
+                    "crash",
+                )
+        finally:
+            clean()
 
     request.start_child(
         task, found.update, on_end, silence_s=silence_s, memory_bytes=memory_limit(None)

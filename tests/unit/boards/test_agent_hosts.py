@@ -10,6 +10,7 @@ import socket
 import threading
 
 import pytest
+from support.tiny_plans import plan as tiny_plan
 
 from boards.agent import agent as agent_module
 from boards.agent.agent import Agent
@@ -18,7 +19,9 @@ from boards.errors import CommandFailedError
 from boards.link.connecting import connect
 from boards.link.file_transfer import BoardLink, send_to_cache
 from boards.link.transports.tcp import listen_tcp
+from boards.store.incoming import Incoming
 from boards.store.incoming_file import IncomingFile
+from planformat.writer import plan_bytes
 
 
 @contextlib.contextmanager
@@ -75,6 +78,20 @@ def test_a_disk_that_fails_is_an_answer(tmp_path, monkeypatch):
         assert not failures
         sending = send_to_cache(link, data)
         assert sending.num_pieces == 2
+
+
+def test_a_result_that_cannot_be_kept_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(self, path):
+        assert path.exists()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Incoming, "keep_result", fail)
+    with served(tmp_path) as port, BoardLink(f"tcp://127.0.0.1:{port}") as link:
+        plan = send_to_cache(link, plan_bytes(tiny_plan()))
+        fields = {"plan": plan.sha256, "inputs": {}, "canary_seed": 1, "time": False}
+        with pytest.raises(CommandFailedError, match="No space left"):
+            link.client.call("run", fields)
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [plan.sha256]
 
 
 def test_a_file_that_is_being_checked_is_waited_for(tmp_path, monkeypatch):
