@@ -329,6 +329,11 @@ def test_boxes_are_selected(net):
     assert count == 4
     assert rows[:4].tolist() == [[0, 0, 0], [0, 0, 2], [0, 1, 2], [0, 1, 3]]
     assert (rows[4:] == -1).all()
+    layer.topk_box_limit = 8
+    net.emit(None)
+    layer.topk_box_limit = 7  # of 4 boxes in 2 classes
+    with pytest.raises(NetworkError, match="all 8 boxes of all classes are considered"):
+        net.emit(None)
 
 
 def test_grid_sample_and_reverse_sequence(net):

@@ -177,6 +177,12 @@ class INMSLayer(ILayer):
                 "and [B, N, C] with an explicit batch: boxes of their own for each class are not "
                 "supported, run the layer once per class"
             )
+        candidates = boxes.shape[1] * scores.shape[2]
+        if 0 < self.topk_box_limit < candidates:
+            raise NetworkError(
+                f"'{self.name}': topk_box_limit={self.topk_box_limit}, but all {candidates:,} boxes "
+                "of all classes are considered: leave it at 0"
+            )
         by_class = net.add_transpose(scores, (0, 2, 1), name=f"{self.name}.scores").output
         inputs = [boxes, by_class, most, optional(xs, 3), optional(xs, 4)]
         is_centred = self.bounding_box_format is BoundingBoxFormat.CENTER_SIZES
