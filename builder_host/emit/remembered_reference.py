@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from builder_host import expressions, network
 from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.emit import verification
 from builder_host.emit.verification import CANARY_SEED, reference_outputs
 from builder_host.network.network import Network, Tensor
 from planformat import canary
@@ -93,9 +94,10 @@ def _parts(net: Network) -> Iterator[bytes | memoryview]:
 def _code_hash() -> str:
     """Of the sources that evaluate networks and make the canary's inputs."""
     folder = Path(next(iter(network.__path__)))
-    files = [*sorted(folder.rglob("*.py")), Path(str(expressions.__file__))]
+    modules = (expressions, verification, canary)
+    files = [*sorted(folder.rglob("*.py")), *(Path(str(one.__file__)) for one in modules)]
     digest = hashlib.sha256()
-    for path in [*files, Path(str(canary.__file__))]:
+    for path in files:
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\0".encode() + content)
     return digest.hexdigest()
