@@ -83,13 +83,14 @@ def measure(
         percentiles, max) and the median `enqueue_us`.
     """
     users = [_User(engine, profile) for _ in range(num_streams)]
+    threads: list[threading.Thread] = []
     try:
         for user in users:
             user.run_for(0.0, _WARM_UP_RUNS)
         start = time.perf_counter()
-        threads = [threading.Thread(target=u.run_for, args=(duration_s, 1)) for u in users[1:]]
-        for thread in threads:
-            thread.start()
+        for user in users[1:]:
+            threads.append(threading.Thread(target=user.run_for, args=(duration_s, 1)))
+            threads[-1].start()
         users[0].run_for(duration_s, 1)
         for thread in threads:
             thread.join()
@@ -114,6 +115,10 @@ def measure(
         }
     finally:
         for user in users:
+            user.is_over = True
+        for thread in threads:  # an interrupt gets here while they still use what is closed below
+            thread.join()
+        for user in users:
             user.close()
 
 
@@ -129,6 +134,7 @@ class _User:
         self.latencies_us = array("d")
         self.enqueues_us = array("d")
         self.error: Exception | None = None
+        self.is_over = False  # set from elsewhere, to end run_for early
 
     def run_for(self, duration_s: float, least_runs: int) -> None:
         self.latencies_us = array("d")
@@ -143,7 +149,7 @@ class _User:
                 done = time.perf_counter_ns()
                 self.enqueues_us.append((enqueued - start) / 1000)
                 self.latencies_us.append((done - start) / 1000)
-                if done >= end and len(self.latencies_us) >= least_runs:
+                if self.is_over or (done >= end and len(self.latencies_us) >= least_runs):
                     return
         except Exception as error:
             self.error = error  # raised by the caller's thread

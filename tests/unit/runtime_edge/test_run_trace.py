@@ -11,6 +11,7 @@ from support import tiny_plans
 
 from planformat.writer import plan_bytes, save_plan
 from runtime_edge import cli, load
+from runtime_edge.cli import bench
 from runtime_edge.context import ExecutionContext
 from runtime_edge.device_bindings import DeviceBindings
 from runtime_edge.errors import BindingError
@@ -81,14 +82,30 @@ def test_a_run_that_fails_ends_the_trace_and_gives_everything_back():
             trace_runs(engine, fill=refuse, num_streams=2)
 
 
-def test_all_streams_end_when_the_trace_is_interrupted(monkeypatch):
+def endless_trace(engine):
+    trace_runs(engine, fill=lambda bindings: bindings.fill(1), num_streams=2, num_runs=10_000)
+
+
+def endless_bench(engine):
+    bench.measure(engine, None, 2, duration_s=600.0)
+
+
+@pytest.mark.parametrize(
+    ("run", "num_good"),
+    [
+        pytest.param(endless_trace, 0, id="trace, while the others wait for it"),
+        pytest.param(endless_trace, 10, id="trace"),
+        pytest.param(endless_bench, 10, id="bench, behind its warm-up"),
+    ],
+)
+def test_all_streams_end_when_one_is_interrupted(monkeypatch, run, num_good):
     """The other one would go on in memory that is given back."""
     enqueue, calls = ExecutionContext.enqueue, []
 
     def interrupted(self, *arguments):
         if threading.current_thread() is threading.main_thread():
             calls.append(self)
-            if len(calls) > 3:
+            if len(calls) > num_good:
                 raise KeyboardInterrupt
         return enqueue(self, *arguments)
 
@@ -98,9 +115,8 @@ def test_all_streams_end_when_the_trace_is_interrupted(monkeypatch):
         load(plan_bytes(tiny_plans.plan()), canary=False) as engine,
         pytest.raises(KeyboardInterrupt),
     ):
-        trace_runs(engine, fill=lambda bindings: bindings.fill(1), num_streams=2, num_runs=10_000)
-    left = [thread for thread in threading.enumerate() if thread not in others]
-    assert not left
+        run(engine)
+    assert set(threading.enumerate()) <= others
 
 
 def test_bindings_write_and_read():
