@@ -180,8 +180,8 @@ class INMSLayer(ILayer):
         candidates = boxes.shape[1] * scores.shape[2]
         if 0 < self.topk_box_limit < candidates:
             raise NetworkError(
-                f"'{self.name}': topk_box_limit={self.topk_box_limit}, but all {candidates:,} boxes "
-                "of all classes are considered: leave it at 0"
+                f"'{self.name}': topk_box_limit={self.topk_box_limit}, but all {candidates:,} "
+                "boxes of all classes are considered: leave it at 0"
             )
         by_class = net.add_transpose(scores, (0, 2, 1), name=f"{self.name}.scores").output
         inputs = [boxes, by_class, most, optional(xs, 3), optional(xs, 4)]
