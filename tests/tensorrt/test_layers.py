@@ -253,6 +253,31 @@ def test_cumulative_ragged_softmax_and_blend(net):
     close(blend[0, 0], 0.75 * windows.max(2) + 0.25 * windows.mean(2))
 
 
+def without_dimensions(net):
+    none = trt.MatrixOperation.NONE
+    scalar, matrix = constant(net, np.float32(1)), constant(net, floats(2, 2))
+    return net.add_matrix_multiply(scalar, trt.MatrixOperation.VECTOR, matrix, none)
+
+
+@pytest.mark.parametrize(
+    ("add", "text"),
+    [
+        (lambda net: net.add_concatenation([]), "at least one tensor"),
+        (without_dimensions, "input 0 is a scalar"),
+        (
+            lambda net: net.add_normalization(
+                *(constant(net, floats(*shape)) for shape in ((1, 2, 2), (2,), (2,))), 0b100
+            ),
+            "must have as many dimensions as the input",
+        ),
+    ],
+)
+def test_ranks_that_do_not_fit_are_refused(net, add, text):
+    add(net)
+    with pytest.raises(NetworkError, match=text):
+        net.emit(None)
+
+
 # --- positions -----------------------------------------------------------------------------------
 
 

@@ -118,6 +118,11 @@ class INormalizationLayer(ILayer):
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
         """Add the reductions and the arithmetic."""
         x, scale, bias = (required(xs, i, self) for i in range(3))
+        if not x.type.rank == scale.type.rank == bias.type.rank:
+            raise NetworkError(
+                f"'{self.name}': scale {scale.type} and bias {bias.type} must have as many "
+                f"dimensions as the input {x.type}, 1 where they repeat"
+            )
         axes = [axis + shift for axis in axes_of(self.axes)]
         if self.num_groups == 1:
             return [self._affine(net, self._standardised(net, x, axes), scale, bias)]
@@ -286,6 +291,8 @@ class IMatrixMultiplyLayer(ILayer):
         del shift
         a, b = required(xs, 0, self), required(xs, 1, self)
         if self.op0 is MatrixOperation.VECTOR:
+            if not a.type.rank:
+                raise NetworkError(f"'{self.name}': a VECTOR has a dimension, input 0 is a scalar")
             row = (*a.shape[:-1], 1, a.shape[-1])
             a = net.add_reshape(a, row, name=f"{self.name}.row").output
         if self.op1 is MatrixOperation.VECTOR:

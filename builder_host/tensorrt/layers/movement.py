@@ -41,6 +41,8 @@ class IConcatenationLayer(ILayer):
 
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
         """Add a concatenation; constants are repeated for each item of an implicit batch."""
+        if not xs:
+            raise NetworkError(f"'{self.name}': concatenation takes at least one tensor")
         tensors = same_integers(net, [required(xs, i, self) for i in range(len(xs))])
         if shift:
             batch = max(t.shape[0] for t in tensors)
