@@ -81,6 +81,10 @@ class ArtifactStore:
             shutil.rmtree(fresh, ignore_errors=True)
         return folder
 
+    def remove(self, key: str) -> None:
+        """Forget an artifact that turned out to be damaged."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
     def size_bytes(self) -> int:
         """Size of all artifacts."""
         return sum(_size_bytes(folder) for folder in self._folders())

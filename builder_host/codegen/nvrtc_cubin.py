@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from builder_host.errors import CompileError
 from builder_host.targets.cuda import (
+    MAX_BLOCK,
+    MAX_GRID,
     MAX_REGISTERS_PER_THREAD,
     MAX_STATIC_SHARED_BYTES,
     MAX_THREADS_PER_BLOCK,
@@ -197,6 +199,17 @@ def launch_problem(
             f"{kernel.name}: {shared:,} B of shared memory per block ({dynamic_shared_bytes:,} B "
             f"dynamic), {sm} allows {target.shared_per_block_bytes:,} B"
         )
+    return None
+
+
+def geometry_problem(
+    name: str, grid: tuple[int, int, int], block: tuple[int, int, int]
+) -> str | None:
+    """Why no GPU launches a kernel with these blocks (x, y, z) of threads; None: all do."""
+    for what, sizes, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
+        for axis, size, limit in zip("xyz", sizes, limits, strict=True):
+            if not 0 < size <= limit:
+                return f"{name}: {what}.{axis} is {size:,}; 1 to {limit:,} are allowed"
     return None
 
 

@@ -10,7 +10,8 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,20 @@ def remembered_outputs(net: Network, store: ArtifactStore | None) -> dict[str, n
     names = list(dict.fromkeys(tensor.name for tensor in net.outputs))
     folder = store.get(key)
     if folder is not None:
-        with np.load(folder / _FILE, allow_pickle=False) as arrays:
-            return {name: arrays[f"arr_{number}"] for number, name in enumerate(names)}
+        try:
+            return _read(folder / _FILE, names)
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            store.remove(key)  # cut short by a power cut or a full disk
     outputs = reference_outputs(net)
     stream = io.BytesIO()
     np.savez(stream, *(outputs[name] for name in names))
     store.put(key, {_FILE: stream.getvalue()})
     return outputs
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[f"arr_{number}"] for number, name in enumerate(names)}
 
 
 def network_hash(net: Network) -> str:

@@ -156,12 +156,12 @@ class CudaBackend:
 
     def launch_problem(self, program: Program, compiled: Any) -> str:
         """Registers, threads and shared memory against the target's limits."""
-        from builder_host.codegen.nvrtc_cubin import launch_problem
+        from builder_host.codegen.nvrtc_cubin import geometry_problem, launch_problem
 
         for launch in program.launches:
             if not isinstance(launch, GridLaunch):
                 raise BuilderError(f"kernel '{launch.symbol}' has no CUDA launch geometry")
-            problem = launch_problem(
+            problem = geometry_problem(launch.symbol, launch.grid, launch.block) or launch_problem(
                 self.target,
                 compiled.kernel(launch.symbol),
                 math.prod(launch.block),

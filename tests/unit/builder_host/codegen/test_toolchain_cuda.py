@@ -18,6 +18,7 @@ from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.nvrtc_cubin import (
     KernelResources,
     blocks_per_sm,
+    geometry_problem,
     launch_problem,
     read_cubin_header,
     read_kernels,
@@ -290,6 +291,20 @@ def test_launches_beyond_the_limits_say_both_values(name, changes, threads, dyna
     kernel = dataclasses.replace(KERNEL, **changes)
     assert message in (launch_problem(target, kernel, threads, dynamic) or "")
     assert blocks_per_sm(target, kernel, threads, dynamic) == 0
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "message"),
+    [
+        ((1, 65536, 1), (32, 1, 1), "k: grid.y is 65,536; 1 to 65,535 are allowed"),
+        ((2**31, 1, 1), (32, 1, 1), "k: grid.x is 2,147,483,648; 1 to 2,147,483,647 are allowed"),
+        ((1, 1, 0), (32, 1, 1), "k: grid.z is 0; 1 to 65,535 are allowed"),
+        ((1, 1, 1), (1, 1, 65), "k: block.z is 65; 1 to 64 are allowed"),
+        ((2**31 - 1, 65535, 65535), (1024, 1, 1), ""),
+    ],
+)
+def test_geometry_that_no_gpu_launches(grid, block, message):
+    assert (geometry_problem("k", grid, block) or "") == message
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,18 @@ def test_an_unchanged_network_is_evaluated_once(tmp_path, evaluations):
     np.testing.assert_array_equal(again["y"], first["y"])
 
 
+@pytest.mark.parametrize("num_kept", [0, 40, -30])
+def test_what_was_cut_short_on_the_disk_is_made_again(tmp_path, evaluations, num_kept):
+    store = ArtifactStore(tmp_path)
+    first = remembered_outputs(network(), store)
+    file = next(tmp_path.rglob("outputs.npz"))
+    file.write_bytes(file.read_bytes()[:num_kept])
+    again = [remembered_outputs(network(), store)["y"] for _ in range(2)]
+    assert len(evaluations) == 2
+    for values in again:
+        np.testing.assert_array_equal(values, first["y"])
+
+
 @pytest.mark.parametrize(
     "change",
     [
