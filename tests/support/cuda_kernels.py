@@ -35,14 +35,14 @@ def make_target(architecture: str, num_sms: int = 8) -> CudaTarget:
     return cuda_target(DeviceFingerprint("cuda", fields))
 
 
-def compile_all(sources: Sequence[str], architecture: str) -> list[bytes]:
-    """Cubins for one architecture; a source that is refused fails the test.
+def _toolchain(target: CudaTarget) -> CudaToolchain:
+    need_toolkit(target.toolkit)
+    return CudaToolchain(target, store=store_of_the_run(), jobs=2)
 
-    The toolkit is installed from the package index on first use, into the user's cache folder.
-    """
-    need_toolkit()
-    target = make_target(architecture)
-    results = CudaToolchain(target, store=store_of_the_run(), jobs=2).compile_objects(sources)
+
+def compile_all(sources: Sequence[str], architecture: str) -> list[bytes]:
+    """Cubins for one architecture; a source that is refused fails the test."""
+    results = _toolchain(make_target(architecture)).compile_objects(sources)
     cubins = []
     for result, source in zip(results, sources, strict=True):
         assert not isinstance(result, CompileFailure), f"{result}\n{source}"
@@ -52,10 +52,8 @@ def compile_all(sources: Sequence[str], architecture: str) -> list[bytes]:
 
 def compile_programs(programs: Sequence[Program], architecture: str) -> None:
     """Compile for one architecture; each kernel must be launchable, and keep all in registers."""
-    need_toolkit()
     target = make_target(architecture)
-    toolchain = CudaToolchain(target, store=store_of_the_run(), jobs=2)
-    results = toolchain.compile_objects([program.source for program in programs])
+    results = _toolchain(target).compile_objects([program.source for program in programs])
     for result, program in zip(results, programs, strict=True):
         assert not isinstance(result, CompileFailure), f"{result}\n{program.source}"
         for launch in program.launches:
