@@ -29,11 +29,14 @@ from planformat.errors import PlanError, PlanFormatError
 from planformat.manifest_messages import message_class
 from planformat.plan import Plan
 from planformat.reader import read_plan
+from planformat.stripped import filled_plan, read_stripped, strip_plan
 from planformat.writer import plan_bytes
 
 SIGNED = plan_bytes(sample_plan(), signing_key=GOLDEN_KEY)
 PUBLIC = signing.public_key_of(GOLDEN_KEY)
 DETAILS = bytes(sample_plan().details)
+STRIPPED = strip_plan(SIGNED)
+WEIGHTS = bytes(sample_plan().weights)
 MANIFEST = SIGNED[slice(*section_range(SIGNED, SectionKind.MANIFEST))]
 
 FIXED_BYTES = 1 << 18
@@ -58,6 +61,11 @@ def test_round_trip(plan, is_signed):
     read = read_plan(data, public_key=PUBLIC if is_signed else None)
     assert read == plan
     assert plan_bytes(read, signing_key=GOLDEN_KEY if is_signed else None) == data
+    weights = bytes(plan.weights)
+    if weights:
+        stripped = strip_plan(data)
+        assert read_stripped(stripped).plan == replace(plan, weights=b"")
+        assert filled_plan(stripped, weights) == data
 
 
 def test_truncated_at_every_byte():
@@ -163,6 +171,45 @@ def test_mutated_head(changes):
     data = (head + SIGNED[640:])[: len(SIGNED)]
     count = struct.unpack_from("<I", data, 48)[0]
     read_or_refuse(reseal(data) if 0 < count < 20 else data)
+
+
+def stripped_or_refused(data: bytes) -> None:
+    """Read a stripped plan and fill it; any other exception than PlanError fails the test."""
+    with contextlib.suppress(PlanError):
+        read_stripped(data, public_key=PUBLIC)
+    with contextlib.suppress(PlanError):
+        filled_plan(data, WEIGHTS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(mutations)
+def test_mutated_head_of_a_stripped_plan(changes):
+    data = (mutate(STRIPPED[:640], changes) + STRIPPED[640:])[: len(STRIPPED)]
+    count = struct.unpack_from("<I", data, 48)[0]
+    stripped_or_refused(reseal(data) if 0 < count < 20 else data)
+
+
+@pytest.mark.parametrize("kind", [SectionKind.WHOLE_HEAD, SectionKind.CHUNKS])
+@settings(max_examples=300, deadline=None)
+@given(changes=mutations)
+def test_mutated_sections_of_a_stripped_plan(kind, changes):
+    begin, end = section_range(STRIPPED, kind)
+    content = mutate(STRIPPED[begin:end], changes)[: end - begin]
+    stripped_or_refused(rehash(patched(STRIPPED, begin, content), kind))
+
+
+def test_huge_numbers_in_the_whole_head_allocate_nothing():
+    begin, end = section_range(STRIPPED, SectionKind.WHOLE_HEAD)
+    for at in range(begin, end - 8, 8):
+        for value in (1 << 32, (1 << 40) - 4096, (1 << 64) - 1):
+            changed = patched(STRIPPED, at, struct.pack("<Q", value))
+            data = rehash(changed, SectionKind.WHOLE_HEAD)
+            tracemalloc.start()
+            try:
+                stripped_or_refused(data)
+                assert tracemalloc.get_traced_memory()[1] < FIXED_BYTES + FACTOR * len(data)
+            finally:
+                tracemalloc.stop()
 
 
 @settings(max_examples=200, deadline=None)
