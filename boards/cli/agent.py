@@ -16,12 +16,13 @@ from collections.abc import Iterator
 
 from boards.agent.agent import Agent
 from boards.agent.config import AgentConfig
-from boards.agent.service_manager import ServiceManager
+from boards.agent.heartbeat import Heartbeat
 from boards.errors import LinkAddressError, LinkError
 from boards.link.connecting import BASE_BAUD, READY_LINE
 from boards.link.key_file import read_link_key
 from boards.link.transports.base import DescriptorTransport
 from boards.store.plan_store import DEFAULT_ROOT
+from runtime_edge.systemd import Notifier
 
 _KEY_VARIABLE = "EDGEPLAN_LINK_KEY"
 
@@ -62,14 +63,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.stdio == bool(args.serial or args.tcp):
         raise LinkError("name a line: --stdio alone, or --serial and --tcp in any number")
-    manager = ServiceManager(os.environ)
+    manager = Notifier(os.environ)
     config = AgentConfig(
         store=os.path.abspath(args.store),
         key=read_link_key(args.link_key) if args.link_key else None,
         public_key=_public_key(args.key),
         software=_software(),
         ends_with_session=args.stdio,
-        alive=manager.alive,
+        alive=Heartbeat(manager.watchdog_s, manager.alive).beat,
     )
     if args.stdio:
         with _guarded_terminal() as is_child:

@@ -28,8 +28,8 @@ from runtime_edge.serve.shared_memory import SharedMemoryRegions
 from runtime_edge.serve.stream_memory import StreamMemory
 from runtime_edge.serve.stream_worker import StreamWorker
 from runtime_edge.serve.sysfs import Sensors
-from runtime_edge.serve.systemd import Notifier
 from runtime_edge.serve.trace import Trace
+from runtime_edge.systemd import Notifier
 
 if TYPE_CHECKING:
     import ssl

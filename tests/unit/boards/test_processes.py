@@ -118,7 +118,7 @@ def test_a_service_manager_hears_how_the_agent_is(tmp_path, manager):
 def test_a_service_manager_that_is_gone_does_not_end_the_agent(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     with AgentProcess(tmp_path / "store") as agent:
-        agent.wait_for_log("systemd cannot be told 'READY=1'")
+        agent.wait_for_log("the service manager cannot be told 'READY=1'")
         with connect(agent.address) as client:
             client.call("ping")
 

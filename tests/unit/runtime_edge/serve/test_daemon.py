@@ -22,7 +22,7 @@ from runtime_edge.serve.deployment import Tensor
 from runtime_edge.serve.devices import DeviceEntry
 from runtime_edge.serve.failure_captures import MAX_CAPTURES
 from runtime_edge.serve.infer_work import InferWork, WantedOutput
-from runtime_edge.serve.systemd import Notifier
+from runtime_edge.systemd import Notifier
 
 
 class Recorder(Notifier):
