@@ -209,7 +209,9 @@ class Deployment:
         except Exception as error:  # becomes the answer of these requests, whatever it is
             result.outputs, result.error = [], error
             if self.config.capture_failures:
-                keep_failure(self, batch.jobs[0].work, error)
+                # a refused job's inputs are zeros, see _find_lost
+                kept = (j for i, j in enumerate(batch.jobs) if i not in result.refused)
+                keep_failure(self, next(kept, batch.jobs[0]).work, error)
         result.times.end_ns = time.monotonic_ns()
         model = self.latencies[lane]
         if result.error is None and result.num_runs == 1:
