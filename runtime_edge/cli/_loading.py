@@ -50,16 +50,24 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_trace_arguments(args: argparse.Namespace) -> None:
+    """Refuse a trace that is too long, before anything runs. Raises CommandError."""
+    if args.trace is None:
+        return
+    from runtime_edge.run_trace import MAX_RUNS
+
+    if args.trace_runs > MAX_RUNS:
+        raise CommandError(f"--trace-runs {args.trace_runs:,}: at most {MAX_RUNS:,}")
+
+
 def write_trace(
     args: argparse.Namespace, engine: Engine, profile: str | None, fill: Fill, num_streams: int = 1
 ) -> None:
     """Run the inferences of `--trace` and write its file; nothing without the option."""
     if args.trace is None:
         return
-    from runtime_edge.run_trace import MAX_RUNS, trace_runs
+    from runtime_edge.run_trace import trace_runs
 
-    if args.trace_runs > MAX_RUNS:
-        raise CommandError(f"--trace-runs {args.trace_runs:,}: at most {MAX_RUNS:,}")
     trace = trace_runs(
         engine, profile, fill=fill, num_streams=num_streams, num_runs=args.trace_runs
     )

@@ -16,6 +16,7 @@ from typing import Any
 from runtime_edge.cli._loading import (
     add_load_arguments,
     add_trace_arguments,
+    check_trace_arguments,
     load_engine,
     positive_float,
     positive_int,
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    check_trace_arguments(args)
     start = time.perf_counter()
     engine = load_engine(args)
     load_ms = (time.perf_counter() - start) * 1000

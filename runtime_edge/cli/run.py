@@ -19,6 +19,7 @@ from runtime_edge.cli import CommandError
 from runtime_edge.cli._loading import (
     add_load_arguments,
     add_trace_arguments,
+    check_trace_arguments,
     load_engine,
     write_trace,
 )
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    check_trace_arguments(args)
     try:
         import numpy as np
     except ImportError as error:
