@@ -2,16 +2,12 @@
 
     sudo .venv/bin/python scripts/check_systemd.py
 
-Needs root and systemd. On a machine that was started by systemd the unit is installed below
-/run/systemd/system under the name edgeplan-check, and removed at the end. Elsewhere (containers,
-CI) systemd runs as the first process of namespaces of its own and nothing outside them changes.
-The unit's text is used as it is; a drop-in says where this checkout's Python and the test plans
-are, and shortens the watchdog. Prints one line per check; status 0 when all hold.
+Needs root and systemd; scripts/systemd_checks.py says where it runs. Prints one line per check;
+status 0 when all hold.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -19,40 +15,20 @@ import pwd
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-UNIT_FILE = ROOT / "scripts" / "systemd" / "edgeplan.service"
-UNIT = "edgeplan-check"
-WORK = Path("/run/edgeplan-check-files")  # not below /tmp, which the unit sees its own of
+from systemd_checks import USER, WAIT_S, WATCHDOG_S, CheckedUnit, check, main
+
+SERVICE = CheckedUnit("edgeplan.service", "edgeplan-check")
+UNIT, WORK = SERVICE.name, SERVICE.work
+systemctl, show, wait_for = SERVICE.systemctl, SERVICE.show, SERVICE.wait_for
 SOCKET = f"/run/{UNIT}/edgeplan.sock"
-USER = "edgeplan"
-SYSTEMD = "/lib/systemd/systemd"
-SYSTEMCTL = "/usr/bin/systemctl"
-WATCHDOG_S = 3
-WAIT_S = 90.0
 X = [float(i % 10) for i in range(1000)]
 
-DROP_IN = """
-[Service]
-ExecStart=
-ExecStart=/usr/bin/env edgeplan serve --config {work}/serve.toml --log-json
-Environment=PATH={path} PYTHONPATH={root} PYTHONDONTWRITEBYTECODE=1
-RuntimeDirectory={unit}
-StateDirectory={unit}
-WatchdogSec={watchdog}
-StandardOutput=append:{work}/serve.log
-StandardError=append:{work}/serve.log
-{home}
-"""
 CONFIG = f"""
 [server]
 http = ""
@@ -99,64 +75,6 @@ def factor(plan: str = "m") -> float:
     return output[1] if status == 200 else 0.0
 
 
-def systemctl(*arguments: str) -> str:
-    """Output of systemctl.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    done = subprocess.run(
-        [SYSTEMCTL, "--no-pager", *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        log = WORK / "serve.log"
-        raise SystemExit(
-            f"systemctl {' '.join(arguments)} ended with status {done.returncode}: {done.stderr}\n"
-            + systemctl_show()
-            + (log.read_text()[-3000:] if log.exists() else "")
-        )
-    return done.stdout
-
-
-def systemctl_show() -> str:
-    """State of the unit as text, for messages."""
-    names = "ActiveState,SubState,Result,ExecMainStatus,ExecMainCode,StatusText,NRestarts"
-    command = [SYSTEMCTL, "show", UNIT, "-p", names]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-def show(name: str) -> str:
-    """A property of the unit."""
-    return systemctl("show", UNIT, "-p", name, "--value").strip()
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> float:
-    """Seconds until a condition holds.
-
-    Raises:
-        SystemExit: it does not within WAIT_S.
-    """
-    begin = time.monotonic()
-    while time.monotonic() - begin < WAIT_S:
-        if condition():
-            return time.monotonic() - begin
-        time.sleep(0.05)
-    raise SystemExit(f"not within {WAIT_S:.0f} s: {what}\n{systemctl_show()}")
-
-
-def check(claim: str, holds: bool, seen: object = "") -> None:
-    """Print a line.
-
-    Raises:
-        SystemExit: the claim does not hold.
-    """
-    print(
-        f"{'ok  ' if holds else 'FAIL'} {claim}" + (f" ({seen})" if seen != "" else ""), flush=True
-    )
-    if not holds:
-        raise SystemExit(1)
-
-
 def switch(name: str) -> None:
     """Let the link to the plan lead elsewhere, in one step."""
     fresh = WORK / "fresh"
@@ -172,7 +90,15 @@ def process_status(pid: int) -> dict[str, str]:
 
 def run_checks(plans: Path) -> None:
     """Everything, on the systemd that this process runs under, with plans from a folder."""
-    with installed(plans):
+
+    def prepare() -> None:
+        shutil.copytree(plans, WORK, dirs_exist_ok=True)
+        WORK.chmod(0o755)
+        switch("half.plan")
+        (WORK / "serve.toml").write_text(CONFIG)
+
+    command = f"edgeplan serve --config {WORK}/serve.toml --log-json"
+    with SERVICE.installed(command, f"RuntimeDirectory={UNIT}", prepare=prepare):
         check_start()
         check_reload()
         check_drain()
@@ -211,7 +137,7 @@ def check_reload() -> None:
     check("`systemctl reload` brings the new version", True, f"{seconds * 1000:.0f} ms")
     switch("broken.plan")
     systemctl("reload", UNIT)
-    wait_for(lambda: "not used" in (WORK / "serve.log").read_text(), "the refusal is logged")
+    wait_for(lambda: "not used" in (SERVICE.log).read_text(), "the refusal is logged")
     check("a broken version leaves the old one serving", factor() == 2.0)
     wait_for(lambda: show("ActiveState") == "active", "the reload is over for systemd")
     check("in the same process", show("MainPID") == pid and show("NRestarts") == "0")
@@ -279,53 +205,8 @@ def ms_since(begin: float) -> str:
     return f"{(time.monotonic() - begin) * 1000:.0f} ms"
 
 
-@contextmanager
-def installed(plans: Path) -> Iterator[None]:
-    """The unit and its files, removed behind the checks."""
-    if Path(f"/run/systemd/system/{UNIT}.service").exists():
-        raise SystemExit(f"{UNIT} is installed already: another check runs, or one was cut off")
-    try:
-        pwd.getpwnam(USER)
-    except KeyError:
-        text = f"there is no user {USER}; the head of {UNIT_FILE} says how to make one"
-        raise SystemExit(text) from None
-    units = Path("/run/systemd/system")
-    try:
-        shutil.copytree(plans, WORK)
-        WORK.chmod(0o755)
-        switch("half.plan")
-        (WORK / "serve.toml").write_text(CONFIG)
-        shutil.copy(UNIT_FILE, units / f"{UNIT}.service")
-        (units / f"{UNIT}.service.d").mkdir()
-        paths = [str(Path(sys.executable).parent), "/usr/bin", "/bin"]
-        is_home = any(path.startswith(("/home/", "/root/")) for path in used_folders())
-        text = DROP_IN.format(
-            work=WORK,
-            path=":".join(paths),
-            root=ROOT,
-            unit=UNIT,
-            watchdog=WATCHDOG_S,
-            home="ProtectHome=read-only" if is_home else "",
-        )
-        (units / f"{UNIT}.service.d" / "check.conf").write_text(text)
-        systemctl("daemon-reload")
-        yield
-    finally:
-        subprocess.run([SYSTEMCTL, "stop", UNIT], check=False, capture_output=True)
-        for path in (units / f"{UNIT}.service.d", WORK, Path(f"/var/lib/{UNIT}")):
-            shutil.rmtree(path, ignore_errors=True)
-        (units / f"{UNIT}.service").unlink(missing_ok=True)
-        systemctl("daemon-reload")
-
-
-def used_folders() -> list[str]:
-    """Where Python and the code are."""
-    return [os.path.realpath(path) for path in (ROOT, sys.prefix, sys.base_prefix)]
-
-
 def make_plans(folder: Path) -> None:
     """Two versions, a broken one, one that takes its time, and one that never ends."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from support.serve_plans import save, scale_plan, slow_plan
 
     save(scale_plan(), folder / "half.plan")
@@ -335,116 +216,5 @@ def make_plans(folder: Path) -> None:
     (folder / "broken.plan").write_bytes((folder / "half.plan").read_bytes()[:-100])
 
 
-# -- a systemd of one's own
-
-FIRST_PROCESS = """
-set -e
-mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs /run
-mount -t proc proc /proc
-umount -R /sys/fs/cgroup || true
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mkdir -p /run/systemd/system /run/units
-mount --bind "$1/passwd" /etc/passwd
-mount --bind "$1/group" /etc/group
-cp "$1"/*.target "$1"/check.service /run/units/
-folder="$1" systemd="$2"; shift 2
-if [ $# -gt 0 ]; then  # a Python in root's home, which no other user may enter: show it alone
-    for path; do mkdir -p "/run/home$path"; mount --bind "$path" "/run/home$path"; done
-    mount -t tmpfs -o mode=755 tmpfs /root
-    for path; do mkdir -p "$path"; mount --move "/run/home$path" "$path"; done
-fi
-exec env -i container=other SYSTEMD_UNIT_PATH=/run/systemd/system:/run/units PATH=/usr/bin:/bin \
-    "$systemd" --system --unit=check.service --show-status=no --log-target=null
-"""
-CHECK_UNIT = """
-[Unit]
-DefaultDependencies=no
-[Service]
-Type=oneshot
-ExecStart={python} {script} --plans {plans}
-StandardOutput=append:{folder}/out
-StandardError=append:{folder}/out
-ExecStopPost=/bin/sh -c 'echo $$EXIT_STATUS > {folder}/status'
-"""
-TARGETS = (
-    *("basic", "multi-user", "network", "paths", "shutdown", "slices", "sockets", "sysinit"),
-    *("timers", "umount"),
-)
-"""Empty in the systemd of one's own: the machine's own units are not to be started there."""
-
-
-def run_in_namespaces(plans: Path, script: Path) -> int:
-    """Start systemd as the first process of new namespaces, with the checks as its only service.
-
-    Args:
-        plans: folder of what the checks need.
-        script: that does the checks; it is called with `--plans` and the folder.
-
-    Returns:
-        Its status.
-    """
-    for program in (SYSTEMD, SYSTEMCTL, "/usr/bin/unshare"):
-        if not os.path.exists(program):
-            raise SystemExit(f"{program} is missing: apt-get install systemd util-linux")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for file in ("passwd", "group"):
-            lines = Path("/etc", file).read_text().splitlines()
-            kept = [line for line in lines if not line.startswith(f"{USER}:")]
-            entry = f"{USER}:x:990:990::/nonexistent:/usr/sbin/nologin"
-            kept.append(entry if file == "passwd" else f"{USER}:x:990:")
-            (folder / file).write_text("\n".join(kept) + "\n")
-        for target in TARGETS:
-            text = "[Unit]\nDefaultDependencies=no\n"
-            (folder / f"{target}.target").write_text(text)
-        (folder / "check.service").write_text(
-            CHECK_UNIT.format(python=sys.executable, script=script, folder=folder, plans=plans)
-        )
-        (folder / "out").touch()
-        command = ["unshare", "--mount", "--pid", "--cgroup", "--uts", "--ipc", "--fork"]
-        command += ["--kill-child", "/bin/sh", "-c", FIRST_PROCESS, "sh", str(folder), SYSTEMD]
-        command += sorted({path for path in used_folders() if path.startswith("/root/")})
-        first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        try:
-            return _follow(first, folder)
-        finally:
-            first.kill()
-            first.wait()
-
-
-def _follow(first: subprocess.Popen[str], folder: Path) -> int:
-    """Print what the checks print; their status."""
-    status = folder / "status"
-    with open(folder / "out") as output:
-        while first.poll() is None and not (status.exists() and status.read_text().strip()):
-            print(output.read(), end="", flush=True)
-            time.sleep(0.1)
-        print(output.read(), end="", flush=True)
-    if not status.exists():
-        assert first.stderr is not None
-        raise SystemExit(f"systemd could not be started in namespaces: {first.stderr.read()}")
-    text = status.read_text().strip()
-    return int(text) if text.isdigit() else 1
-
-
-def main() -> int:
-    """Check, here or in namespaces."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--plans", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if os.geteuid() != 0:
-        raise SystemExit("installing a unit needs root: run it with sudo")
-    if args.plans is not None:
-        run_checks(args.plans)
-        return 0
-    with tempfile.TemporaryDirectory() as name:
-        make_plans(Path(name))
-        if not os.path.isdir("/run/systemd/system"):
-            return run_in_namespaces(Path(name), Path(__file__).resolve())
-        run_checks(Path(name))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, __file__, make_plans, run_checks))
