@@ -10,8 +10,10 @@ import argparse
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 from boards.agent.agent import Agent
@@ -25,6 +27,8 @@ from boards.store.plan_store import DEFAULT_ROOT
 from runtime_edge.systemd import Notifier
 
 _KEY_VARIABLE = "EDGEPLAN_LINK_KEY"
+_QUIET_S = 2.5  # a host that still believes in its agent sends something every two seconds
+_QUIET_WITHIN_S = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,16 +141,34 @@ def _guarded_terminal() -> Iterator[bool]:
             os._exit(status)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: _pass_on(pid, number))
-    while True:
-        with contextlib.suppress(InterruptedError):
-            os.waitpid(pid, 0)
-            break
+    _, status = os.waitpid(pid, 0)
+    if is_terminal and status != 0:
+        _discard_until_quiet()
     for fd, is_blocking in zip((0, 1), blocking, strict=True):
         os.set_blocking(fd, is_blocking)
     if before is not None:
         termios.tcsetattr(0, termios.TCSAFLUSH, before)
         os.write(1, b"\r\nedgeplan agent: ended\r\n")
     yield False
+
+
+def _discard_until_quiet() -> None:
+    """Take what a host still sends to an agent that was killed, so that the shell gets none of it.
+
+    Frames hold every byte, also those by which a terminal ends a shell or stops its output. They
+    end with a zero, which nobody types: an impatient person does not make the wait longer.
+    """
+    now = time.monotonic()
+    quiet_at, end = now + _QUIET_S, now + _QUIET_WITHIN_S
+    while (now := time.monotonic()) < min(quiet_at, end):
+        if not select.select([0], [], [], min(quiet_at, end) - now)[0]:
+            return
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(0, 65536)
+            if not data:
+                return  # the line was hung up
+            if b"\0" in data:
+                quiet_at = time.monotonic() + _QUIET_S
 
 
 def _pass_on(pid: int, number: int) -> None:
