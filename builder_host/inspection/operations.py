@@ -17,6 +17,7 @@ class OperationRow:
 
     Attributes:
         details: as the plan tells.
+        steps: its launches.
         tactic: kernel family and parameters.
         time_us: sum over its steps, None when one has neither a measured nor a predicted time.
         is_measured: whether all of the times were measured.
@@ -25,6 +26,7 @@ class OperationRow:
     """
 
     details: OperationDetails
+    steps: tuple[Step, ...]
     tactic: str
     time_us: float | None
     is_measured: bool
@@ -81,12 +83,13 @@ def operation_rows(
     """One row per operation of a profile, in order."""
     rows = []
     for operation in operations:
-        steps = [profile.steps[index] for index in operation.steps]
+        steps = tuple(profile.steps[index] for index in operation.steps)
         times = [_time(step) for step in steps]
         tensors = (*operation.inputs, *operation.outputs)
         rows.append(
             OperationRow(
                 operation,
+                steps,
                 steps[0].tactic if steps else "",
                 None if None in times else sum(time for time in times if time is not None),
                 all(step.measured_us is not None for step in steps),

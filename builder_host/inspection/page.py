@@ -144,6 +144,9 @@ def _operations(rows: Sequence[OperationRow], total_us: float) -> str:
                 "" if rate is None else f"{rate:,.0f}",
             ]
         )
+        if len(row.steps) > 1:  # a time of each is not known: they were measured together
+            steps = ((f"↳ {step.name}", "step", step.tactic) for step in row.steps)
+            cells += [["", *step, *[""] * 6] for step in steps]
     heads = (
         "",
         "operation",
