@@ -85,7 +85,7 @@ def test_bench_reports_latency(built):
     latency = figures["latency_us"]
     assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"]
     assert figures["streams"] == 2
-    assert figures["runs"] > 2
+    assert figures["runs"] >= 2
 
 
 def test_inspect_and_probe_agree_about_the_device(built):

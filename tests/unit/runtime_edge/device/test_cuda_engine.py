@@ -286,6 +286,7 @@ def test_memory_that_does_not_fit_is_refused(engine, memory, make, text):
 def test_sizes_and_memory_of_the_caller(plan_data, gpu):
     data = plan_data()
     device = CudaDevice(0)
+    gc.collect()
     used = gpu.used_bytes()
     weights, arena = device.allocate(8, 256), device.allocate(12224, 256)
     with rt.load(data, device=device, weights_memory=(weights, 8), canary=False) as engine:
@@ -311,6 +312,7 @@ def test_sizes_and_memory_of_the_caller(plan_data, gpu):
 
 def test_the_first_context_shares_an_allocation_with_the_weights(plan_data, gpu):
     with rt.load(plan_data()) as engine:
+        gc.collect()
         used, blocks = gpu.used_bytes(), gpu.live("memory")
         with engine.create_context() as first, engine.create_context() as second:
             assert gpu.live("memory") == blocks + 1

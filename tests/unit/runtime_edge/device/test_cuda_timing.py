@@ -87,6 +87,7 @@ def test_shorthand(module, arguments):
 
 
 def test_candidates_that_cannot_run_are_errors_of_their_own(device, module, arguments, gpu):
+    gc.collect()
     before = gpu.all_live()
     with pytest.raises(LoadError, match="candidate: kernel 'no_such'"):
         module.function("no_such")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import time
 import types
@@ -235,7 +236,7 @@ def test_idle_streams_test_all_their_plans_in_turn(path):
 def test_notify_socket_forms(tmp_path):
     import socket
 
-    for address in (str(tmp_path / "n"), "@edgeplan-test-notify"):
+    for address in (str(tmp_path / "n"), f"@edgeplan-test-notify-{os.getpid()}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind("\0" + address[1:] if address[0] == "@" else address)
             notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "3000000"})

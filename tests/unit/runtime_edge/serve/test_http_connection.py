@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -118,7 +119,10 @@ def test_refused_bodies_are_drained_without_memory_or_place():
 
 def test_an_unread_answer_is_counted_once_also_when_the_next_request_is_late():
     async def scenario(application, pool, address):
-        _, writer = await asyncio.open_connection(*address, limit=1000)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)  # whatever the system's are
+        sock.connect(address)
+        _, writer = await asyncio.open_connection(sock=sock, limit=1000)
         writer.write(HEAD + b"Content-Length: 0\r\n\r\nPOST")  # and a next one that never ends
         while not pool.used_bytes:
             await asyncio.sleep(0.01)

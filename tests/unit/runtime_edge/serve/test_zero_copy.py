@@ -61,6 +61,8 @@ class Served:
         return await self.answer(work)
 
     async def answer(self, *works):
+        # Two fill the largest profile and start, however late the second; one waits for nobody.
+        self.plan.queue.batch_delay_us = 20e6 if len(works) > 1 else 0.0
         loop = asyncio.get_running_loop()
         futures = []
         for work in works:
