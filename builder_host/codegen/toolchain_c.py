@@ -13,12 +13,18 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.c_compiler import FLAGS, resolve_compiler, target_flags, zig_binary
+from builder_host.codegen.compile_batch import (
+    CompileFailure,
+    CompileSteps,
+    compile_sources,
+    refused,
+)
 from builder_host.errors import CompileError
 from builder_host.targets.target import CpuTarget
 
@@ -41,13 +47,6 @@ class CompiledObject:
     key: str
     path: Path
     object_path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class CompileFailure:
-    """A source that does not compile; a result, not a crash. `error` holds command and log."""
-
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +142,8 @@ class CToolchain:
         Returns:
             One result per source, in order.
         """
-        keys = [self._key(source) for source in sources]
-        found: dict[str, CompiledObject | CompileFailure] = {}
-        pending: dict[str, CompileJob] = {}
-        for key, source in zip(keys, sources, strict=True):
-            folder = self.store.get(key)
-            if folder is not None:
-                found[key] = CompiledObject(key, folder / "kernel.so", folder / "kernel.o")
-            elif key not in pending:
-                pending[key] = self._job(source)
-        if pending:
-            for (key, job), outcome in zip(
-                pending.items(), self._outcomes(list(pending.values()), executor), strict=True
-            ):
-                found[key] = self._stored(key, job, outcome)
-        return [found[key] for key in keys]
+        steps = CompileSteps(self._key, self._load, self._job, compile_job, self._stored)
+        return compile_sources(sources, steps, executor, self.jobs)
 
     def link_shared(self, objects: Sequence[CompiledObject], *, exported: Sequence[str]) -> bytes:
         """Link objects and the runtime support code into one shared object.
@@ -193,15 +179,9 @@ class CToolchain:
         command = (*self._compiler.command, *self._flags, "-I{include}")
         return CompileJob(source, command, self._compiler.bare_link)
 
-    def _outcomes(
-        self, jobs: Sequence[CompileJob], executor: Executor | None
-    ) -> list[CompileOutcome]:
-        if executor is not None:
-            return list(executor.map(compile_job, jobs))
-        if len(jobs) == 1:
-            return [compile_job(jobs[0])]
-        with ThreadPoolExecutor(self.jobs) as threads:
-            return list(threads.map(compile_job, jobs))
+    def _load(self, key: str) -> CompiledObject | None:
+        folder = self.store.get(key)
+        return None if folder is None else _compiled(key, folder)
 
     def _stored(
         self, key: str, job: CompileJob, outcome: CompileOutcome
@@ -213,14 +193,9 @@ class CToolchain:
             "log.txt": outcome.log,
         }
         if not outcome.object_bytes:
-            folder = self.store.put(key, files, is_failed=True)
-            return CompileFailure(
-                f"the compiler refused a generated source, kept in {folder}\n{command}\n"
-                + outcome.log
-            )
+            return refused(self.store, key, files, command, outcome.log)
         files |= {"kernel.o": outcome.object_bytes, "kernel.so": outcome.shared_bytes}
-        folder = self.store.put(key, files)
-        return CompiledObject(key, folder / "kernel.so", folder / "kernel.o")
+        return _compiled(key, self.store.put(key, files))
 
     def _link(self, key: str, objects: Sequence[CompiledObject], exported: Sequence[str]) -> Path:
         names = [f"{number:05d}.o" for number in range(len(objects))]
@@ -263,6 +238,10 @@ class CToolchain:
         if code != 0:
             raise CompileError(f"linking the plan's code failed: {' '.join(command)}\n{log}")
         return log
+
+
+def _compiled(key: str, folder: Path) -> CompiledObject:
+    return CompiledObject(key, folder / "kernel.so", folder / "kernel.o")
 
 
 @functools.cache

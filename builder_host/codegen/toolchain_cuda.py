@@ -16,11 +16,17 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.compile_batch import (
+    CompileFailure,
+    CompileSteps,
+    compile_sources,
+    refused,
+)
 from builder_host.codegen.nvrtc_cubin import (
     KernelResources,
     kernel_code,
@@ -30,7 +36,7 @@ from builder_host.codegen.nvrtc_cubin import (
 )
 from builder_host.codegen.nvrtc_install import CudaToolkit, load_toolkit
 from builder_host.codegen.nvrtc_process import NvrtcRequest, compile_source
-from builder_host.codegen.toolchain_c import COMPILE_TIMEOUT_S, CompileFailure
+from builder_host.codegen.toolchain_c import COMPILE_TIMEOUT_S
 from builder_host.errors import CompileError
 from builder_host.targets.cuda import CudaTarget, version_text
 
@@ -189,21 +195,8 @@ class CudaToolchain:
         Raises:
             CompileError: the compiler does not start, or makes code for another device.
         """
-        keys = [self._key(source) for source in sources]
-        found: dict[str, CompiledCubin | CompileFailure] = {}
-        pending: dict[str, CudaCompileJob] = {}
-        for key, source in zip(keys, sources, strict=True):
-            folder = self.store.get(key)
-            if folder is not None:
-                found[key] = self._checked(_load(key, folder))
-            elif key not in pending:
-                pending[key] = self._job(source)
-        if pending:
-            for (key, job), outcome in zip(
-                pending.items(), self._outcomes(list(pending.values()), executor), strict=True
-            ):
-                found[key] = self._stored(key, job, outcome)
-        return [found[key] for key in keys]
+        steps = CompileSteps(self._key, self._load, self._job, compile_cuda_job, self._stored)
+        return compile_sources(sources, steps, executor, self.jobs)
 
     # --- parts ---------------------------------------------------------------------------
 
@@ -218,13 +211,9 @@ class CudaToolchain:
         )
         return CudaCompileJob(request, self.toolkit, self.target.sm, self.target.ptx_version)
 
-    def _outcomes(
-        self, jobs: Sequence[CudaCompileJob], executor: Executor | None
-    ) -> list[CudaCompileOutcome]:
-        if executor is not None:
-            return list(executor.map(compile_cuda_job, jobs))
-        with ThreadPoolExecutor(min(self.jobs, len(jobs))) as threads:
-            return list(threads.map(compile_cuda_job, jobs))
+    def _load(self, key: str) -> CompiledCubin | CompileFailure | None:
+        folder = self.store.get(key)
+        return None if folder is None else self._checked(_load(key, folder))
 
     def _stored(
         self, key: str, job: CudaCompileJob, outcome: CudaCompileOutcome
@@ -236,11 +225,7 @@ class CudaToolchain:
             "log.txt": outcome.log,
         }
         if not outcome.cubin:
-            folder = self.store.put(key, files, is_failed=True)
-            return CompileFailure(
-                f"the compiler refused a generated source, kept in {folder}\n{command}\n"
-                + outcome.log
-            )
+            return refused(self.store, key, files, command, outcome.log)
         if not outcome.ptx:
             require_loadable(outcome.cubin, self.target)
         kernels = read_kernels(outcome.cubin, outcome.log)

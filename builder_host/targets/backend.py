@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from builder_host.codegen.artifacts import ArtifactStore
-from builder_host.codegen.toolchain_c import CompiledObject, CompileFailure, CToolchain
+from builder_host.codegen.compile_batch import CompileFailure
+from builder_host.codegen.toolchain_c import CompiledObject, CToolchain
 from builder_host.errors import BuilderError, CompileError
 from builder_host.kernels.family import GridLaunch, KernelFamily, Program
 from builder_host.registry import kernel_families

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from builder_host.codegen.toolchain_c import CompileFailure
+from builder_host.codegen.compile_batch import CompileFailure
 from builder_host.emit.verification import stored_type
 from builder_host.errors import TimingCacheError, UnsupportedError
 from builder_host.kernels.choice import FamilyChoice

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from builder_host.codegen.compile_batch import CompileFailure
 from builder_host.codegen.nvrtc_cubin import launch_problem
-from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CudaToolchain
 from builder_host.kernels.family import GridLaunch, Problem, Program, Tactic
 from builder_host.layouts import Layout

@@ -12,9 +12,9 @@ import pytest
 from support.cpu_kernels import AVX2, AVX512, NEON, runs_here
 
 from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.compile_batch import CompileFailure
 from builder_host.codegen.toolchain_c import (
     CompiledObject,
-    CompileFailure,
     CToolchain,
     compile_job,
 )

@@ -15,6 +15,7 @@ from support.cuda_sources import FEATURES, SPILLING, copy_kernel
 
 from builder_host.codegen import toolchain_cuda
 from builder_host.codegen.artifacts import ArtifactStore
+from builder_host.codegen.compile_batch import CompileFailure
 from builder_host.codegen.nvrtc_cubin import (
     KernelResources,
     blocks_per_sm,
@@ -36,7 +37,6 @@ from builder_host.codegen.nvrtc_process import (
     NvrtcWorker,
     compile_source,
 )
-from builder_host.codegen.toolchain_c import CompileFailure
 from builder_host.codegen.toolchain_cuda import CompiledCubin, CudaToolchain
 from builder_host.errors import CompileError
 from builder_host.targets.cuda import (
