@@ -130,7 +130,7 @@ def parse_prototxt(text: str, file: str, path: str | None = None) -> Prototxt:
 def _parse_problem(file: str, error: text_format.ParseError) -> str:
     line, column = error.GetLine(), error.GetColumn()
     text = re.sub(r"^\d+:\d+ : ", "", str(error))
-    text = text.replace(f'"{schema.PACKAGE}.', '"')
+    text = text.replace(f'"{schema.SCHEMA.package}.', '"')
     where = f"{file}:{line}:{column}" if line is not None else file
     hint = ""
     enum = re.search(r'Enum type "([\w.]+)" has no value named (\w+)', text)

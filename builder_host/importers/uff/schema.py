@@ -1,27 +1,8 @@
-"""Message classes of uff.proto, built from the serialized descriptor beside it."""
+"""Message classes of uff.proto, e.g. `message_class("MetaGraph")`."""
 
 from __future__ import annotations
 
-import functools
-from importlib import resources
-from typing import Any
+from builder_host.importers.message_schema import MessageSchema
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-DESCRIPTOR_FILE = "uff.binpb"
-PACKAGE = "edgeplan.uff"
-
-
-@functools.cache
-def _pool() -> Any:
-    data = resources.files(__package__).joinpath(DESCRIPTOR_FILE).read_bytes()
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(data).file:
-        pool.AddSerializedFile(file.SerializeToString())
-    return pool
-
-
-@functools.cache
-def message_class(name: str) -> Any:
-    """Class of one message of uff.proto, e.g. `MetaGraph`."""
-    return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{PACKAGE}.{name}"))
+SCHEMA = MessageSchema("builder_host.importers.uff", "uff.proto", "edgeplan.uff")
+message_class = SCHEMA.message_class
