@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from builder_host.importers.onnx.node import Node
+from builder_host.network.layers.convolution import ConvolutionParams
+from builder_host.network.network import Tensor
 
 _AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
@@ -69,6 +72,26 @@ def read_window(node: Node, size: tuple[int, ...], *, same: bool = True) -> Wind
         split = [(b, a) for a, b in split]
     begin, end = tuple(a for a, _ in split), tuple(b for _, b in split)
     return Window(size, strides, begin, end, dilations, auto_pad)
+
+
+def add_convolution(node: Node, inputs: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+    """A convolution by the node's attributes.
+
+    Args:
+        node: with the window's attributes and `group`.
+        inputs: x, weights and perhaps a bias.
+        size: spatial extents of the weights.
+    """
+    check_kernel_shape(node, size)
+    window = read_window(node, size)
+    params = ConvolutionParams(
+        strides=window.strides,
+        pads_begin=window.pads_begin,
+        pads_end=window.pads_end,
+        dilations=window.dilations,
+        groups=node.attr_int("group", 1),
+    )
+    return node.add("convolution", params, *inputs)
 
 
 def rounding(node: Node) -> Literal["floor", "ceil"]:

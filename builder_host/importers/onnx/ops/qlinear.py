@@ -9,8 +9,7 @@ from builder_host.expressions import Binary, Input, Unary, clip
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.ops.quantize import dequantised
 from builder_host.importers.onnx.registry import operator
-from builder_host.importers.onnx.windows import check_kernel_shape, read_window
-from builder_host.network.layers.convolution import ConvolutionParams
+from builder_host.importers.onnx.windows import add_convolution
 from builder_host.network.layers.matrix_multiply import MatrixMultiplyParams
 from builder_host.network.network import Tensor
 from planformat.datatypes import DataType
@@ -29,14 +28,14 @@ def qlinear_conv(node: Node) -> Tensor:
     if bias is not None:
         scale = node.binary("mul", x_scale, node.reshape(w_scale, (w_scale.type.num_elems,)))
         inputs.append(node.binary("mul", node.cast(bias, DataType.FLOAT32), scale))
-    return _quantized(node, _convolution(node, inputs, w.shape[2:]), 6, 7)
+    return _quantized(node, add_convolution(node, inputs, w.shape[2:]), 6, 7)
 
 
 @operator("ConvInteger", since=(10,))
 def conv_integer(node: Node) -> Tensor:
     """Convolution of 8-bit values to INT32."""
     x, w = _centred(node, 0, 2), _centred(node, 1, 3, channel_axis=0)
-    return node.cast(_convolution(node, [x, w], w.shape[2:]), DataType.INT32)
+    return node.cast(add_convolution(node, [x, w], w.shape[2:]), DataType.INT32)
 
 
 @operator("QLinearMatMul", since=(10, 21))
@@ -61,19 +60,6 @@ def qlinear_add(node: Node) -> Tensor:
     a = dequantised(node, node.input(0), _parameter(node, 1), _zero(node, 2))
     b = dequantised(node, node.input(3), _parameter(node, 4), _zero(node, 5))
     return _quantized(node, node.binary("add", a, b), 6, 7)
-
-
-def _convolution(node: Node, inputs: list[Tensor], size: tuple[int, ...]) -> Tensor:
-    check_kernel_shape(node, size)
-    window = read_window(node, size)
-    params = ConvolutionParams(
-        strides=window.strides,
-        pads_begin=window.pads_begin,
-        pads_end=window.pads_end,
-        dilations=window.dilations,
-        groups=node.attr_int("group", 1),
-    )
-    return node.add("convolution", params, *inputs)
 
 
 def _centred(node: Node, number: int, zero: int, *, channel_axis: int | None = None) -> Tensor:
