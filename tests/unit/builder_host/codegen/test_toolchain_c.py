@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -75,7 +76,8 @@ def test_a_source_that_does_not_compile_is_a_result(tmp_path: Path) -> None:
 
 def test_any_executor_may_compile(tmp_path: Path) -> None:
     tools = CToolchain(AVX2, store=ArtifactStore(tmp_path), jobs=1)
-    with ProcessPoolExecutor(1) as executor:
+    context = multiprocessing.get_context("spawn")  # earlier tests have left threads
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
         found = tools.compile_objects([kernel("far")], executor)
     assert isinstance(found[0], CompiledObject)
 
