@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +25,10 @@ def blocked_weights(weights: Array, groups: int, lanes: int) -> Array:
     out_blocks = groups * -(-(filters // groups) // lanes)
     in_blocks = -(-channels // lanes)
     shape = (out_blocks * lanes, in_blocks * lanes, kernel_h, kernel_w)
-    padded = np.zeros(shape, weights.dtype)
-    padded[:filters, :channels] = weights
+    padded = weights
+    if shape != weights.shape:
+        padded = np.zeros(shape, weights.dtype)
+        padded[:filters, :channels] = weights
     split = padded.reshape(out_blocks, lanes, in_blocks, lanes, kernel_h, kernel_w)
     return split.transpose(0, 2, 4, 5, 3, 1)
 
@@ -37,12 +40,14 @@ def packed_sets(blocked: Array, sets: Sequence[int]) -> Array:
         blocked: from `blocked_weights`.
         sets: number of output blocks in each set, in order.
     """
-    parts, first = [], 0
+    block = math.prod(blocked.shape[1:])
+    packed = np.empty(sum(sets) * block, blocked.dtype)
+    first = 0
     for size in sets:
-        part = blocked[first : first + size]
-        parts.append(np.ascontiguousarray(part.transpose(1, 2, 3, 4, 0, 5)).reshape(-1))
+        part = blocked[first : first + size].transpose(1, 2, 3, 4, 0, 5)
+        packed[first * block : (first + size) * block].reshape(part.shape)[...] = part
         first += size
-    return np.concatenate(parts)
+    return packed
 
 
 def mixed_rows(filters: int, channels: int, groups: int, lanes: int) -> list[tuple[int, int, int]]:

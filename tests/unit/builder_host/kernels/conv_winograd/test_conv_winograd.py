@@ -8,7 +8,7 @@ from support.convolutions import RELU, Case, check, inputs_of, problem_of, refer
 from support.cpu_kernels import AVX2, AVX512, NEON, Kernel, compile_source, runs_here
 
 from builder_host.kernels.conv_winograd.family import FAMILY
-from builder_host.kernels.conv_winograd.transforms import transformed_weights
+from builder_host.kernels.conv_winograd.transforms import transformed_weights, weight_matrix
 from builder_host.kernels.family import Tactic
 from builder_host.targets.target import CpuTarget
 
@@ -90,6 +90,18 @@ def test_weights_of_the_centre_tap() -> None:
     column = np.array([0, -1 / 6, 1 / 6, 1 / 12, -1 / 12, 0])
     expected = (36 * np.outer(column, column)).astype(np.float32)
     np.testing.assert_array_equal(transformed_weights(weights, 4)[0, 0], expected)
+
+
+@pytest.mark.parametrize(("out_tile", "kernel"), [(2, 3), (4, 3), (2, 5)])
+def test_many_kernels_are_transformed_as_one_is(out_tile: int, kernel: int) -> None:
+    random = np.random.default_rng(3)
+    weights = random.standard_normal((70, 61, kernel, kernel)).astype(np.float32)
+    points = weight_matrix(out_tile + kernel - 1, kernel)
+    expected = points @ weights.astype(np.float64) @ points.T
+    actual = transformed_weights(weights, out_tile)
+    assert actual.dtype == np.float32
+    # One rounding to float32: half a unit in the last place, plus what float64 loses on the way.
+    np.testing.assert_allclose(actual, expected, rtol=2.0**-24 * 1.001, atol=1e-12)
 
 
 def test_compiles_for_neon() -> None:
