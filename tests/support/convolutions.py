@@ -16,25 +16,16 @@ from builder_host.network.tensor_type import TensorType
 from builder_host.targets.target import CpuTarget
 from planformat.datatypes import TensorFormat
 from support.cpu_kernels import run, runs_here
+from support.window_cases import WindowCase
 
 Array = np.ndarray[Any, Any]
 RELU = Binary("max", Input(0), Const(0.0))
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(WindowCase):
     """One convolution; `operands` names epilogue inputs: `full`, `strided`, `channel`, `scalar`."""
 
-    channels: int
-    filters: int
-    height: int
-    width: int
-    kernel: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-    batch: int = 1
     bias: bool = True
     linear: bool = False
     strided: bool = False
@@ -43,11 +34,10 @@ class Case:
     workers: int = 1
 
     def __str__(self) -> str:
-        parts = [f"{self.batch}x{self.channels}x{self.height}x{self.width}k{self.filters}"]
-        parts.append("x".join(map(str, self.kernel)) + "s" + "".join(map(str, self.strides)))
-        parts.append("p" + "".join(map(str, self.pads)) + "d" + "".join(map(str, self.dilations)))
-        parts.append(f"g{self.groups}" + "".join(o[0] for o in self.operands))
-        return "-".join(parts) + ("t" if self.strided else "") + ("" if self.bias else "n")
+        operands = "".join(o[0] for o in self.operands)
+        return (
+            self.extents() + operands + ("t" if self.strided else "") + ("" if self.bias else "n")
+        )
 
     @property
     def params(self) -> ConvolutionParams:

@@ -16,6 +16,7 @@ from builder_host.network.tensor_type import TensorType
 from builder_host.targets.cuda import CudaTarget
 from planformat.datatypes import DataType, TensorFormat
 from support.cuda_kernels import run
+from support.window_cases import WindowCase
 
 Array = np.ndarray[Any, Any]
 F16, F32 = DataType.FLOAT16, DataType.FLOAT32
@@ -24,23 +25,13 @@ RELU = Binary("max", Input(0), Const(0.0))
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(WindowCase):
     """One convolution, or deconvolution when `extra` (output padding) is given.
 
     `operands` names epilogue inputs: `full`, `view`, `channel`, `scalar`, `gate`, `image`.
     `view`: x and y are parts of wider tensors. `x_dtype`: of x where it is not `dtype`.
     """
 
-    channels: int
-    filters: int
-    height: int
-    width: int
-    kernel: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-    batch: int = 1
     bias: bool = True
     x_format: TensorFormat = NHWC
     y_format: TensorFormat = NHWC
@@ -53,14 +44,11 @@ class Case:
     math: Literal["", "tf32"] = ""
 
     def __str__(self) -> str:
-        parts = [f"{self.batch}x{self.channels}x{self.height}x{self.width}k{self.filters}"]
-        parts.append("x".join(map(str, self.kernel)) + "s" + "".join(map(str, self.strides)))
-        parts.append("p" + "".join(map(str, self.pads)) + "d" + "".join(map(str, self.dilations)))
-        parts.append(f"g{self.groups}" + "".join(o[0] for o in self.operands))
-        flags = ("v" if self.view else "") + ("" if self.bias else "n")
+        flags = "".join(o[0] for o in self.operands) + ("v" if self.view else "")
+        flags += "" if self.bias else "n"
         flags += "t" if self.extra is not None else ""
         flags += f"x{self.x_dtype.text}" if self.x_dtype is not None else ""
-        return "-".join(parts) + flags + self.dtype.text
+        return self.extents() + flags + self.dtype.text
 
     @property
     def kind(self) -> str:

@@ -42,6 +42,7 @@ from planformat.datatypes import DataType, TensorFormat
 from support.aarch64_emulator import emulator, run_emulated
 from support.cpu_kernels import AVX2, AVX512, NEON
 from support.typed_kernels import NUMPY_TYPES as PLAIN_TYPES
+from support.window_cases import WindowCase
 
 Array = np.ndarray[Any, Any]
 
@@ -77,19 +78,9 @@ def where_it_runs(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Case8:
+class Case8(WindowCase):
     """A convolution of 8-bit tensors; `residual` adds a tensor of that type in the epilogue."""
 
-    channels: int
-    filters: int
-    height: int
-    width: int
-    kernel: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-    batch: int = 1
     x: DataType = I8
     y: DataType = I8
     residual: DataType | None = None
@@ -99,11 +90,8 @@ class Case8:
     workers: int = 1
 
     def __str__(self) -> str:
-        parts = [f"{self.batch}x{self.channels}x{self.height}x{self.width}k{self.filters}"]
-        parts.append("x".join(map(str, self.kernel)) + "s" + "".join(map(str, self.strides)))
-        parts.append("p" + "".join(map(str, self.pads)) + "d" + "".join(map(str, self.dilations)))
         types = "-".join(t.text for t in (self.x, self.y, self.residual) if t)
-        return "-".join(parts) + f"-g{self.groups}-{types}" + ("-gaps" if self.has_gaps else "")
+        return f"{self.extents()}-{types}" + ("-gaps" if self.has_gaps else "")
 
 
 def needs(name: str) -> str:
