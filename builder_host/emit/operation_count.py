@@ -29,6 +29,9 @@ def _per_output(problem: Problem) -> int:
     kind, inputs = problem.kind, problem.inputs
     if kind == "convolution":
         return 2 * math.prod(inputs[1].shape[1:])
+    if kind == "pooled_convolution":
+        window: tuple[int, ...] = problem.params.pooling.window
+        return math.prod(window) * (2 * math.prod(inputs[1].shape[1:]) + 1)
     if kind == "deconvolution":
         # every input element meets every tap; seen from an output, the strides skip most of them
         taps = 2 * math.prod(inputs[0].shape) * math.prod(inputs[1].shape[1:])

@@ -16,7 +16,7 @@ from builder_host.kernels.choice import FamilyChoice
 from builder_host.lowering.placement import Operation, Placement
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network, Tensor
-from builder_host.passes import absorb_casts, layout_assignment, order_by_depth
+from builder_host.passes import absorb_casts, fuse_pooling, layout_assignment, order_by_depth
 from builder_host.passes.pipeline import run_passes
 from builder_host.precision.cost import Rules, unprofitable_layers
 from builder_host.precision.rules import AppliedPrecision, apply_precision
@@ -120,6 +120,9 @@ def make_draft(
     formats = layout_assignment.run(network, choice, num_workers)
     if isinstance(backend.target, CudaTarget):
         absorb_casts.run(network, formats, choice, num_workers)
+    # Behind the casts, which look for convolutions; ahead of the order, which goes by the peak.
+    fuse_pooling.run(network, formats, choice, num_workers)
+    if isinstance(backend.target, CudaTarget):
         order_by_depth.run(network)
     if trace is not None:
         trace.layouts(network, formats)

@@ -25,14 +25,14 @@ def run(network: Network) -> int:
         before = max((depths[p] + (p.kind not in _FREE) for p in producers), default=0)
         depths[layer] = before
     ordered = sorted(network.layers, key=lambda layer: depths[layer])
-    if _peak_bytes(network, ordered) > _peak_bytes(network, network.layers):
+    if peak_bytes(network, ordered) > peak_bytes(network, network.layers):
         return 0
     moved = sum(a is not b for a, b in zip(network.layers, ordered, strict=True))
     network.layers[:] = ordered
     return moved
 
 
-def _peak_bytes(network: Network, layers: list[Layer]) -> int:
+def peak_bytes(network: Network, layers: list[Layer]) -> int:
     """Most bytes of computed tensors alive at one layer; views share the bytes of their source."""
     last_use: dict[Tensor, int] = {}
     for index, layer in enumerate(layers):

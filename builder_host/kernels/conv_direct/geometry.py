@@ -13,6 +13,7 @@ from typing import Any
 from builder_host.codegen.template import parameter_names
 from builder_host.kernels.family import Problem
 from builder_host.layouts import Layout
+from builder_host.network.layers.pooled_convolution import is_quartered
 from builder_host.targets.target import CpuTarget
 from planformat.datatypes import DataType, TensorFormat
 
@@ -32,6 +33,8 @@ class Convolution:
         in_h, in_w, out_h, out_w: rows and columns; of the merged image after `merged_rows`.
         x_strides, y_strides, operand_strides: in elements, (n, channel or channel block, h, w).
         x_is_blocked: whether x has the output's format; else it is row-major.
+        pool: edge of the windows of which y holds the maximum, side by side; out_h and out_w, of
+            the map before, are then multiples of it: rows and columns outside windows are left out.
     """
 
     lanes: int
@@ -56,6 +59,7 @@ class Convolution:
     x_strides: Strides
     y_strides: Strides
     operand_strides: tuple[Strides, ...]
+    pool: int = 1
 
     @property
     def group_channels(self) -> int:
@@ -140,19 +144,30 @@ class Convolution:
             "DILATION_H": self.dilation_h,
             "DILATION_W": self.dilation_w,
             "HAS_BIAS": int(self.has_bias),
+            "POOL": self.pool,
             **{f"X_{a}": s for a, s in zip(names, self.x_strides, strict=True)},
             **{f"Y_{a}": s for a, s in zip(names, self.y_strides, strict=True)},
         }
         return {name: value for name, value in values.items() if name in known}
 
 
-def convolution_of(problem: Problem, target: Any) -> Convolution | None:
+def convolution_of(problem: Problem, target: Any, *, pools: bool = False) -> Convolution | None:
     """The problem as a `Convolution`, or None when no blocked CPU kernel can compute it.
+
+    Args:
+        problem: any problem.
+        target: any target.
+        pools: whether the kernel can take the maximum of 2x2 windows (`pooled_convolution`).
 
     Needs a CPU target, float32, rank 4, constant weights and bias, y in the target's blocked
     format, x blocked alike or row-major, and epilogue operands as `_operand_strides` takes them.
     """
-    if problem.kind != "convolution" or not isinstance(target, CpuTarget):
+    params, pool = problem.params, 1
+    if problem.kind == "pooled_convolution" and pools:
+        params, pool = problem.params.convolution, 2
+    elif problem.kind != "convolution":
+        return None
+    if not isinstance(target, CpuTarget):
         return None
     own, (y, *rest) = problem.num_own_inputs, problem.outputs
     if rest or own not in (2, 3) or not all(problem.is_constant[1:own]) or problem.is_constant[0]:
@@ -162,6 +177,8 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
     if any(layout.dtype is not DataType.FLOAT32 for layout in layouts):
         return None
     if len(x.shape) != 4 or y.format is not target.blocked_format:
+        return None
+    if pool == 2 and not is_quartered(problem.params, x.shape, weights.shape):
         return None
     if x.format not in (target.blocked_format, TensorFormat.LINEAR):
         return None
@@ -175,7 +192,6 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
         operands.append(strides)
     if len(operands) > MAX_OPERANDS or 0 in (*x.shape, *y.shape):
         return None
-    params = problem.params
     return Convolution(
         lanes=target.vector_elems,
         batch=x.shape[0],
@@ -184,8 +200,8 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
         groups=params.groups,
         in_h=x.shape[2],
         in_w=x.shape[3],
-        out_h=y.shape[2],
-        out_w=y.shape[3],
+        out_h=y.shape[2] * pool,
+        out_w=y.shape[3] * pool,
         kernel_h=weights.shape[2],
         kernel_w=weights.shape[3],
         stride_h=params.strides[0],
@@ -199,6 +215,7 @@ def convolution_of(problem: Problem, target: Any) -> Convolution | None:
         x_strides=_four(x.strides),
         y_strides=_four(y.strides),
         operand_strides=tuple(operands),
+        pool=pool,
     )
 
 

@@ -37,14 +37,17 @@ _GENERATOR = Path(__file__).read_text()
 
 _TILES_32 = ((14, 2), (9, 3), (6, 4), (28, 1))
 _TILES_16 = ((6, 2), (5, 2), (13, 1))
+# Two rows each, as many columns as windows of two have.
+_POOLED_TILES_32 = ((6, 2), (4, 3), (14, 1), (2, 4))
+_POOLED_TILES_16 = ((2, 3), (6, 1), (2, 2))
 _UNITS_PER_WORKER = 4
 
 
 class ConvFirst:
     """Family `conv_first`.
 
-    Tactic parameters: pixels, oc_blocks: register tile. rows: output rows computed from one copy
-    of the input.
+    Tactic parameters: pixels, oc_blocks: register tile, pixels of one of its rows. rows: output
+    rows computed from one copy of the input.
     """
 
     name = "conv_first"
@@ -53,7 +56,7 @@ class ConvFirst:
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """Row-major x with at most 8 channels, one group, blocked y."""
-        conv = convolution_of(problem, target)
+        conv = convolution_of(problem, target, pools=True)
         return conv is not None and _fits(conv)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
@@ -61,7 +64,8 @@ class ConvFirst:
         conv = _require(problem, target)
         flops = conv.flops * conv.out_blocks * conv.lanes / conv.filters
         moved = 4.0 * conv.batch * conv.channels * conv.in_h * conv.in_w
-        moved += 4.0 * conv.batch * conv.out_blocks * conv.lanes * conv.out_h * conv.out_w
+        outputs = conv.out_blocks * conv.lanes * conv.out_h * conv.out_w
+        moved += 4.0 * conv.batch * outputs / conv.pool**2
         compute_us = flops / (0.88e3 * target.fma_gflops_per_core)
         return float(max(compute_us, moved / (1e3 * target.memory_gbps))) + 1.0
 
@@ -69,7 +73,12 @@ class ConvFirst:
         """Every tile that fits the registers, with few and with more rows per copy."""
         conv = _require(problem, target)
         tiles: dict[tuple[int, int], None] = {}
-        for pixels, oc_blocks in _TILES_16 if target.num_vector_registers == 16 else _TILES_32:
+        has_16 = target.num_vector_registers == 16
+        if conv.pool == 2:
+            shapes = _POOLED_TILES_16 if has_16 else _POOLED_TILES_32
+        else:
+            shapes = _TILES_16 if has_16 else _TILES_32
+        for pixels, oc_blocks in shapes:
             tiles[(min(pixels, conv.out_w), min(oc_blocks, conv.out_blocks))] = None
         ranked = sorted(tiles, key=lambda tile: _tile_cost(conv, *tile))
         chunks = dict.fromkeys(_rows(conv, rows, problem.num_workers) for rows in (4, 8))
@@ -89,7 +98,7 @@ class ConvFirst:
         copy_columns = (conv.out_w - 1) * conv.stride_w + (conv.kernel_w - 1) * conv.dilation_w + 1
         stem = (
             f"conv_first_f32_{conv.kernel_h}x{conv.kernel_w}s{conv.stride_h}"
-            f"_{pixels}x{sets[0]}_{target.isa}"
+            f"_{pixels}x{sets[0]}{'_pool2' if conv.pool == 2 else ''}_{target.isa}"
         )
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
         parameters: dict[str, int | str] = {
@@ -104,7 +113,7 @@ class ConvFirst:
             "COPY_ROWS": copy_rows,
             "COPY_COLUMNS": copy_columns,
             "TILE_PIXELS": pixels,
-            "ROW_TILES": " ".join(inner_tiles(0, balanced(conv.out_w, pixels))),
+            "ROW_TILES": " ".join(inner_tiles(0, _widths(conv, pixels))),
         }
         source = fill(_TEMPLATE, parameters)
         units = conv.batch * -(-conv.out_h // rows)
@@ -131,7 +140,7 @@ class ConvFirst:
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = convolution_of(problem, target)
+    conv = convolution_of(problem, target, pools=True)
     if conv is None or not _fits(conv):
         raise ValueError(f"conv_first does not apply to {problem.text()}")
     return conv
@@ -145,15 +154,22 @@ def _rows(conv: Convolution, wanted: int, workers: int) -> int:
     """Rows of one unit: `wanted`, fewer when workers would stay without work."""
     if workers > 1:
         wanted = min(wanted, max(1, conv.out_h * conv.batch // (workers * _UNITS_PER_WORKER)))
-    return min(wanted, conv.out_h)
+    return -(-min(wanted, conv.out_h) // conv.pool) * conv.pool
+
+
+def _widths(conv: Convolution, pixels: int) -> list[int]:
+    """Columns of the tiles of a row, whole windows each."""
+    windows = balanced(conv.out_w // conv.pool, pixels // conv.pool)
+    return [conv.pool * width for width in windows]
 
 
 def _tile_cost(conv: Convolution, pixels: int, oc_blocks: int) -> float:
     """Multiplications (10 at least, for their latency) and half the loads, per useful product."""
     cost = 0.0
-    for width in balanced(conv.out_w, pixels):
+    for width in _widths(conv, pixels):
         for size in balanced(conv.out_blocks, oc_blocks):
-            cost += max(width * size, 10) + 0.5 * (width + size)
+            rows = conv.pool * width
+            cost += max(rows * size, 10) + 0.5 * (rows + size)
     return cost
 
 

@@ -32,8 +32,9 @@
 #define ROWS_PER_UNIT 4
 #define COPY_ROWS 13          // input rows of one unit
 #define COPY_COLUMNS 229      // columns of the copy, padding included
-#define TILE_PIXELS 14        // columns of the largest tile
+#define TILE_PIXELS 14        // columns of the largest tile; it has POOL rows
 #define ROW_TILES INNER(0, 14, 8)
+#define POOL 1                // 2: y has the maximum of each 2x2 outputs
 #define HAS_BIAS 1
 #define NUM_OPERANDS 0
 #define OPERAND1_STRIDES 0, 0, 0, 0
@@ -79,19 +80,23 @@ EP_NOINLINE void copy_rows(const float *x, float *copy, int64_t first_row)
     }
 }
 
-// Computes pixels x blocks outputs of row oh at column ow; copy points to the row's first input.
+// Computes pixels x blocks outputs of POOL rows from oh on at column ow; copy points to the first
+// row's first input.
 EP_INLINE void compute_tile(const float *copy, const float *weights, const float *bias, float *y,
                             void *const *operands, const int64_t n, const int64_t block,
                             const int64_t oh, const int64_t ow, const int pixels,
                             const int blocks)
 {
-    vf sums[TILE_PIXELS][SET_BLOCKS];
+    vf sums[POOL][TILE_PIXELS][SET_BLOCKS];
     EP_UNROLL
     for (int o = 0; o < blocks; ++o) {
         vf first = HAS_BIAS ? ep_load(bias + o * EP_VL) : ep_splat(0.0f);
         EP_UNROLL
-        for (int p = 0; p < pixels; ++p)
-            sums[p][o] = first;
+        for (int r = 0; r < POOL; ++r) {
+            EP_UNROLL
+            for (int p = 0; p < pixels; ++p)
+                sums[r][p][o] = first;
+        }
     }
     for (int64_t c = 0; c < CHANNELS; ++c) {
         for (int64_t kh = 0; kh < KERNEL_H; ++kh) {
@@ -104,25 +109,35 @@ EP_INLINE void compute_tile(const float *copy, const float *weights, const float
                 for (int o = 0; o < blocks; ++o)
                     w[o] = ep_load(tap + (kw * blocks + o) * EP_VL);
                 EP_UNROLL
-                for (int p = 0; p < pixels; ++p) {
-                    vf value = ep_splat(row[kw * DILATION_W + p * STRIDE_W]);
+                for (int r = 0; r < POOL; ++r) {
                     EP_UNROLL
-                    for (int o = 0; o < blocks; ++o)
-                        sums[p][o] = ep_fma(value, w[o], sums[p][o]);
+                    for (int p = 0; p < pixels; ++p) {
+                        vf value = ep_splat(row[r * STRIDE_H * COPY_COLUMNS + kw * DILATION_W +
+                                                p * STRIDE_W]);
+                        EP_UNROLL
+                        for (int o = 0; o < blocks; ++o)
+                            sums[r][p][o] = ep_fma(value, w[o], sums[r][p][o]);
+                    }
                 }
             }
         }
     }
     EP_UNROLL
-    for (int p = 0; p < pixels; ++p) {
+    for (int p = 0; p < pixels; p += POOL) {
         EP_UNROLL
-        for (int o = 0; o < blocks; ++o)
-            ep_store(y + o * Y_C + oh * Y_H + (ow + p) * Y_W,
-                     finished(sums[p][o], operands, n, block + o, oh, ow + p));
+        for (int o = 0; o < blocks; ++o) {
+            vf sum = sums[0][p][o];
+#if POOL == 2
+            sum = ep_max(ep_max(sum, sums[0][p + 1][o]),
+                         ep_max(sums[1][p][o], sums[1][p + 1][o]));
+#endif
+            ep_store(y + o * Y_C + oh / POOL * Y_H + (ow + p) / POOL * Y_W,
+                     finished(sum, operands, n, block + o, oh / POOL, (ow + p) / POOL));
+        }
     }
 }
 
-// All tiles of one row for one set of output blocks.
+// All tiles of POOL rows for one set of output blocks.
 EP_INLINE void compute_row(const float *copy, const float *weights, const float *bias, float *y,
                            void *const *operands, const int64_t n, const int64_t block,
                            const int64_t oh, const int blocks)
@@ -151,7 +166,7 @@ EP_EXPORT void SYMBOL(void *const *args, int64_t unit_begin, int64_t unit_end, v
             const int is_wide = set < WIDE_SETS;
             const int64_t block = set * SET_BLOCKS - (is_wide ? 0 : set - WIDE_SETS);
             const float *wg = weights + block * BLOCK_FLOATS, *bg = bias + block * EP_VL;
-            for (int64_t oh = first; oh < end; ++oh) {
+            for (int64_t oh = first; oh < end; oh += POOL) {
                 const float *rows = copy + (oh - first) * STRIDE_H * COPY_COLUMNS;
                 if (is_wide)
                     compute_row(rows, wg, bg, y + block * Y_C, operands, n, block, oh,

@@ -70,7 +70,7 @@ class ConvWinograd:
 
     def applies(self, problem: Problem, target: Any) -> bool:
         """3x3 or 5x5, stride 1, no dilation, one group, at least 8 channels on both sides."""
-        conv = convolution_of(problem, target)
+        conv = convolution_of(problem, target, pools=True)
         return conv is not None and _fits(conv)
 
     def estimate_us(self, problem: Problem, target: Any) -> float:
@@ -116,7 +116,11 @@ class ConvWinograd:
         in_blocks = -(-conv.channels // conv.lanes)
         tail = conv.channels - (in_blocks - 1) * conv.lanes
         kernel = conv.kernel_h
-        stem = f"conv_winograd_f32_{kernel}x{kernel}m{out_tile}_{pixels}x{sets[0]}_{target.isa}"
+        pooled = "_pool2" if conv.pool == 2 else ""
+        stem = (
+            f"conv_winograd_f32_{kernel}x{kernel}m{out_tile}_{pixels}x{sets[0]}{pooled}"
+            f"_{target.isa}"
+        )
         symbol = symbol_for(stem, _TEMPLATE, problem.text(), tactic.text, repr(target))
         parameters: dict[str, int | str] = {
             **conv.parameters_of(_TEMPLATE),
@@ -169,7 +173,7 @@ class ConvWinograd:
 
 
 def _require(problem: Problem, target: Any) -> Convolution:
-    conv = convolution_of(problem, target)
+    conv = convolution_of(problem, target, pools=True)
     if conv is None or not _fits(conv):
         raise ValueError(f"conv_winograd does not apply to {problem.text()}")
     return conv

@@ -40,6 +40,7 @@
 #define PREFETCH_BYTES 2048   // how far ahead U is prefetched; 0: not at all
 #define SPLIT 0               // 1: two launches, V of all tiles in the shared workspace
 #define HAS_BIAS 1
+#define POOL 1                // 2: y has the maximum of each 2x2 outputs
 #define NUM_OPERANDS 0
 #define OPERAND1_STRIDES 0, 0, 0, 0
 #define OPERAND2_STRIDES 0, 0, 0, 0
@@ -263,7 +264,7 @@ EP_INLINE void store_tiles(const float *m, const float *bias, float *y, void *co
         for (int64_t o = 0; o < blocks; ++o) {
             const float *from = m + ((tile - first) * blocks + o) * EP_VL;
             const vf start = HAS_BIAS ? ep_load(bias + o * EP_VL) : ep_splat(0.0f);
-            float *to = y + n * Y_N + (block + o) * Y_C + top * Y_H + left * Y_W;
+            float *to = y + n * Y_N + (block + o) * Y_C + top / POOL * Y_H + left / POOL * Y_W;
             vf half[OUT_TILE][IN_TILE];
             EP_UNROLL
             for (int j = 0; j < IN_TILE; ++j) {
@@ -277,16 +278,23 @@ EP_INLINE void store_tiles(const float *m, const float *bias, float *y, void *co
                     half[i][j] = r[i];
             }
             EP_UNROLL
-            for (int i = 0; i < OUT_TILE; ++i) {
+            for (int i = 0; i < OUT_TILE; i += POOL) {
                 vf r[OUT_TILE];
                 transform_out(half[i], r);
+#if POOL == 2
+                vf below[OUT_TILE];
+                transform_out(half[i + 1], below);
                 EP_UNROLL
-                for (int j = 0; j < OUT_TILE; ++j) {
+                for (int j = 0; j < OUT_TILE; j += 2)
+                    r[j] = ep_max(ep_max(r[j], r[j + 1]), ep_max(below[j], below[j + 1]));
+#endif
+                EP_UNROLL
+                for (int j = 0; j < OUT_TILE; j += POOL) {
                     if ((OUT_H % OUT_TILE == 0 || top + i < OUT_H) &&
                         (OUT_W % OUT_TILE == 0 || left + j < OUT_W))
-                        ep_store(to + i * Y_H + j * Y_W,
-                                 finished(r[j] + start, operands, n, block + o, top + i,
-                                          left + j));
+                        ep_store(to + i / POOL * Y_H + j / POOL * Y_W,
+                                 finished(r[j] + start, operands, n, block + o,
+                                          (top + i) / POOL, (left + j) / POOL));
                 }
             }
         }
