@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder_host.errors import BuilderError
-from builder_host.importers.uff.inputs import AxisOrder
 from builder_host.network.network import Network
 from builder_host.network.origin import origin_of_files
 from builder_host.plugins.registry import PluginRegistry
+
+if TYPE_CHECKING:
+    from builder_host.importers.uff.inputs import AxisOrder
 
 ENDINGS = (".onnx", ".pb", ".prototxt", ".uff")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,19 +102,33 @@ def _decoded(label: str, data: bytes) -> onnx.ModelProto:
 
 def _damaged_text(message: Message) -> str | None:
     """Name of a text field that holds other bytes, anywhere inside; protobuf 2 allows them."""
-    for field, value in message.ListFields():
-        if field.name in _FREE_TEXT:
-            continue
+    for name, is_text in _text_fields(message.DESCRIPTOR):
+        value = getattr(message, name)
+        if isinstance(value, Message) and not message.HasField(name):
+            continue  # its default, which may hold defaults without end
         values: Any = [value] if isinstance(value, str | bytes | Message) else value
-        if field.type == field.TYPE_STRING:
+        if is_text:
             if any(isinstance(v, bytes) for v in values):
-                return str(field.name)
-        elif field.type == field.TYPE_MESSAGE:
-            for inner in values:
-                found = _damaged_text(inner)
-                if found:
-                    return f"{field.name}.{found}"
+                return name
+            continue
+        for inner in values:
+            found = _damaged_text(inner)
+            if found:
+                return f"{name}.{found}"
     return None
+
+
+@functools.cache
+def _text_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
+    """Names of the fields that are text (True) or messages (False).
+
+    Fields of bytes are left out: reading one copies its content, which may be all weights.
+    """
+    return tuple(
+        (str(field.name), field.type == field.TYPE_STRING)
+        for field in descriptor.fields
+        if field.type in (field.TYPE_STRING, field.TYPE_MESSAGE) and field.name not in _FREE_TEXT
+    )
 
 
 def _imported(

@@ -63,8 +63,9 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path | None, what: str) -> A
     count = math.prod(dims)
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         return _external_values(tensor, folder, what, dims, dtype)
-    if tensor.HasField("raw_data"):
-        expected, stored, unit = count * dtype.itemsize, len(tensor.raw_data), "bytes"
+    raw = tensor.raw_data if tensor.HasField("raw_data") else None  # each access is a copy
+    if raw is not None:
+        expected, stored, unit = count * dtype.itemsize, len(raw), "bytes"
     else:
         stored = max(len(getattr(tensor, field)) for field in _TYPED_FIELDS)
         expected, unit = count, "values"
@@ -73,6 +74,8 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path | None, what: str) -> A
             f"{what} of shape {dims} and type {dtype} needs {expected:,} {unit} but holds "
             f"{stored:,}; the file is damaged: export it again"
         )
+    if raw is not None:
+        return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(dims)
     return np.asarray(numpy_helper.to_array(tensor)).reshape(dims)
 
 
