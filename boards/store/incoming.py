@@ -6,37 +6,36 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from boards.errors import StoreError
 from boards.store.durable_file import write_durably
-from boards.store.incoming_file import TABLE, IncomingFile, file_sha256
+from boards.store.incoming_file import PART, TABLE, IncomingFile, file_sha256
+from boards.store.own_folder import OwnFolder, folder_lock, is_locked
 from boards.store.pieces import Piece, decode_table
 
 MAX_INCOMING = 4  # transfers at work or kept for later; the one that rested longest goes first
 MAX_CACHE_BYTES = 512 << 20
 _DISK_RESERVE_BYTES = 16 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RESULT = ".result-"
 
 
 class Incoming:
     """All transfers of a store, and a cache of files that are only needed for a while.
 
+    Several processes may use one store: none drops a transfer or a result that another is at.
     `begin` and `IncomingFile.check` may run in one other thread: they read and hash whole files.
     """
 
     def __init__(self, root: Path) -> None:
-        """Use the folders `incoming` and `cache` of a store's root."""
+        """Use the folders `incoming`, `cache` and `results` of a store's root."""
         self.folder = root / "incoming"
         self.cache = root / "cache"
         self._root = root
         self._open: dict[str, IncomingFile] = {}
-        for path in self.cache.glob(f"{_RESULT}*"):
-            path.unlink(missing_ok=True)  # of a process that was killed
+        self._results = OwnFolder(root / "results")
 
     def begin(self, sha256: str, size_bytes: int, table: bytes) -> IncomingFile:
         """Start a transfer or go on with it; pieces of other files here are copied.
@@ -48,17 +47,18 @@ class Incoming:
         self._close(sha256)
         pieces = decode_table(table, size_bytes)  # before anything is made
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._make_room(keep=sha256)
-        folder = self.folder / sha256
-        here = folder / "part"
-        held = here.stat().st_blocks * 512 if here.exists() else 0
-        free = shutil.disk_usage(self.folder).free
-        if size_bytes - held + _DISK_RESERVE_BYTES > free:
-            raise StoreError(
-                f"{self.folder}: {free:,} bytes are free, the file of {size_bytes:,} bytes does "
-                f"not fit beside a reserve of {_DISK_RESERVE_BYTES:,}; remove something"
-            )
-        file = IncomingFile(folder, sha256, size_bytes, table)
+        with folder_lock(self.folder):  # nobody makes room while the files are opened
+            self._make_room(keep=sha256)
+            folder = self.folder / sha256
+            here = folder / PART
+            held = here.stat().st_blocks * 512 if here.exists() else 0
+            free = shutil.disk_usage(self.folder).free
+            if size_bytes - held + _DISK_RESERVE_BYTES > free:
+                raise StoreError(
+                    f"{self.folder}: {free:,} bytes are free, the file of {size_bytes:,} bytes "
+                    f"does not fit beside a reserve of {_DISK_RESERVE_BYTES:,}; remove something"
+                )
+            file = IncomingFile(folder, sha256, size_bytes, table)
         try:
             self._copy_known(file, pieces)
         except BaseException:
@@ -97,15 +97,14 @@ class Incoming:
 
     def new_result(self) -> Path:
         """Where a file may be written that `keep_result` then takes into the cache."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        return self.cache / f"{_RESULT}{secrets.token_hex(8)}"
+        return self._results.new_path()
 
     def keep_result(self, path: Path) -> tuple[str, int]:
         """Take a file of `new_result` into the cache. Returns its SHA-256 and size in bytes."""
         with open(path, "rb") as file:
             sha256 = file_sha256(file.fileno())
         target = self.cache / sha256
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         os.replace(path, target / "content")
         os.utime(target)
         self._trim_cache(keep=sha256)
@@ -125,9 +124,10 @@ class Incoming:
         self._drop(self.folder / sha256)
 
     def close(self) -> None:
-        """Close every transfer; they can go on later."""
+        """Close every transfer, they can go on later; drop results that were not kept."""
         for sha256 in list(self._open):
             self._close(sha256)
+        self._results.close()
 
     def _close(self, sha256: str) -> None:
         file = self._open.pop(sha256, None)
@@ -166,15 +166,16 @@ class Incoming:
         for table in sorted(self.cache.glob(f"*/{TABLE}")):
             yield table.parent / "content", table
         for table in sorted(self.folder.glob(f"*/{TABLE}")):
-            yield table.parent / "part", table
+            yield table.parent / PART, table
 
     def _make_room(self, *, keep: str) -> None:
         """Drop transfers: first those of earlier processes, then those whose host went away."""
         resting: dict[str, float] = {}
         for path in self.folder.iterdir():
+            if path.name == keep or (path.name not in self._open and is_locked(path / PART)):
+                continue
             with contextlib.suppress(FileNotFoundError):  # the other thread has finished it
-                if path.name != keep:
-                    resting[path.name] = path.stat().st_mtime
+                resting[path.name] = path.stat().st_mtime
         at_work = {file.sha256: file for file in self.transfers() if file.sha256 in resting}
         names = sorted(resting.keys() - at_work, key=resting.__getitem__)
         names += [

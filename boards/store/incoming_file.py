@@ -6,6 +6,7 @@ bits. Whatever happens to this process or to the power, a later `begin` goes on 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import struct
@@ -17,7 +18,7 @@ from boards.errors import StoreError
 from boards.store.durable_file import sync_folder, write_durably
 from boards.store.pieces import decode_table
 
-TABLE = "pieces.table"
+PART, TABLE = "part", "pieces.table"
 _READ_BYTES = 1 << 20
 _COUNTS = struct.Struct("<QQ")
 """Behind the bitmap: pieces that came over the link, and their bytes as they travelled."""
@@ -25,6 +26,8 @@ _COUNTS = struct.Struct("<QQ")
 
 class IncomingFile:
     """One file on its way in. Another thread may copy pieces into it and check it.
+
+    While it is open it holds a lock on its part file, by which others know that it is at work.
 
     Attributes:
         sha256: of the whole file, hexadecimal; size_bytes: of it.
@@ -60,6 +63,8 @@ class IncomingFile:
         os.utime(folder)
         self._part = os.open(self.part_path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
+            # shared: a board that lost its line may go on in another process before this one ends
+            fcntl.flock(self._part, fcntl.LOCK_SH)
             if os.fstat(self._part).st_size != size_bytes:
                 os.ftruncate(self._part, size_bytes)
             os.posix_fallocate(self._part, 0, size_bytes)
@@ -77,7 +82,7 @@ class IncomingFile:
     @property
     def part_path(self) -> Path:
         """Where the bytes are collected."""
-        return self._folder / "part"
+        return self._folder / PART
 
     def has(self, index: int) -> bool:
         """Whether a piece is there."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -258,9 +261,66 @@ def test_results_are_bounded_like_the_rest_of_the_cache(tmp_path, monkeypatch):
         assert incoming.keep_result(path) == (hashlib.sha256(data).hexdigest(), 1000)
         os.utime(tmp_path / "cache" / hashlib.sha256(data).hexdigest(), (number, number))
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    incoming.new_result().write_bytes(b"of a process that was killed")
+
+
+OTHER_AGENT = """
+import sys
+from pathlib import Path
+from boards.store.incoming import Incoming
+from boards.store.pieces import cut, encode_table
+import hashlib
+incoming = Incoming(Path(sys.argv[1]))
+path = incoming.new_result()
+path.write_bytes(b"running")
+data = b"another transfer"
+incoming.begin(hashlib.sha256(data).hexdigest(), len(data), encode_table(cut(memoryview(data))))
+print(path, flush=True)
+sys.stdin.read()
+print(*incoming.keep_result(path), flush=True)
+incoming.close()
+"""
+
+
+@contextlib.contextmanager
+def other_agent(root):
+    """A process with a running result and a transfer; gives it and the path of the result."""
+    command = [sys.executable, "-c", OTHER_AGENT, root]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_results_of_an_agent_that_was_killed_go(tmp_path):
+    with other_agent(tmp_path) as (process, path):
+        assert path.read_bytes() == b"running"
+        process.kill()
+        process.wait()
+    assert path.exists()
     Incoming(tmp_path)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_second_agent_leaves_results_and_transfers_of_the_first_alone(tmp_path):
+    with other_agent(tmp_path) as (process, _):
+        (transfer,) = (tmp_path / "incoming").iterdir()
+        os.utime(transfer, (0, 0))  # the first that would have to make room
+        second = Incoming(tmp_path)
+        own = second.new_result()
+        own.write_bytes(b"of the second")
+        for number in range(2 * incoming_module.MAX_INCOMING):
+            begun(second, random_bytes(number, 1000))
+        assert (transfer / "part").exists()
+        assert len(list((tmp_path / "incoming").iterdir())) == 1 + incoming_module.MAX_INCOMING
+        second.close()
+        assert not own.exists()
+        answer, _ = process.communicate("")
+        assert answer.split() == [hashlib.sha256(b"running").hexdigest(), "7"]
+        assert process.returncode == 0
+    begun(Incoming(tmp_path), random_bytes(99, 1000))
+    assert not transfer.exists()  # nobody is at it any more
 
 
 def test_resting_transfers_make_room_for_new_ones(tmp_path):
