@@ -4,7 +4,7 @@
     ROOT/plans/NAME/releases/ID/record.json   what is known of it
     ROOT/plans/NAME/current, previous         symbolic links to releases/ID, replaced by rename
     ROOT/plans/NAME/floor                     lowest release number that may still be deployed
-    ROOT/incoming, ROOT/cache                 transfers, and files needed for a while (incoming.py)
+    ROOT/incoming, cache, results             transfers, files needed for a while (incoming.py)
 
 A folder appears under `releases` by one rename, when its file is complete. Readers follow `current`
 and need no lock; whoever changes something holds ROOT/lock.
@@ -287,10 +287,10 @@ class PlanStore:
             if record.state is not ReleaseState.TRIAL:
                 return False
             record = replace(record, failures=record.failures + 1, reason=reason)
-            save_record(self.release_folder(name, release_id), record)
             if record.failures < MAX_TRIAL_FAILURES:
+                save_record(self.release_folder(name, release_id), record)
                 return False
-            self._roll_back(name, f"failed {record.failures} times, at last: {reason}")
+            self._roll_back(name, f"failed {record.failures} times, at last: {reason}", record)
             return True
 
     def roll_back(self, name: str, reason: str) -> str:
@@ -361,27 +361,38 @@ class PlanStore:
     def _trial_problem(self, name: str, record: ReleaseRecord) -> str:
         seen = after_reset(record)
         if seen is not record:
-            save_record(self.release_folder(name, record.release_id), seen)
+            self._note(name, seen)
         return why_over(seen)
 
-    def _roll_back(self, name: str, reason: str) -> str:
+    def _roll_back(self, name: str, reason: str, record: ReleaseRecord | None = None) -> str:
         folder = self._folder(name)
         bad = self.active(name).parent.name
         before = self.previous(name)
-        try:
-            record = replace(self.record(name, bad), state=ReleaseState.BAD, reason=reason)
-            save_record(self.release_folder(name, bad), record)
-        except StoreError as error:
-            log.warning("%s", error)  # going back matters more than what is known of it
-        if before == bad:
-            before = ""
-        if before:
-            link_durably(folder / "current", f"releases/{before}")
+        if before and before != bad:
+            # nothing new is made: this must succeed on a full disk
+            os.replace(folder / "previous", folder / "current")
         else:
+            before = ""
             (folder / "current").unlink()
-        (folder / "previous").unlink(missing_ok=True)
+            (folder / "previous").unlink(missing_ok=True)
         sync_folder(folder)
+        try:
+            record = record or self.record(name, bad)
+        except StoreError as error:
+            log.warning("%s", error)
+        else:
+            self._note(name, replace(record, state=ReleaseState.BAD, reason=reason))
         return before
+
+    def _note(self, name: str, record: ReleaseRecord) -> None:
+        """Write a record if the disk lets: going back matters more than what is known of it."""
+        try:
+            save_record(self.release_folder(name, record.release_id), record)
+        except OSError as error:
+            log.warning(
+                "'%s': that release %s is %s could not be recorded: %s",
+                *(name, record.release_id, record.state.value, error),
+            )
 
     def _raise_floor(self, name: str, number: int) -> None:
         if number > self.floor(name):

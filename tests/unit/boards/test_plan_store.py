@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -219,6 +222,50 @@ def test_a_damaged_record_neither_stops_other_trials_nor_the_way_back(store, mon
     assert store.generation("b") == first
     assert store.roll_back("a", "it is damaged") == first
     assert store.generation("a") == first
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch):
+    """No file can grow and no link can be made; what is there can be renamed and removed."""
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", no_space)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("how", ["rolled back", "trial over", "failures"])
+def test_the_way_back_is_open_on_a_full_disk(store, monkeypatch, caplog, how):
+    first = add(store, b"one")
+    store.activate("net", first)
+    second = add(store, b"two")
+    store.activate("net", second, trial_s=60)
+    if how == "failures":
+        assert [store.report_failure("net", "smoke") for _ in range(2)] == [False, False]
+    elif how == "trial over":
+        monkeypatch.setattr(trials, "boot_id", lambda: "another boot")
+        record = replace(store.record("net", second), trial_resets=trials.MAX_TRIAL_RESETS - 1)
+        store.update("net", record)
+    with full_disk(monkeypatch):
+        with pytest.raises(OSError, match="File too large"):
+            store.update("net", store.record("net", second))
+        if how == "rolled back":
+            assert store.roll_back("net", "smoke") == first
+        elif how == "trial over":
+            assert store.expire_trials() == ("net",)
+        else:
+            assert store.report_failure("net", "smoke")
+    assert store.generation("net") == first
+    assert store.previous("net") == ""
+    assert f"release {second} is bad could not be recorded" in caplog.text
+    store.activate("net", first)  # nothing half-done is in the way
 
 
 def test_records_keep_all_fields(store):
