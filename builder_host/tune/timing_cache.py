@@ -69,6 +69,7 @@ class TimingCache:
     def __init__(self, records: dict[TimingKey, Timing] | None = None) -> None:
         """Start with the given records."""
         self._records: dict[TimingKey, Timing] = dict(records or {})
+        self._stored_in: Path | None = None  # a file that holds exactly these records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -83,6 +84,7 @@ class TimingCache:
     def put(self, key: TimingKey, timing: Timing) -> None:
         """Record a timing, replacing an older one."""
         self._records[key] = timing
+        self._stored_in = None
 
     def merge(self, other: TimingCache) -> int:
         """Take over the records of another cache; returns how many were new or changed.
@@ -94,7 +96,7 @@ class TimingCache:
         for key, timing in other:
             mine = self._records.get(key)
             if mine is None or _rank(timing) < _rank(mine):
-                self._records[key] = timing
+                self.put(key, timing)
                 changed += 1
         return changed
 
@@ -109,8 +111,10 @@ class TimingCache:
         return "\n".join(lines) + "\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file through a temporary one and a rename."""
-        target = Path(path)
+        """Write the file through a temporary one and a rename; not if it holds the same already."""
+        target = Path(path).absolute()
+        if target == self._stored_in and target.exists():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
         try:
@@ -120,6 +124,7 @@ class TimingCache:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+        self._stored_in = target
 
 
 def _rank(timing: Timing) -> tuple[bool, int, float, str]:
@@ -142,7 +147,9 @@ def load_timing_cache(path: str | os.PathLike[str]) -> TimingCache:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise TimingCacheError(f"{path}: not a timing cache: {error}") from error
-    return parse_timing_cache(text.splitlines(), str(path))
+    cache = parse_timing_cache(text.splitlines(), str(path))
+    cache._stored_in = Path(path).absolute()
+    return cache
 
 
 def parse_timing_cache(lines: Iterable[str], source: str) -> TimingCache:

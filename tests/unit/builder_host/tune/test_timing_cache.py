@@ -28,6 +28,25 @@ def test_round_trip_and_sorted_text(tmp_path):
     assert other.text() == cache.text()
 
 
+def test_a_file_is_written_again_only_after_a_change(tmp_path):
+    path, copy = tmp_path / "t.cache", tmp_path / "copy.cache"
+    first = TimingCache()
+    first.put(key("a"), Timing(2.5, 2.0, 3.0, 11))
+    first.save(path)
+    cache = load_timing_cache(path)
+    written = path.stat().st_ino
+    cache.save(path)
+    assert path.stat().st_ino == written
+    cache.save(copy)
+    assert copy.read_bytes() == path.read_bytes()
+    cache.put(key("b"), Timing(1.0, 1.0, 1.0, 5))
+    cache.save(path)
+    assert len(load_timing_cache(path)) == 2
+    path.unlink()
+    cache.save(path)
+    assert len(load_timing_cache(path)) == 2
+
+
 def test_merge_does_not_depend_on_order():
     timings = [Timing(None, error="x"), Timing(3.0, 3.0, 3.0, 5), Timing(2.0, 2.0, 2.0, 5)]
     timings.append(Timing(9.0, 9.0, 9.0, 7))
