@@ -138,8 +138,17 @@ def update_layer(
         raise
 
 
-def check_network(network: Network) -> None:
+# What a layer's types follow from: kind, parameters, epilogue, types of its tensors.
+CheckedLayers = dict[Layer, tuple[object, ...]]
+
+
+def check_network(network: Network, checked: CheckedLayers | None = None) -> None:
     """Check order, producers, names and types of a whole network.
+
+    Args:
+        network: any.
+        checked: of earlier calls, brought up to date: types of a layer are inferred again only
+            where something that they follow from has been replaced.
 
     Raises:
         NetworkError: what does not hold; after a pass this is a bug of the pass.
@@ -151,9 +160,13 @@ def check_network(network: Network) -> None:
                 raise NetworkError(
                     f"layer '{layer.name}' reads '{tensor.name}' before it is computed"
                 )
-        types = network.inferred_types(layer)
-        if types != [t.type for t in layer.outputs]:
-            raise NetworkError(f"layer '{layer.name}': output types are out of date")
+        basis = _type_basis(layer)
+        if checked is None or not _is_same(checked.get(layer, ()), basis):
+            types = network.inferred_types(layer)
+            if types != [t.type for t in layer.outputs]:
+                raise NetworkError(f"layer '{layer.name}': output types are out of date")
+            if checked is not None:
+                checked[layer] = basis
         for tensor in layer.outputs:
             if tensor.producer is not layer:
                 raise NetworkError(f"tensor '{tensor.name}' does not name its producer")
@@ -166,3 +179,13 @@ def check_network(network: Network) -> None:
         if tensor.name in names:
             raise NetworkError(f"two tensors are named '{tensor.name}'")
         names.add(tensor.name)
+
+
+def _type_basis(layer: Layer) -> tuple[object, ...]:
+    inputs, outputs = (tuple(t.type for t in tensors) for tensors in (layer.inputs, layer.outputs))
+    return (layer.kind, layer.params, layer.epilogue, len(inputs), *inputs, *outputs)
+
+
+def _is_same(left: tuple[object, ...], right: tuple[object, ...]) -> bool:
+    """By identity: all of them are immutable."""
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))

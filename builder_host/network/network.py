@@ -336,6 +336,10 @@ class Network(WindowMethods, ComputeMethods, IndexMethods, RecurrentMethods, Sha
                 readers.setdefault(tensor, []).append(layer)
         return readers
 
+    def readers_of(self, tensor: Tensor) -> list[Layer]:
+        """The layers that read one tensor, in order; cheaper than `consumers` for one answer."""
+        return [layer for layer in self.layers if tensor in layer.inputs]
+
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor once: inputs, then constants and outputs of layers in order."""
         seen: set[int] = set()

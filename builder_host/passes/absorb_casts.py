@@ -50,7 +50,7 @@ def _into_readers(
     num_workers: int,
 ) -> bool:
     wide, narrow = cast.inputs[0], cast.outputs[0]
-    readers = network.consumers().get(narrow, [])
+    readers = network.readers_of(narrow)
     if wide.is_constant or narrow in network.outputs or len(readers) != 1:
         return False
     reader = readers[0]
@@ -80,7 +80,7 @@ def _into_writer(
     writer = narrow.producer
     if writer is None or writer.kind not in _WRITERS or len(writer.outputs) != 1:
         return False
-    if narrow in network.outputs or len(network.consumers().get(narrow, [])) != 1:
+    if narrow in network.outputs or len(network.readers_of(narrow)) != 1:
         return False
     if formats[narrow] is not formats[wide]:
         return False

@@ -60,7 +60,7 @@ def _affine(layer: Layer, variable: Tensor) -> tuple[Array, Array] | None:
 
 def _fold_into_producer(network: Network, layer: Layer) -> bool:
     """Fold what follows the layer."""
-    readers = network.consumers().get(layer.output, [])
+    readers = network.readers_of(layer.output)
     if layer.output in network.outputs or len(readers) != 1:
         return False
     found = _affine(readers[0], layer.output)
@@ -93,7 +93,7 @@ def _fold_into_consumer(network: Network, layer: Layer) -> bool:
     before = layer.inputs[0].producer
     if before is None or before.output in network.outputs or before.kind != "pointwise":
         return False
-    if network.consumers()[before.output] != [layer]:
+    if network.readers_of(before.output) != [layer]:
         return False
     variables = [t for t in before.inputs if not t.is_constant]
     if len(variables) != 1:

@@ -29,7 +29,7 @@ def run(network: Network) -> int:
             continue
         if pad.params.mode == "constant" and _is_spatial(pad.params) and _fold(network, layer, pad):
             folded += 1
-            if pad.output not in network.outputs and pad.output not in network.consumers():
+            if pad.output not in network.outputs and not network.readers_of(pad.output):
                 network.layers.remove(pad)
     return folded
 

@@ -72,7 +72,7 @@ def _channel_operand(
 
 def _fuse_consumer(network: Network, layer: Layer) -> bool:
     raw = layer.output
-    readers = network.consumers().get(raw, [])
+    readers = network.readers_of(raw)
     if raw in network.outputs or len(readers) != 1:
         return False
     (consumer,) = readers

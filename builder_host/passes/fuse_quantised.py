@@ -83,7 +83,7 @@ def _move_up(network: Network, layer: Layer) -> int:
         return int(bypass_layer(network, layer, found.integers))
     if mover is None or not _moves(mover) or source in network.outputs:
         return 0
-    if network.consumers()[source] != [layer] or any(t.is_constant for t in mover.inputs):
+    if network.readers_of(source) != [layer] or any(t.is_constant for t in mover.inputs):
         return 0
     copies = []
     for tensor in mover.inputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from builder_host.network.editing import check_network
+from builder_host.network.editing import CheckedLayers, check_network
 from builder_host.network.network import Network
 from builder_host.passes import (
     expand_plugins,
@@ -92,9 +92,10 @@ def run_passes(network: Network, observer: Observer | None = None) -> dict[str, 
     if observer is not None:
         observer(0, "imported", network)
     counts: dict[str, int] = {}
+    checked: CheckedLayers = {}
     for index, (name, run) in enumerate(PASSES, start=1):
         counts[f"{index:02d}-{name}"] = run(network)
-        check_network(network)
+        check_network(network, checked)
         if observer is not None:
             observer(index, name, network)
     return counts

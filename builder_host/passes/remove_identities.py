@@ -107,6 +107,6 @@ def _shorten_chain(network: Network, layer: Layer) -> bool:
     elif layer.kind != "reshape":
         return False
     update_layer(network, layer, params=params, inputs=[source])
-    if before.output not in network.outputs and before.output not in network.consumers():
+    if before.output not in network.outputs and not network.readers_of(before.output):
         network.layers.remove(before)
     return True

@@ -54,6 +54,26 @@ def test_tensors_of_other_types_do_not_replace(chain):
         replace_tensor(network, network.outputs[0], x)
 
 
+def test_types_are_inferred_again_where_their_basis_changed(chain, monkeypatch):
+    network, x, a, b = chain
+    inferred = []
+    infer = Network.inferred_types
+    monkeypatch.setattr(
+        Network, "inferred_types", lambda self, y: (inferred.append(y.name), infer(self, y))[1]
+    )
+    checked = {}
+    check_network(network, checked)
+    assert inferred == ["a", "b"]
+    check_network(network, checked)
+    assert inferred == ["a", "b"]
+    b.params = ActivationParams("relu")
+    check_network(network, checked)
+    assert inferred == ["a", "b", "b"]
+    x.type = network.add_input("other", (1, 2, 4, 4)).type  # what a broken pass would do
+    with pytest.raises(NetworkError, match="'a': output types are out of date"):
+        check_network(network, checked)
+
+
 def test_layers_that_are_read_stay(chain):
     network, _, a, _ = chain
     with pytest.raises(NetworkError, match="'a' is read by b"):
