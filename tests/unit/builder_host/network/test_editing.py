@@ -55,7 +55,7 @@ def test_tensors_of_other_types_do_not_replace(chain):
 
 
 def test_types_are_inferred_again_where_their_basis_changed(chain, monkeypatch):
-    network, x, a, b = chain
+    network, x, _, b = chain
     inferred = []
     infer = Network.inferred_types
     monkeypatch.setattr(
