@@ -115,6 +115,24 @@ class ExecutionContext:
         finally:
             self._lock.release()
 
+    def run(self, bindings: Mapping[str, Any]) -> None:
+        """One inference on the calling thread; returns when it is done.
+
+        Args:
+            bindings: as in `enqueue`.
+
+        Raises:
+            BindingError, ContextBusyError: as in `enqueue`.
+        """
+        if not self._lock.acquire(blocking=False):
+            self._raise_busy()
+        try:
+            self._require_idle("on a stream")
+            self._table.update(bindings)
+            self._program.run()
+        finally:
+            self._lock.release()
+
     def execute(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:

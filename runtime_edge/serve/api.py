@@ -86,11 +86,12 @@ class Api:
     def begin(self, request: Request) -> Response | None:
         """Authorise, find the route, refuse what is not worth its body."""
         try:
-            route = self._route(request)
+            route: _Route | None = request.head.route
+            if route is None:
+                request.head.route = route = self._route(request)
             if not route.is_open:
                 self._authorise(request)
             self._check_origin(request)
-            request.route = route
             request.body_limit_bytes = MAX_CONTROL_BYTES
             if route.handler == self._inference.handle:
                 self._inference.begin(request, route.arguments)
@@ -100,7 +101,7 @@ class Api:
 
     def handle(self, request: Request) -> Response | None:
         """Answer a request whose body is here."""
-        route: _Route = request.route
+        route: _Route = request.head.route
         try:
             return route.handler(request, route.arguments)
         except RequestError:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planformat.canary import canary_input
 from planformat.plan import Binding
@@ -20,11 +20,15 @@ from runtime_edge.engine import Engine
 from runtime_edge.serve.config import PlanConfig
 from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.failure_captures import keep_failure
+from runtime_edge.serve.known import Known
 from runtime_edge.serve.lanes import Lane, find_lanes
 from runtime_edge.serve.latency import LatencyModel, ProfileLatency
 from runtime_edge.serve.memory_report import MemoryNeeds, io_bytes, io_offsets
 from runtime_edge.serve.scheduler import Batch
 from runtime_edge.serve.stream_memory import Region, StreamMemory
+
+if TYPE_CHECKING:
+    from runtime_edge.serve.infer_work import RequestText
 
 WARM_UP_RUNS = 3
 
@@ -87,7 +91,8 @@ class Deployment:
     Attributes:
         config: as the plan was configured; engine: the loaded plan.
         lanes: see lanes.py; latencies: one model per lane.
-        needs: device memory.
+        needs: device memory; max_input_bytes: inputs of the largest profile.
+        texts: requests' JSON that was checked before; belongs to the event loop's thread.
         path: of the file, links resolved; generation: counts the loads of this plan name.
         num_pending: requests that will still run, or are running, on it; is_retired: another one
             has taken its place. Both belong to the event loop's thread.
@@ -121,6 +126,7 @@ class Deployment:
             num_workers=config.threads or None,
             config=RuntimeConfig(strict=True),
         )
+        self.texts: Known[RequestText] = Known()
         self.num_inputs = sum(b.is_input for b in self.bindings)
         self._device = device
         self._regions: list[Region] = []
@@ -129,6 +135,7 @@ class Deployment:
         try:
             profiles = [self.engine.profile(name) for name in self.engine.profiles]
             self.lanes = find_lanes(self.bindings, profiles)
+            self.max_input_bytes = self._measure_inputs()
             self.needs = self._measure_needs()
             memory.reserve(self.needs.arena, self.needs.io)
             assert memory.arena is not None
@@ -137,7 +144,8 @@ class Deployment:
             for lane in self.lanes:
                 for name, rows in zip(lane.profiles, lane.rows, strict=True):
                     self._runners[name] = self._make_runner(name, rows)
-            self._stream = self.engine.create_stream()
+            if device.needs_staging:
+                self._stream = self.engine.create_stream()
             self.latencies: dict[Lane, LatencyModel] = {}
         except BaseException:
             self.close()
@@ -147,14 +155,6 @@ class Deployment:
     def bindings(self) -> tuple[Binding, ...]:
         """Inputs, then outputs."""
         return self.engine.bindings
-
-    @property
-    def max_input_bytes(self) -> int:
-        """Inputs of the largest profile."""
-        return max(
-            sum(self.engine.binding_bytes(b.name, name) for b in self.bindings if b.is_input)
-            for name in self.engine.profiles
-        )
 
     def match(self, shapes: Sequence[tuple[int, ...]]) -> tuple[Lane, int] | None:
         """Lane and rows of a request with these input shapes, in binding order."""
@@ -325,7 +325,9 @@ class Deployment:
 
     def _run(self, runner: _Runner, bound: dict[str, int]) -> None:
         stream = self._stream
-        assert stream is not None
+        if stream is None:  # a CPU's work is done right here: no other thread need be woken
+            runner.context.run(bound)
+            return
         runner.context.enqueue(bound, stream)
         stream.synchronize()
 
@@ -345,6 +347,12 @@ class Deployment:
             addresses,
             [size // rows for size in sizes],
             {b.name: a for b, a in zip(self.bindings, addresses, strict=True)},
+        )
+
+    def _measure_inputs(self) -> int:
+        return max(
+            sum(self.engine.binding_bytes(b.name, name) for b in self.bindings if b.is_input)
+            for name in self.engine.profiles
         )
 
     def _measure_needs(self) -> MemoryNeeds:

@@ -205,12 +205,18 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._refuse(error)
 
     def _parse(self, num_bytes: int) -> Request:
-        self._message = message = MessageParser(self._server.bodies)
-        message.read_head(self._buffer_view[:num_bytes])
-        request = Request(self, message.method, message.path, message.query, message.headers)
+        text = bytes(self._buffer_view[:num_bytes])
+        head = self._server.heads.get(text)
+        if head is None:
+            message = MessageParser(self._server.bodies)
+            head = message.read_head(text)
+            if head.content_length is None:
+                self._message = message  # it takes the chunks
+            else:
+                self._server.heads.note(text, head)
+        request = Request(self, head)
         request.is_trusted_peer = self._is_unix
-        request.content_length = message.content_length
-        self._is_keep_alive = message.is_keep_alive
+        self._is_keep_alive = head.is_keep_alive
         return request
 
     def _begin(self, request: Request) -> None:

@@ -13,6 +13,7 @@ from runtime_edge.serve.errors import OverloadError, RequestError
 if TYPE_CHECKING:
     from runtime_edge.serve.bodies import Body
     from runtime_edge.serve.http_connection import HttpConnection
+    from runtime_edge.serve.http_parser import Head
     from runtime_edge.serve.places import Place
 
 JSON_TYPE = "application/json"
@@ -23,9 +24,8 @@ class Request:
     """One request.
 
     Attributes:
-        method: as sent; path: percent-decoded, without query; query: raw.
-        headers: lower-case names; of those sent twice, the last.
-        content_length: bytes of body announced, None for chunked.
+        head: as parsed, shared with other requests; method, path, query, headers: of it.
+        content_length: bytes of body announced, None for chunked until they are here.
         body: its memory, None when there is none; the handler may take it over (set to None).
         place: in the queue of the plan that it is for, until it is queued.
         begun_ns, received_ns: monotonic time when the head and the whole request had arrived.
@@ -40,6 +40,7 @@ class Request:
         "body_limit_bytes",
         "connection",
         "content_length",
+        "head",
         "headers",
         "is_trusted_peer",
         "method",
@@ -48,24 +49,21 @@ class Request:
         "place",
         "query",
         "received_ns",
-        "route",
     )
 
     def __init__(
         self,
         connection: HttpConnection,
-        method: str,
-        path: str,
-        query: str,
-        headers: dict[bytes, bytes],
+        head: Head,
     ) -> None:
         """A request whose body is still to come."""
         self.connection = connection
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.content_length: int | None = 0
+        self.head = head
+        self.method = head.method
+        self.path = head.path
+        self.query = head.query
+        self.headers = head.headers
+        self.content_length = head.content_length
         self.body: Body | None = None
         self.place: Place | None = None
         self.body_limit_bytes = 0
@@ -73,7 +71,6 @@ class Request:
         self.is_trusted_peer = False
         self.begun_ns = time.monotonic_ns()
         self.received_ns = self.begun_ns
-        self.route: Any = None
 
     def respond(self, response: Response) -> None:
         """Answer; does nothing when the client has gone. On the event loop's thread."""

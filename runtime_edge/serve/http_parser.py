@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,35 +18,47 @@ TENSOR_HEADER = b"inference-header-content-length"
 _ONCE = (b"host", b"authorization", b"content-type", TENSOR_HEADER)
 
 
+@dataclass(slots=True)
+class Head:
+    """A request's head; requests that begin with the same bytes share it.
+
+    Attributes:
+        method, path, query: of the request line; the path is percent-decoded.
+        headers: lower-case names; of those sent twice, the last.
+        content_length: announced bytes of body, None when it comes in chunks.
+        is_keep_alive: the client wants to go on with the connection.
+        route: what the application found for method and path, None before.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[bytes, bytes]
+    content_length: int | None
+    is_keep_alive: bool
+    route: Any = None
+
+
 class MessageParser:
     """Head, and chunked body, of one request.
 
     Attributes:
-        method, path, query: of the request line; the path is percent-decoded.
-        headers: lower-case names.
-        content_length: announced bytes of body, None when it comes in chunks.
-        is_keep_alive: the client wants to go on with the connection.
         body_limit_bytes: of a chunked body.
     """
 
     def __init__(self, pool: BodyPool) -> None:
         """A parser that has seen nothing; chunks count against the pool."""
-        self.method = ""
-        self.path = ""
-        self.query = ""
-        self.headers: dict[bytes, bytes] = {}
-        self.content_length: int | None = 0
-        self.is_keep_alive = False
         self.body_limit_bytes = 0
         self._pool = pool
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
+        self._headers: dict[bytes, bytes] = {}
         self._num_headers = 0
         self._is_head_complete = False
         self._is_complete = False
         self._chunks = bytearray()
 
-    def read_head(self, head: memoryview) -> None:
+    def read_head(self, head: bytes) -> Head:
         """Parse a whole head.
 
         It goes in in two pieces: were the end of the head anywhere but at its last byte, this
@@ -70,13 +83,18 @@ class MessageParser:
             raise RequestError(505, f"HTTP/{version} is not spoken here")
         try:
             url = httptools.parse_url(self._url)
-            self.path = unquote((url.path or b"/").decode("ascii"), errors="strict")
-            self.query = (url.query or b"").decode("ascii")
+            path = unquote((url.path or b"/").decode("ascii"), errors="strict")
+            query = (url.query or b"").decode("ascii")
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
             raise RequestError(400, f"not a URL: {error}") from error
-        self.method = self._parser.get_method().decode("ascii")
-        self.is_keep_alive = bool(self._parser.should_keep_alive())
-        self._read_framing()
+        return Head(
+            self._parser.get_method().decode("ascii"),
+            path,
+            query,
+            self._headers,
+            self._read_framing(),
+            bool(self._parser.should_keep_alive()),
+        )
 
     def read_chunks(self, data: memoryview) -> bool:
         """Take in more of a chunked body; true when it is complete.
@@ -114,9 +132,9 @@ class MessageParser:
         name = name.lower()
         if self._num_headers > MAX_HEADERS:
             raise RequestError(431, f"more than {MAX_HEADERS} header lines")
-        if name in self.headers and name in _ONCE:
+        if name in self._headers and name in _ONCE:
             raise RequestError(400, f"header {name.decode('latin-1')} is sent twice")
-        self.headers[name] = value
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         """The head ends here."""
@@ -146,16 +164,18 @@ class MessageParser:
         except httptools.HttpParserError as error:
             raise RequestError(400, f"{what}: {error}") from error
 
-    def _read_framing(self) -> None:
-        coding = self.headers.get(b"transfer-encoding")
-        length = self.headers.get(b"content-length")
+    def _read_framing(self) -> int | None:
+        """Bytes of body that are announced, None for chunks."""
+        coding = self._headers.get(b"transfer-encoding")
+        length = self._headers.get(b"content-length")
+        if self._headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise RequestError(415, "compressed requests are not taken; send them as they are")
         if coding is not None:
             if length is not None or coding.strip().lower() != b"chunked":
                 raise RequestError(400, "Transfer-Encoding must be chunked, alone")
-            self.content_length = None
-        elif length is not None:
-            if not length.isdigit() or len(length) > MAX_BODY_DIGITS:
-                raise RequestError(400, "Content-Length is no reasonable number")
-            self.content_length = int(length)
-        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise RequestError(415, "compressed requests are not taken; send them as they are")
+            return None
+        if length is None:
+            return 0
+        if not length.isdigit() or len(length) > MAX_BODY_DIGITS:
+            raise RequestError(400, "Content-Length is no reasonable number")
+        return int(length)

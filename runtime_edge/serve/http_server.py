@@ -16,11 +16,13 @@ from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import ServeConfig, split_address
 from runtime_edge.serve.errors import ConfigError
 from runtime_edge.serve.http_connection import HttpConnection
+from runtime_edge.serve.known import Known
 
 if TYPE_CHECKING:
     import ssl
 
     from runtime_edge.serve.http_messages import Application
+    from runtime_edge.serve.http_parser import Head
 
 _SWEEP_S = 0.25
 _BACKLOG = 128
@@ -44,7 +46,7 @@ class HttpServer:
         limits: times; max_connections: at once.
         max_discard_bytes: bodies of refused requests up to this size are read and thrown away, so
             that the connection stays usable.
-        bodies: memory of bodies.
+        bodies: memory of bodies; heads: parsed before.
         discarded: where thrown-away bytes go.
         is_open: false once the server is closing.
     """
@@ -61,6 +63,7 @@ class HttpServer:
         self.max_connections = config.max_connections
         self.max_discard_bytes = config.max_body_bytes
         self.bodies = bodies
+        self.heads: Known[Head] = Known()
         self.discarded = memoryview(bytearray(256 << 10))
         self.is_open = True
         self.loop = asyncio.get_running_loop()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from planformat.plan import Binding
 from runtime_edge.serve.deployment import Deployment, Tensor
 from runtime_edge.serve.errors import RequestError
-from runtime_edge.serve.infer_work import InferWork, WantedOutput
+from runtime_edge.serve.infer_work import InferWork, RequestText, WantedOutput
 from runtime_edge.serve.json_fields import (
     flag,
     json_kind,
@@ -19,6 +18,7 @@ from runtime_edge.serve.json_fields import (
     whole_number,
 )
 from runtime_edge.serve.json_text import parse_json
+from runtime_edge.serve.known import MAX_KEY_BYTES
 from runtime_edge.serve.lanes import Lane
 from runtime_edge.serve.tensor_types import NAMES, elements_from_json
 
@@ -58,10 +58,31 @@ def parse_infer(
         )
     elif json_bytes == 0:
         return _raw_request(deployment, body, address)
-    content = parse_json(bytes(body[:json_bytes]), "the request")
+    text = bytes(body[:json_bytes])
+    is_short = json_bytes <= MAX_KEY_BYTES  # longer ones may be parsed on another thread
+    known = deployment.texts.get(text) if is_short else None
+    if known is not None and known.body_bytes == len(body):
+        return known.work(deployment, body, address)
+    content = parse_json(text, "the request")
     if not isinstance(content, dict):
         raise RequestError(400, f"the request must be a JSON object, it is a {json_kind(content)}")
-    return check_infer(deployment, content, body, address, json_bytes, regions)
+    reader = _Reader(deployment, body, address, json_bytes, regions)
+    work = reader.checked(content)
+    is_raw = len(reader.spans) == deployment.num_inputs
+    if is_short and is_raw and not any(output.shared for output in work.outputs):
+        work.text = RequestText(
+            len(body),
+            work.lane,
+            work.rows,
+            tuple(reader.spans[index] for index in range(deployment.num_inputs)),
+            tuple(work.outputs),
+            work.id,
+            work.priority,
+            work.timeout_us,
+            work.nbytes,
+        )
+        deployment.texts.note(text, work.text)
+    return work
 
 
 def check_infer(
@@ -85,16 +106,15 @@ def check_infer(
     Raises:
         RequestError: 400, with what is wrong and what the plan wants.
     """
-    reader = _Reader(deployment, body, address, at, regions)
-    try:
-        return reader.read(content)
-    except BaseException:
-        reader.release()
-        raise
+    return _Reader(deployment, body, address, at, regions).checked(content)
 
 
 class _Reader:
-    """One request on its way to `InferWork`."""
+    """One request on its way to `InferWork`.
+
+    Attributes:
+        spans: begin and end in the body of the inputs that are there, by binding.
+    """
 
     def __init__(
         self,
@@ -110,16 +130,22 @@ class _Reader:
         self._address = address
         self._at = at
         self._regions = regions
+        self.spans: dict[int, tuple[int, int]] = {}
         self._wanted_shared: list[SharedTensor] = []
         self._holds: list[Body | SharedTensor] = []
         self._mapped: list[SharedTensor] = []
         self._nbytes = 0
 
-    def release(self) -> None:
-        for hold in [*self._wanted_shared, *self._holds]:
-            hold.release()
+    def checked(self, content: dict[str, Any]) -> InferWork:
+        """See `check_infer`."""
+        try:
+            return self._read(content)
+        except BaseException:
+            for hold in [*self._wanted_shared, *self._holds]:
+                hold.release()
+            raise
 
-    def read(self, content: dict[str, Any]) -> InferWork:
+    def _read(self, content: dict[str, Any]) -> InferWork:
         parameters = parameters_of(content, "the request")
         num_inputs = self._deployment.num_inputs
         tensors: list[Tensor | None] = [None] * num_inputs
@@ -129,8 +155,7 @@ class _Reader:
             if tensors[index] is not None:
                 raise RequestError(400, f"input '{self._bindings[index].name}' is given twice")
             shapes[index] = shape_of(entry, f"input '{self._bindings[index].name}'")
-            tensor = self._tensor(entry, self._bindings[index], shapes[index])
-            tensors[index] = tensor
+            tensors[index] = self._tensor(entry, index, shapes[index])
         if self._at != len(self._body):
             raise RequestError(
                 400,
@@ -176,7 +201,8 @@ class _Reader:
         kind = "input" if is_input else "output"
         raise RequestError(400, f"the plan has no {kind} {quoted(name)}; {self._wanted()}")
 
-    def _tensor(self, entry: dict[str, Any], binding: Binding, shape: tuple[int, ...]) -> Tensor:
+    def _tensor(self, entry: dict[str, Any], index: int, shape: tuple[int, ...]) -> Tensor:
+        binding = self._bindings[index]
         where = f"input '{binding.name}'"
         datatype = entry.get("datatype")
         if datatype != NAMES[binding.dtype]:
@@ -206,6 +232,7 @@ class _Reader:
                 raise RequestError(
                     400, f"{where}: the body ends {self._at - len(self._body):,} bytes too early"
                 )
+            self.spans[index] = (begin, self._at)
             return Tensor(
                 self._body[begin : self._at], self._address + begin if self._address else 0
             )

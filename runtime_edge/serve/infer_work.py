@@ -30,6 +30,54 @@ class WantedOutput:
 
 
 @dataclass(slots=True)
+class RequestText:
+    """What a request's JSON says, where all inputs are raw and nothing is in shared memory.
+
+    Attributes:
+        body_bytes: of the requests that it holds for.
+        lane, rows, id, priority, timeout_us, nbytes: as in `InferWork`.
+        spans: begin and end in the body of each input, in binding order.
+        outputs: likewise; read only.
+        answer: JSON of the answer where all outputs are raw too, None before the first.
+    """
+
+    body_bytes: int
+    lane: Lane
+    rows: int
+    spans: tuple[tuple[int, int], ...]
+    outputs: tuple[WantedOutput, ...]
+    id: str | None
+    priority: int
+    timeout_us: int
+    nbytes: int
+    answer: bytes | None = None
+
+    def work(self, deployment: Deployment, body: memoryview, address: int) -> InferWork:
+        """A request with this text.
+
+        Args:
+            deployment: for which the text was checked.
+            body: of body_bytes.
+            address: of its first byte, 0 if inputs must be copied anyway.
+        """
+        return InferWork(
+            deployment,
+            self.lane,
+            self.rows,
+            [
+                Tensor(body[begin:end], address + begin if address else 0)
+                for begin, end in self.spans
+            ],
+            list(self.outputs),
+            id=self.id,
+            priority=self.priority,
+            timeout_us=self.timeout_us,
+            nbytes=self.nbytes,
+            text=self,
+        )
+
+
+@dataclass(slots=True)
 class InferWork:
     """A checked request.
 
@@ -42,6 +90,7 @@ class InferWork:
         nbytes: of all inputs that take memory of the daemon.
         holds: memory that tensors point into, released when the inputs have been read.
         mapped: memory of the client's that the plan reads or writes in place.
+        text: that said so, where it is shared with other requests.
     """
 
     deployment: Deployment
@@ -55,6 +104,7 @@ class InferWork:
     nbytes: int = 0
     holds: list[Body | SharedTensor] = field(default_factory=list)
     mapped: list[SharedTensor] = field(default_factory=list)
+    text: RequestText | None = None
 
     def direct_outputs(self) -> dict[int, int]:
         """Addresses by binding index of outputs that the plan may write where they belong."""

@@ -169,18 +169,18 @@ class InferenceService:
             self._fail(plan, batch, result.error)
             return
         assert plan is not None
-        if result.num_runs:  # none when all were refused
+        for index, (job, outputs) in enumerate(zip(batch.jobs, result.outputs, strict=True)):
+            if index in result.refused:
+                self._reject(plan, job, result.refused[index])
+            else:
+                self._answer(plan, worker, job, outputs, timed, number)
+        if result.num_runs:  # none when all were refused; nobody waits for the counting
             plan.statistics.add_execution(
                 min(batch.rows, work.lane.max_rows),
                 result.num_runs,
                 result.rows - batch.rows,
                 timed,
             )
-        for index, (job, outputs) in enumerate(zip(batch.jobs, result.outputs, strict=True)):
-            if index in result.refused:
-                self._reject(plan, job, result.refused[index])
-            else:
-                self._answer(plan, worker, job, outputs, timed, number)
 
     def on_expired(self, jobs: list[Job]) -> None:
         """Jobs that waited in vain."""

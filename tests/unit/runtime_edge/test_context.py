@@ -62,6 +62,23 @@ def test_execute(context):
     assert context.execute({"x": X})["y"].ctypes.data % 64 == 0
 
 
+def test_run_computes_on_the_calling_thread(context, stream):
+    out = np.empty_like(X)
+    context.run({"x": X, "y": out})
+    assert np.array_equal(out, Y)
+    other = np.empty_like(X)
+    context.enqueue({"x": X, "y": other}, stream)
+    stream.synchronize()
+    context.run({"x": -X, "y": out.ctypes.data})
+    assert np.array_equal(out, np.float32(6) - Y)  # 0.5 x + 3, exact in halves
+    assert np.array_equal(other, Y)
+    with pytest.raises(rt.BindingError, match="missing output 'y'"):
+        context.run({"x": X})
+    context.close()
+    with pytest.raises(rt.ContextBusyError, match="the context is closed"):
+        context.run({"x": X, "y": out})
+
+
 def test_execute_writes_to_given_outputs(context):
     out = np.empty_like(X)
     result = context.execute({"x": X}, {"y": out})
@@ -356,7 +373,6 @@ def test_workers_are_pinned_to_cores_of_their_own():
         assert context._program.worker_cores() == []
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of newer Pythons
 def test_forked_child_refuses_a_context_of_its_parent(context):
     if not hasattr(os, "fork"):
         pytest.skip("no fork")

@@ -140,3 +140,28 @@ async def answer(reader):
     (length,) = (int(x[15:]) for x in head.lower().split(b"\r\n") if x[:15] == b"content-length:")
     await reader.readexactly(length)
     return int(head.split()[1])
+
+
+def test_a_head_that_comes_again_is_read_like_the_first_time():
+    async def scenario(application, pool, address):
+        del application, pool
+        reader, writer = await asyncio.open_connection(*address)
+        for body in (b"first", b"other", b"third"):
+            for head in (HEAD + b"Content-Length: 5\r\n", HEAD + b"content-length:5\r\nX: y\r\n"):
+                writer.write(head + b"\r\n" + body)
+                assert await answer(reader) == 200
+        writer.close()
+        closing = HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello"
+        for text, status in (
+            (closing, 200),
+            (HEAD + b"Host: localhost\r\nContent-Length: 5\r\n\r\nhello", 400),
+            (CHUNKED, 200),
+        ):
+            assert [await ask(address, text) for _ in range(3)] == [status] * 3
+        for _ in range(2):  # the connection ends behind the answer, each time
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(closing)
+            assert (await reader.read()).endswith(b"\r\n\r\n5")
+            writer.close()
+
+    run(scenario)

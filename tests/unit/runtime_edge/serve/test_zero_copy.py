@@ -15,6 +15,7 @@ from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.infer_request import parse_infer
+from runtime_edge.serve.infer_response import infer_response
 
 X = np.arange(1000, dtype=np.float32).reshape(1, 1000)
 Y = X * np.float32(0.5)
@@ -77,9 +78,9 @@ class _Spy:
         self._context = context
         self._bound = bound
 
-    def enqueue(self, bindings, stream):
+    def run(self, bindings):
         self._bound.append(dict(bindings))
-        self._context.enqueue(bindings, stream)
+        self._context.run(bindings)
 
     def close(self):
         self._context.close()
@@ -125,6 +126,59 @@ def test_a_body_is_read_where_the_socket_put_it(path):
         await served.infer(content, X.tobytes(), lead=length + 1)  # one byte beside
         assert served.body_address % 4 != 0
         assert served.bound[-1]["x"] == served.deployment._runners["b1"].addresses[0]
+
+    run(path, scenario)
+
+
+def test_the_same_text_again_reads_its_own_body(path):
+    """Texts are checked once per plan version; bodies, lengths and identifiers stay apart."""
+
+    async def scenario(served):
+        def content(rows=1, **more):
+            return {"inputs": [entry(rows, binary_data_size=rows * NUM_BYTES)], **more}
+
+        both = np.concatenate([X, -X])
+        for factor in (1, 2, 3):
+            scaled = X * np.float32(factor)
+            reply = await served.infer(content(), scaled.tobytes())
+            assert served.bound[-1]["x"] == served.body_address
+            np.testing.assert_array_equal(
+                np.frombuffer(reply.outputs[0], np.float32), scaled[0] / 2
+            )
+            reply = await served.infer(content(2), both.tobytes())
+            result = np.frombuffer(reply.outputs[0], np.float32).reshape(2, 1000)
+            np.testing.assert_array_equal(result, both / 2)
+            for name in ("a", "b"):
+                assert (await served.infer(content(id=name), X.tobytes())).work.id == name
+        with pytest.raises(RequestError, match="the body ends 1 bytes too early"):
+            await served.infer(content(), X.tobytes()[:-1])
+        with pytest.raises(RequestError, match="1 bytes of the body belong to no tensor"):
+            await served.infer(content(), X.tobytes() + b"!")
+        wrong = {"inputs": [entry(binary_data_size=NUM_BYTES - 4)]}
+        for _ in range(2):
+            with pytest.raises(RequestError, match="binary_data_size is 3,996"):
+                await served.infer(wrong, X.tobytes()[:-4])
+
+    run(path, scenario)
+
+
+def test_answers_to_the_same_text_differ_only_in_their_tensors(path):
+    async def scenario(served):
+        for options, is_raw in (({"parameters": {"binary_data_output": True}}, True), ({}, False)):
+            content = {"id": "é", "inputs": [entry(binary_data_size=NUM_BYTES)], **options}
+            texts = []
+            for factor in (1, 2):
+                raw = (X * np.float32(factor)).tobytes()
+                response = infer_response(await served.infer(content, raw))
+                text, *tensors = response.parts
+                texts.append(json.loads(text))
+                found = tensors[0] if is_raw else texts[-1]["outputs"][0].pop("data")
+                numbers = np.frombuffer(found, np.float32) if is_raw else np.float32(found)
+                np.testing.assert_array_equal(numbers, Y[0] * np.float32(factor))
+                lengths = [length for _, length in response.headers]
+                assert lengths == ([str(len(text))] if is_raw else [])
+            assert texts[0] == texts[1]
+            assert texts[0]["id"] == "é"
 
     run(path, scenario)
 
