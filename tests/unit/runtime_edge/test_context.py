@@ -373,6 +373,7 @@ def test_workers_are_pinned_to_cores_of_their_own():
         assert context._program.worker_cores() == []
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of newer Pythons
 def test_forked_child_refuses_a_context_of_its_parent(context):
     if not hasattr(os, "fork"):
         pytest.skip("no fork")
