@@ -240,6 +240,7 @@ class _Build:
             provenance=_provenance(self.drafts[0].network, config, self.backend, chosen)
             | self.plugins,
             recipe=self.recipe,
+            keeps_equal_apart=config.is_refittable,
         )
         plan, accuracy = self._tried(plan)
         _save_cache(config, self.cache)

@@ -47,6 +47,8 @@ class BuilderConfig:
         dynamic_ranges: largest magnitude by tensor name; counts before the table.
         sharing_tolerance: of several profiles the later ones take a tactic at most this many times
             slower than their fastest if its packed weights are in the plan already; at least 1.
+        is_refittable: layers whose constants are equal have a place each for them in the plan, so
+            that other weights need not be equal there.
         is_checked: compare the plan with the float64 reference before it is handed over; where the
             plan cannot run here, the reference becomes the expected output of its canary.
     """
@@ -66,6 +68,7 @@ class BuilderConfig:
     artifact_dir: str | os.PathLike[str] | None = None
     precision: str = "fp32"
     sharing_tolerance: float = 1.1
+    is_refittable: bool = False
     is_checked: bool = True
     layer_precision: tuple[tuple[str, str], ...] = ()
     tensor_precision: tuple[tuple[str, str], ...] = ()

@@ -131,6 +131,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget_arguments(parser)
     parser.add_argument("--trace", metavar="DIR", help="write the network after each pass")
     parser.add_argument("--report", metavar="R.json", help="write the build report")
+    parser.add_argument(
+        "--refittable",
+        action="store_true",
+        help="keep constants that are equal apart, so that 'edgeplan refit' can make them differ",
+    )
     parser.add_argument("--sign", metavar="KEY", help="private key file of 'edgeplan keygen'")
     parser.add_argument("--jobs", type=positive, metavar="N", help="compilers at once")
     parser.add_argument("--cc", default="zig", help="zig (default), gcc, clang or a path")
@@ -160,6 +165,7 @@ def run(args: argparse.Namespace) -> int:
         compiler=args.cc,
         **precision_settings(args),
         sharing_tolerance=args.sharing_tolerance,
+        is_refittable=args.refittable,
         is_checked=not args.no_check,
     )
     signing_key = None

@@ -43,6 +43,7 @@ def emit_plan(
     fingerprint: DeviceFingerprint,
     provenance: Mapping[str, str],
     recipe: BuildRecipe,
+    keeps_equal_apart: bool = False,
 ) -> Plan:
     """Put a plan together.
 
@@ -52,6 +53,7 @@ def emit_plan(
         fingerprint: of the device that the plan is for.
         provenance: text facts to store.
         recipe: what the networks were built from and how.
+        keeps_equal_apart: each constant of the network has a place of its own.
 
     Raises:
         CompileError: code that was tuned before does not compile or link now.
@@ -60,8 +62,11 @@ def emit_plan(
     region = WeightsRegion()
     keys = [
         [
-            [None if array is None else region.add(array) for array in arrays]
-            for arrays in (packed_constants(i, backend.target) for i in profile.operations)
+            [
+                None if a is None else region.add(a, _owner(item, i) if keeps_equal_apart else "")
+                for i, a in enumerate(packed_constants(item, backend.target))
+            ]
+            for item in profile.operations
         ]
         for profile in profiles
     ]
@@ -219,6 +224,12 @@ def packed_constants(item: TunedOperation, target: Any) -> list[npt.NDArray[Any]
     candidate = item.selection.candidate
     constants = [t.values if t is not None else None for t in item.operation.constants]
     return candidate.family.pack(candidate.problem, candidate.tactic, target, constants)
+
+
+def _owner(item: TunedOperation, number: int) -> str:
+    """The constant of the network that an input of an operation is packed from."""
+    tensor = item.operation.constants[number]
+    return tensor.name if tensor is not None else f"{item.operation.name}:{number}"
 
 
 def _arguments(

@@ -27,10 +27,17 @@ class WeightsRegion:
         """Start empty."""
         self._pieces: dict[bytes, npt.NDArray[np.uint8]] = {}
 
-    def add(self, array: npt.NDArray[Any]) -> bytes:
-        """Take an array's bytes; equal bytes are stored once. Returns the key for `finish`."""
+    def add(self, array: npt.NDArray[Any], owner: str = "") -> bytes:
+        """Take an array's bytes; equal bytes are stored once. Returns the key for `finish`.
+
+        Args:
+            array: of any type.
+            owner: equal bytes of different owners are stored once for each.
+        """
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         key = hashlib.sha256(flat.data).digest()
+        if owner:
+            key = hashlib.sha256(key + owner.encode()).digest()
         self._pieces.setdefault(key, flat)
         return key
 

@@ -85,7 +85,7 @@ def _put(pieces: dict[int, _Piece], layer: str, offset: int, array: npt.NDArray[
         raise RefitError(
             f"layers '{known.layer}' and '{layer}' have a constant in common in the plan (byte "
             f"{offset:,} of the weights), because their values were equal; the model's values are "
-            "not: build the plan again"
+            "not: build the plan again, with --refittable (BuilderFlag.REFIT)"
         )
 
 

@@ -40,6 +40,7 @@ from builder_host.tensorrt.parsers import (
     UffInputOrder,
     UffParser,
 )
+from builder_host.tensorrt.refitter import OnnxParserRefitter, Refitter
 from builder_host.tensorrt.refused import MODULE
 from runtime_edge.tensorrt import *  # noqa: F403 - the runtime half
 from runtime_edge.tensorrt import __version__ as __version__
@@ -64,8 +65,10 @@ __all__ = [
     "ITimingCache",
     "OnnxParser",
     "OnnxParserFlag",
+    "OnnxParserRefitter",
     "ParserError",
     "Plugin",
+    "Refitter",
     "UffInputOrder",
     "UffParser",
     "Weights",

@@ -17,6 +17,7 @@ __all__ = [
     "RuntimePlatform",
     "TacticSource",
     "TilingOptimizationLevel",
+    "WeightsRole",
 ]
 
 
@@ -151,3 +152,14 @@ class PreviewFeature(enum.Enum):
     PROFILE_SHARING_0806 = 2
     ALIASED_PLUGIN_IO_10_03 = 3
     RUNTIME_ACTIVATION_RESIZE_10_10 = 4
+
+
+class WeightsRole(enum.Enum):
+    """What weights are to their layer."""
+
+    KERNEL = 0
+    BIAS = 1
+    SHIFT = 2
+    SCALE = 3
+    CONSTANT = 4
+    ANY = 5

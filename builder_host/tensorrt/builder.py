@@ -19,15 +19,18 @@ from builder_host.tensorrt.calibrators import IInt8Calibrator, table_of
 from builder_host.tensorrt.config import IBuilderConfig, IOptimizationProfile, IProgressMonitor
 from builder_host.tensorrt.emission import Found
 from builder_host.tensorrt.network import INetworkDefinition, dynamic_ranges
+from builder_host.tensorrt.refitter import MUST_BE_SAME
 from builder_host.tensorrt.refused import BUILDER
 from planformat.fingerprint import DeviceFingerprint
+from planformat.stripped import strip_plan
 from planformat.writer import plan_bytes
 from runtime_edge.device.select import open_device
-from runtime_edge.tensorrt.engine import IMPLICIT_BATCH, ICudaEngine, Runtime
+from runtime_edge.tensorrt.engine import IMPLICIT_BATCH, ICudaEngine, Runtime, SerializedPlan
 from runtime_edge.tensorrt.interfaces import IErrorRecorder, IGpuAllocator, ILogger, LogSeverity
 from runtime_edge.tensorrt.refused import Refusing
 from runtime_edge.tensorrt.types import DataType
 
+_REFIT = (BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN)
 _FIRST_WITH_TF32 = (8, 0)
 _RULE_OF = {DataType.FLOAT: "fp32", DataType.HALF: "fp16", DataType.INT8: "int8"}
 
@@ -127,7 +130,11 @@ class Builder(Refusing):
     def build_serialized_network(
         self, network: INetworkDefinition, config: IBuilderConfig
     ) -> bytes | None:
-        """A plan's bytes; None (and a logged error) when it cannot be built."""
+        """A plan's bytes; None (and a logged error) when it cannot be built.
+
+        With BuilderFlag.REFIT, REFIT_IDENTICAL or STRIP_PLAN the network stays with them, so that
+        `Refitter` knows it.
+        """
         try:
             return self._build(network, config)
         except BuilderError as error:
@@ -185,6 +192,7 @@ class Builder(Refusing):
                 precision=precision,
                 layer_precision=layer_rules,
                 tensor_precision=() if precision == "fp32" else tensor_rules,
+                is_refittable=any(map(config.get_flag, _REFIT)),
                 is_checked=config.is_checked,
             )
             if config.get_flag(BuilderFlag.INT8):
@@ -202,7 +210,15 @@ class Builder(Refusing):
         plan = built.plan
         if network.has_implicit_batch_dimension:
             plan = replace(plan, provenance={**plan.provenance, IMPLICIT_BATCH: "1"})
-        return plan_bytes(plan)
+        if config.get_flag(BuilderFlag.REFIT_IDENTICAL):
+            plan = replace(plan, provenance={**plan.provenance, MUST_BE_SAME: "1"})
+        data = plan_bytes(plan)
+        if config.get_flag(BuilderFlag.STRIP_PLAN) and plan.weights:
+            data = strip_plan(data)
+        serialized = SerializedPlan(data)
+        if any(map(config.get_flag, _REFIT)):
+            serialized.network = network
+        return serialized
 
     def _networks(
         self, network: INetworkDefinition, config: IBuilderConfig

@@ -23,7 +23,6 @@ from builder_host.tune.timing_cache import TimingCache, parse_timing_cache
 from runtime_edge.tensorrt.refused import Refusing
 
 _OBEYED = "precision rules are always obeyed"
-_NO_REFIT = "`edgeplan refit` puts the weights of a model into a plan"
 _NO_KERNELS = "there are no kernels for it; precisions are in docs/precision.md"
 _NO_LEAN = "there is one runtime: it loads all plans of its major format version"
 
@@ -34,10 +33,7 @@ WITHOUT_MEANING: Mapping[BuilderFlag, str] = {
     BuilderFlag.STRICT_TYPES: _OBEYED,
     BuilderFlag.OBEY_PRECISION_CONSTRAINTS: _OBEYED,
     BuilderFlag.PREFER_PRECISION_CONSTRAINTS: _OBEYED,
-    BuilderFlag.REFIT: _NO_REFIT,
-    BuilderFlag.REFIT_IDENTICAL: _NO_REFIT,
-    BuilderFlag.REFIT_INDIVIDUAL: _NO_REFIT,
-    BuilderFlag.STRIP_PLAN: "`edgeplan strip` takes the weights out of a plan",
+    BuilderFlag.REFIT_INDIVIDUAL: "with REFIT every weight may be others",
     BuilderFlag.WEIGHT_STREAMING: "weights stay in device memory",
     BuilderFlag.SPARSE_WEIGHTS: "there are no kernels for structured sparsity",
     BuilderFlag.SAFETY_SCOPE: "there is no safety-certified runtime",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,12 @@ from builder_host.tensorrt.add_indexing import IndexMethods
 from builder_host.tensorrt.add_movement import MovementMethods
 from builder_host.tensorrt.control_flow import ILoop
 from builder_host.tensorrt.emission import Emission, FoldingNetwork, Found
+from builder_host.tensorrt.imported import ImportedModel, Shapes
 from builder_host.tensorrt.layers.base import ILayer
 from builder_host.tensorrt.recorder import LayerKind
 from builder_host.tensorrt.refused import NETWORK, TENSOR
 from runtime_edge.tensorrt.refused import Refusing
 from runtime_edge.tensorrt.types import PLAN_TYPES, DataType, Dims, TensorLocation, of_plan
-
-Shapes = Mapping[str, tuple[int, ...]]
-Import = Callable[[int | None, Shapes], Network]
 
 
 class ITensor(Refusing):
@@ -137,7 +135,7 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
         self._outputs: list[ITensor] = []
         self._layers: list[ILayer] = []
         self._loops: list[ILoop] = []
-        self._import: Import | None = None
+        self.imported_model: ImportedModel | None = None
         self._imported: dict[str, ITensor] = {}
         self._imported_shapes: dict[str, tuple[int, ...]] = {}
         self._producers: dict[ITensor, int] = {}
@@ -257,26 +255,32 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
 
     # --- what parsers use -----------------------------------------------------------------
 
-    def take_import(self, imported: Import, open_shapes: Shapes | None = None) -> Network:
+    def take_import(self, imported: ImportedModel, open_shapes: Shapes | None = None) -> Network:
         """Begin with an imported model.
 
         Args:
-            imported: makes it for a batch (None: its own).
+            imported: the model.
             open_shapes: of inputs with open dimensions, which are -1 there.
 
         Raises:
             NetworkError: the network has content already.
         """
-        if self._import is not None or self._layers or self._inputs:
+        if self.imported_model is not None or self._layers or self._inputs:
             raise NetworkError("parse a model into an empty network, and only one")
         given = open_shapes or {}
         batch = self._batch() if self.has_implicit_batch_dimension else None
         network = imported(batch, {name: closed_shape(shape) for name, shape in given.items()})
-        self._import = imported
+        self.imported_model = imported
         self._inputs = [self.imported_tensor(tensor.name) for tensor in network.inputs]
         self._imported_shapes.update(given)
         self.name = network.name
         return network
+
+    def import_again(self, batch: int | None = None, shapes: Shapes | None = None) -> Network:
+        """The network of the model that was parsed. Raises BuilderError."""
+        assert self.imported_model is not None  # callers look whether a model was parsed
+        own = {name: closed_shape(shape) for name, shape in self._imported_shapes.items()}
+        return self.imported_model(batch, {**own, **(shapes or {})})
 
     def imported_tensor(self, name: str) -> ITensor:
         """The handle of an imported tensor."""
@@ -318,11 +322,8 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
         """A network with the inputs and the imported layers."""
         net = FoldingNetwork(self.name)
         found: Found = {}
-        if self._import is not None:
-            set_shapes = {
-                name: closed_shape(shape) for name, shape in self._imported_shapes.items()
-            }
-            imported = self._import(batch, {**set_shapes, **shapes})
+        if self.imported_model is not None:
+            imported = self.import_again(batch, shapes)
             by_name = {tensor.name: tensor for tensor in imported.tensors()}
             for name, handle in self._imported.items():
                 if name not in by_name:
@@ -336,7 +337,7 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
         return Emission(net, found, int(batch is not None), is_draft=is_draft)
 
     def _rename(self, tensor: ITensor, name: str) -> None:
-        if self._import is not None and tensor in self._imported.values():
+        if self.imported_model is not None and tensor in self._imported.values():
             raise NetworkError(f"'{tensor.name}' was imported; it keeps its name")
         taken = {other.name for other in (*self._inputs, *self._outputs) if other is not tensor}
         if name in taken:

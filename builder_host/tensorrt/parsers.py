@@ -9,7 +9,8 @@ from typing import Any
 from builder_host.errors import BuilderError, ImportModelError
 from builder_host.network.network import Network
 from builder_host.plugins.registry import PluginRegistry
-from builder_host.tensorrt.network import INetworkDefinition, ITensor, Shapes, closed_shape
+from builder_host.tensorrt.imported import ImportedModel, ImportedOnnx, Shapes
+from builder_host.tensorrt.network import INetworkDefinition, ITensor, closed_shape
 from builder_host.tensorrt.refused import PARSER
 from runtime_edge.tensorrt.interfaces import ILogger, LogSeverity
 from runtime_edge.tensorrt.refused import Refusing
@@ -122,15 +123,9 @@ class OnnxParser(_Parser):
         return True, []
 
     def _parse(self, source: str | bytes, folder: Path | None = None) -> bool:
-        from builder_host.importers.onnx.model import import_onnx
-
-        def imported(batch: int | None, shapes: Shapes) -> Network:
-            if batch is not None:
-                raise BuilderError("ONNX models need a network with EXPLICIT_BATCH")
-            return import_onnx(source, shapes=shapes, plugins=PLUGINS, folder=folder)
-
         try:
-            network = self._network.take_import(imported, _open_shapes(source))
+            model = ImportedOnnx(source, folder, PLUGINS)
+            network = self._network.take_import(model, _open_shapes(source))
         except BuilderError as error:
             self._take(error)
             for problem in self._errors:
@@ -192,7 +187,7 @@ class CaffeParser(_Parser):
                 shapes = {t.name: (batch, *t.shape[1:]) for t in own.inputs}
             return import_caffe(deploy, model, shapes=shapes or None, plugins=PLUGINS)
 
-        network.take_import(imported)
+        network.take_import(ImportedModel(imported))
         return BlobNameToTensor(network, {tensor.name for tensor in own.tensors()})
 
     def parse_binary_proto(self, filename: str) -> Any:
@@ -258,6 +253,6 @@ class UffParser(_Parser):
                 plugins=PLUGINS,
             )
 
-        for tensor in network.take_import(imported).outputs:
+        for tensor in network.take_import(ImportedModel(imported)).outputs:
             network.mark_output(network.imported_tensor(tensor.name))
         return True

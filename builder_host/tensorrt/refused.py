@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 _NO_DLA = "there is no DLA; everything runs on the GPU or the CPU"
 _NO_DEBUG = "use `edgeplan compare`: it looks at every tensor"
-_NO_REFIT = "`edgeplan refit` puts the weights of a model into a plan"
+_ALL_REFIT = "every weight may be refitted: set BuilderFlag.REFIT"
+_COMPILED = "scales are compiled into the code: calibrate and build again"
 _LANGUAGE_MODELS = "networks of language models are out of scope; build it of products and softmax"
 _PLUGIN = "a plugin of `builder_host.plugins` goes to `add_plugin_v2`, its creator to `PLUGINS`"
 
@@ -28,18 +29,18 @@ NETWORK: Mapping[str, str] = {
     "add_plugin_ext": _PLUGIN,
     "add_plugin_v3": _PLUGIN,
     "add_rotary_embedding": _LANGUAGE_MODELS,
-    "are_weights_marked_refittable": _NO_REFIT,
+    "are_weights_marked_refittable": _ALL_REFIT,
     "convolution_output_dimensions_formula": "set `padding_mode` of the layers",
     "deconvolution_output_dimensions_formula": "set `padding_mode` of the layers",
     "is_debug_tensor": _NO_DEBUG,
     "mark_debug": _NO_DEBUG,
     "mark_unfused_tensors_as_debug_tensors": _NO_DEBUG,
-    "mark_weights_refittable": _NO_REFIT,
+    "mark_weights_refittable": _ALL_REFIT,
     "pooling_output_dimensions_formula": "set `padding_mode` of the layers",
-    "set_weights_name": _NO_REFIT,
+    "set_weights_name": "Refitter.set_weights takes the layer's name and the role",
     "unmark_debug": _NO_DEBUG,
     "unmark_unfused_tensors_as_debug_tensors": _NO_DEBUG,
-    "unmark_weights_refittable": _NO_REFIT,
+    "unmark_weights_refittable": _ALL_REFIT,
 }
 BUILDER: Mapping[str, str] = {
     "allow_gpu_fallback": _NO_DLA,
@@ -48,7 +49,12 @@ BUILDER: Mapping[str, str] = {
     "default_device_type": _NO_DLA,
     "get_plugin_registry": _PLUGIN,
     "max_DLA_batch_size": _NO_DLA,
-    "refittable": _NO_REFIT,
+    "refittable": "set BuilderFlag.REFIT",
+}
+REFITTER: Mapping[str, str] = {
+    "get_dynamic_range": _COMPILED,
+    "get_tensors_with_dynamic_range": _COMPILED,
+    "set_dynamic_range": _COMPILED,
 }
 CONFIG: Mapping[str, str] = {
     "algorithm_selector": "the timing cache is text: edit it, or build with the strict cache",
@@ -94,7 +100,6 @@ MODULE: Mapping[str, str] = {
     "IPluginV2DynamicExt": _PLUGIN,
     "IPluginV2Ext": _PLUGIN,
     "IPluginV3": _PLUGIN,
-    "OnnxParserRefitter": _NO_REFIT,
     "PluginField": _PLUGIN,
     "PluginFieldCollection": _PLUGIN,
     "get_builder_plugin_registry": _PLUGIN,

@@ -261,6 +261,13 @@ class IExecutionContext(Refusing):
             self.error_recorder.report_error(_ERROR_CODE, text)
         return False
 
+    def forget_engine(self) -> None:
+        """Give back what belongs to the engine's present plan, which will be another one."""
+        self._close_contexts()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
     def _close_contexts(self) -> None:
         for context in self._contexts.values():
             context.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from planformat.details import plan_details
 from planformat.errors import PlanError
 from planformat.plan import Binding
+from planformat.stripped import is_stripped, read_stripped
 from runtime_edge.config import RuntimeConfig
 from runtime_edge.engine import Engine, load
 from runtime_edge.errors import RuntimeEdgeError
@@ -39,6 +41,16 @@ IMPLICIT_BATCH = "tensorrt.implicit_batch"  # provenance of engines whose dimens
 _ERROR_CODE = 2
 
 
+class SerializedPlan(bytes):
+    """A plan's bytes.
+
+    Attributes:
+        network: what it was built from, where it was built by this process to be refitted.
+    """
+
+    network: Any = None
+
+
 class Runtime(Refusing):
     """Makes engines out of plans."""
 
@@ -55,13 +67,21 @@ class Runtime(Refusing):
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         """An engine from the bytes of a plan; None (and a logged error) when that is not possible.
 
-        The plan is verified and its canary runs, as in `runtime_edge.load`.
+        The plan is verified and its canary runs, as in `runtime_edge.load`. An engine without its
+        weights cannot run before `builder_host.tensorrt.Refitter` has put them in.
         """
         config = None
         if self.gpu_allocator is not None:
             config = RuntimeConfig(allocator=AllocatorAdapter(self.gpu_allocator))
+        data = bytes(serialized_engine)
         try:
-            return ICudaEngine(load(bytes(serialized_engine), config=config), self.logger)
+            if is_stripped(data):
+                engine = ICudaEngine(None, self.logger, config, stripped=data)
+            else:
+                engine = ICudaEngine(load(data, config=config), self.logger, config)
+            if isinstance(serialized_engine, SerializedPlan):
+                engine.network = serialized_engine.network
+            return engine
         except (PlanError, RuntimeEdgeError) as error:
             self.logger.log(LogSeverity.ERROR, str(error))
             if self.error_recorder is not None:
@@ -80,21 +100,72 @@ class ICudaEngine(Refusing):
     """A loaded plan under TensorRT's names.
 
     Attributes:
-        engine: the runtime's own engine.
         has_implicit_batch_dimension: shapes leave the batch out, as in networks of TensorRT 1 to 7.
+        network: see `SerializedPlan`.
     """
 
     refused = ENGINE
     num_aux_streams = 0
-    refittable = False
     streamable_weights_size = 0
 
-    def __init__(self, engine: Engine, logger: ILogger) -> None:
-        """Wrap an engine."""
-        self.engine = engine
+    def __init__(
+        self,
+        engine: Engine | None,
+        logger: ILogger,
+        config: RuntimeConfig | None = None,
+        *,
+        stripped: bytes = b"",
+    ) -> None:
+        """Wrap an engine, which was loaded with a configuration; or a plan without weights.
+
+        Raises:
+            PlanError: the stripped plan is damaged.
+        """
+        self._engine = engine
+        self._stripped = stripped
+        self._config = config
+        self._contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
         self.logger = logger
-        self.has_implicit_batch_dimension = engine.plan.provenance.get(IMPLICIT_BATCH) == "1"
+        self.network: Any = None
+        plan = engine.plan if engine is not None else read_stripped(stripped).plan
+        self.has_implicit_batch_dimension = plan.provenance.get(IMPLICIT_BATCH) == "1"
         self.error_recorder: IErrorRecorder | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The runtime's own engine. Raises RuntimeEdgeError while it has no weights."""
+        if self._engine is None:
+            raise RuntimeEdgeError(
+                "this engine has no weights, its plan was stripped: put them in with Refitter "
+                "(OnnxParserRefitter takes them from a model) before it is used"
+            )
+        return self._engine
+
+    @property
+    def is_stripped(self) -> PythonBool:
+        """Whether it has no weights as yet (edgeplan's own)."""
+        return self._engine is None
+
+    @property
+    def refittable(self) -> PythonBool:
+        """Whether the plan says how it was built, so that other weights can be put in."""
+        plan = self._engine.plan if self._engine is not None else read_stripped(self._stripped).plan
+        details = plan_details(plan)
+        return details is not None and details.recipe is not None
+
+    def take_plan(self, plan: bytes) -> None:
+        """Run another plan from now on: one with the same code, and other weights.
+
+        Contexts stay usable, with the memory that they were given; none may be running.
+
+        Raises:
+            PlanError: the plan is damaged.
+            RuntimeEdgeError: it cannot run here.
+        """
+        engine = load(plan, config=self._config)
+        for context in self._contexts:
+            context.forget_engine()
+        self._engine, self._stripped = engine, b""
 
     @property
     def name(self) -> str:
@@ -250,11 +321,11 @@ class ICudaEngine(Refusing):
     ) -> IExecutionContext:
         """A context with memory of its own, unless the strategy leaves that to the caller."""
         is_own = strategy is not ExecutionContextAllocationStrategy.USER_MANAGED
-        return IExecutionContext(self, has_memory=is_own)
+        return self._context(has_memory=is_own)
 
     def create_execution_context_without_device_memory(self) -> IExecutionContext:
         """A context that works in the memory that its `device_memory` is set to."""
-        return IExecutionContext(self, has_memory=False)
+        return self._context(has_memory=False)
 
     def create_engine_inspector(self) -> EngineInspector:
         """An inspector of this engine."""
@@ -264,7 +335,9 @@ class ICudaEngine(Refusing):
         """The plan's bytes."""
         from planformat.writer import plan_bytes
 
-        return plan_bytes(self.engine.plan)
+        plan = SerializedPlan(self._stripped or plan_bytes(self.engine.plan))
+        plan.network = self.network
+        return plan
 
     def __enter__(self) -> ICudaEngine:
         """The engine itself."""
@@ -272,6 +345,11 @@ class ICudaEngine(Refusing):
 
     def __exit__(self, *exception: object) -> None:
         """The engine goes when nothing uses it."""
+
+    def _context(self, *, has_memory: PythonBool) -> IExecutionContext:
+        context = IExecutionContext(self, has_memory=has_memory)
+        self._contexts.add(context)
+        return context
 
     def _binding(self, binding: int | str) -> Binding:
         bindings = self.engine.bindings

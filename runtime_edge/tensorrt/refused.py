@@ -35,7 +35,7 @@ def _text(owner: type, name: str, advice: str | None) -> str:
 
 
 _NO_DLA = "there is no DLA; everything runs on the GPU or the CPU"
-_NO_REFIT = "`edgeplan refit` puts the weights of a model into a plan"
+_REFITTER = "use Refitter(engine, logger) of `builder_host.tensorrt`, which packs weights"
 _NO_STREAMING = "weights stay in device memory"
 _NO_PLUGINS = "plugins are compiled into the plan; write one for `builder_host.plugins`"
 _NO_CODE = "plans hold no host code but their own, which their signature covers"
@@ -53,7 +53,7 @@ RUNTIME: Mapping[str, str] = {
     "tempfile_control_flags": "nothing is written while a plan is loaded",
 }
 ENGINE: Mapping[str, str] = {
-    "create_refitter": _NO_REFIT,
+    "create_refitter": _REFITTER,
     "create_runtime_config": "give the strategy to `create_execution_context`",
     "engine_capability": "there is one kind of plan",
     "hardware_compatibility_level": "a plan is for one device; `edgeplan explain` says which",
@@ -99,7 +99,7 @@ MODULE: Mapping[str, str] = {
     "IOutputAllocator": "shapes of outputs are known: give their addresses",
     "IStreamReader": "give `Runtime.deserialize_cuda_engine` bytes or a mapping",
     "IStreamReaderV2": "give `Runtime.deserialize_cuda_engine` bytes or a mapping",
-    "Refitter": _NO_REFIT,
+    "Refitter": _REFITTER,
     "fp4": _NO_KERNELS,
     "fp8": _NO_KERNELS,
     "get_plugin_registry": _NO_PLUGINS,
