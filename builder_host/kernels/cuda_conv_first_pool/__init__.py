@@ -1,0 +1,1 @@
+"""First layer on tensor cores with the maximum of 2x2 windows behind it."""
