@@ -44,10 +44,10 @@ def import_model_file(
     for one in paths:
         if not one.is_file():
             raise BuilderError(f"{one}: no such file")
-    network = _imported(
+    network, external = _imported(
         paths[0], weights, shapes=shapes, outputs=outputs, uff_order=uff_order, plugins=plugins
     )
-    network.origin = origin_of_files(paths, outputs=outputs, image_order=uff_order)
+    network.origin = origin_of_files([*paths, *external], outputs=outputs, image_order=uff_order)
     return network
 
 
@@ -59,7 +59,8 @@ def _imported(
     outputs: Sequence[str] | None,
     uff_order: AxisOrder,
     plugins: PluginRegistry | None,
-) -> Network:
+) -> tuple[Network, list[Path]]:
+    """The network, and files that the model names and that were read."""
     if path.suffix not in ENDINGS:
         raise BuilderError(
             f"{path}: unknown kind of model '{path.suffix}'; expected {', '.join(ENDINGS)}"
@@ -67,17 +68,18 @@ def _imported(
     if path.suffix == ".prototxt":
         from builder_host.importers.caffe.model import import_caffe
 
-        return import_caffe(path, weights, shapes=shapes, outputs=outputs, plugins=plugins)
+        return import_caffe(path, weights, shapes=shapes, outputs=outputs, plugins=plugins), []
     if weights is not None:
         raise BuilderError(f"{weights}: a {path.suffix} model holds its weights; give one file")
     if path.suffix == ".onnx":
-        from builder_host.importers.onnx.model import import_onnx
+        from builder_host.importers.onnx.model import import_with_files
 
-        return import_onnx(path, shapes=shapes, outputs=outputs, plugins=plugins)
+        return import_with_files(path, shapes=shapes, outputs=outputs, plugins=plugins)
     if path.suffix == ".pb":
         from builder_host.importers.tensorflow.model import import_tensorflow
 
-        return import_tensorflow(path, shapes=shapes, outputs=outputs, plugins=plugins)
+        return import_tensorflow(path, shapes=shapes, outputs=outputs, plugins=plugins), []
     from builder_host.importers.uff.model import import_uff
 
-    return import_uff(path, shapes=shapes, order=uff_order, outputs=outputs, plugins=plugins)
+    network = import_uff(path, shapes=shapes, order=uff_order, outputs=outputs, plugins=plugins)
+    return network, []

@@ -19,7 +19,7 @@ class NetworkOrigin:
     """What an importer was given; plans state it, so that other weights can be put in.
 
     Attributes:
-        files: the network first, then its weights.
+        files: the network first, then its weights, or the external data that it names.
         outputs: tensors made outputs instead of the model's own; empty: the model's own.
         image_order: `NCHW` or `NHWC`, of images at inputs and outputs of a UFF network.
     """
@@ -48,7 +48,7 @@ def _name(path: Path) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-@functools.lru_cache(maxsize=16)  # each of several profiles imports the same files
+@functools.lru_cache(maxsize=4096)  # each of several profiles imports the same files
 def _sha256(path: Path, _num_bytes: int, _changed_ns: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 from support.cases import DATA, case, model_paths
 from support.commands import edgeplan
 from support.cuda_toolkits import need_toolkit
@@ -154,6 +156,41 @@ def test_a_model_whose_name_is_no_text(tmp_path):
     (file,) = plan_details(read_plan(whole)).recipe.files
     assert file.name == "a\ufffd\ufffd.onnx"
     assert refit_plan(strip_plan(whole), import_model_file(path)).data == whole
+
+
+def test_external_data_is_named_and_hashed(tmp_path):
+    """The weights are not in the model: its own bytes say nothing of them."""
+    plain = save_model(tmp_path / "plain.onnx")
+    path = tmp_path / "model.onnx"
+    (tmp_path / "parts").mkdir()
+    model = onnx.load(plain)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w1", "w2"):
+            location = f"parts/{tensor.name}.bin"
+            set_external_data(tensor, location)
+            (tmp_path / location).write_bytes(tensor.raw_data)
+            tensor.ClearField("raw_data")
+    onnx.save(model, path)
+    edgeplan("build", path, "-o", "whole.plan", *FAST, cwd=tmp_path)
+    whole = (tmp_path / "whole.plan").read_bytes()
+    files = [path, tmp_path / "parts/w1.bin", tmp_path / "parts/w2.bin"]
+    expected = [(f.name, f.stat().st_size, sha256(f.read_bytes()).hexdigest()) for f in files]
+    named = plan_details(read_plan(whole)).recipe.files
+    assert [(f.name, f.num_bytes, f.sha256) for f in named] == expected
+    done = edgeplan("strip", "whole.plan", "-o", "stripped.plan", "--json", cwd=tmp_path)
+    assert [row["name"] for row in json.loads(done.stdout)["needs"]] == [f.name for f in files]
+    edgeplan("refit", "stripped.plan", path, "-o", "back.plan", "--identical", cwd=tmp_path)
+    assert (tmp_path / "back.plan").read_bytes() == whole
+
+    data = np.fromfile(files[1], np.float32)
+    (data + 1).tofile(files[1])
+    edgeplan("refit", "whole.plan", path, "-o", "other.plan", "--no-check", cwd=tmp_path)
+    refitted = plan_details(read_plan((tmp_path / "other.plan").read_bytes())).recipe.files
+    assert refitted[0] == named[0]
+    assert refitted[1].sha256 == sha256(files[1].read_bytes()).hexdigest() != named[1].sha256
+    files[2].unlink()
+    network = import_model_file(path, outputs=["c1"])  # what is not read need not be there
+    assert [file.name for file in network.origin.files] == ["model.onnx", "w1.bin"]
 
 
 def test_other_weights_give_what_a_build_with_them_gives(tmp_path):

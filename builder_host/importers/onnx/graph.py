@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnx
 import onnx.defs
@@ -28,7 +27,7 @@ from builder_host.importers.onnx.support import (
     opset_versions,
 )
 from builder_host.importers.onnx.values import Value, value_text
-from builder_host.importers.onnx.weights import Array, sparse_values, tensor_values
+from builder_host.importers.onnx.weights import TensorReader
 from builder_host.network.layers.pointwise import PointwiseParams
 from builder_host.network.network import Network, Tensor
 from builder_host.plugins.registry import PluginRegistry
@@ -47,7 +46,7 @@ class GraphImporter:
         self,
         model: onnx.ModelProto,
         network: Network,
-        folder: Path | None,
+        reader: TensorReader,
         problems: list[str],
         plugins: PluginRegistry | None = None,
     ) -> None:
@@ -55,7 +54,7 @@ class GraphImporter:
         self._plugins = plugins or PluginRegistry()
         self._graph = model.graph
         self._network = network
-        self._folder = folder
+        self._reader = reader
         self._problems = problems
         self._opsets = opset_versions(model.opset_import)
         self._functions = {(domain_of(f.domain), f.name, f.overload): f for f in model.functions}
@@ -128,7 +127,7 @@ class GraphImporter:
         if name in scope.initializers:
             tensor: Tensor | None = None
             try:
-                values = self._stored(scope.initializers[name], f"initialiser '{name}'")
+                values = self._reader.values(scope.initializers[name], f"initialiser '{name}'")
                 wish = name if scope.parent is None and not scope.depth else self._scratch(name)
                 tensor = self._network.add_constant(values, wish)
             except (NetworkError, *_EXPECTED) as error:
@@ -136,11 +135,6 @@ class GraphImporter:
             scope.values[name] = tensor
             return tensor
         return None if scope.parent is None else self._lookup(name, scope.parent)
-
-    def _stored(self, stored: onnx.TensorProto | onnx.SparseTensorProto, what: str) -> Array:
-        if isinstance(stored, onnx.TensorProto):
-            return tensor_values(stored, self._folder, what)
-        return sparse_values(stored, self._folder, what)
 
     def _scratch(self, wanted: str) -> str:
         """A name that no value of the model has; numbered here, as unrolled bodies ask often."""
@@ -217,7 +211,7 @@ class GraphImporter:
         if support.rule is None:
             raise NetworkError("no rule")
         view = Node(
-            node, support.version, where, inputs, self._network, self._folder, self._scratch, wanted
+            node, support.version, where, inputs, self._network, self._reader, self._scratch, wanted
         )
         found = support.rule.translate(view)
         if view.unread:
@@ -262,7 +256,7 @@ class GraphImporter:
         except onnx.defs.SchemaError as error:
             raise NetworkError(f"{node.op_type} is no operator of opset {opset}") from error
         view = Node(
-            node, int(schema.since_version), where, inputs, self._network, self._folder,
+            node, int(schema.since_version), where, inputs, self._network, self._reader,
             self._scratch, wanted,
         )  # fmt: skip
         results = ControlFlow(view, import_graph).translate()

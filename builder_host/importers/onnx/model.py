@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from builder_host.errors import ImportModelError
 from builder_host.importers.onnx.graph import GraphImporter
 from builder_host.importers.onnx.shapes import bind_inputs
+from builder_host.importers.onnx.weights import TensorReader
 from builder_host.network.network import Network
 from builder_host.plugins.registry import PluginRegistry
 
@@ -48,8 +49,22 @@ def import_onnx(
         ImportModelError: holds every problem found in the model.
     """
     label, model, own = read_model(path_or_model)
-    given = own if folder is None else Path(folder)
-    return _imported(label, model, given, shapes or {}, outputs, plugins)
+    reader = TensorReader(own if folder is None else Path(folder))
+    return _imported(label, model, reader, shapes or {}, outputs, plugins)
+
+
+def import_with_files(
+    path: Path,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    plugins: PluginRegistry | None = None,
+) -> tuple[Network, list[Path]]:
+    """As `import_onnx` of a file, and the files of external data that were read, sorted."""
+    label, model, folder = read_model(path)
+    reader = TensorReader(folder)
+    network = _imported(label, model, reader, shapes or {}, outputs, plugins)
+    return network, [path.parent / location for location in sorted(reader.external)]
 
 
 def read_model(
@@ -134,7 +149,7 @@ def _text_fields(descriptor: Any) -> tuple[tuple[str, bool], ...]:
 def _imported(
     label: str,
     model: onnx.ModelProto,
-    folder: Path | None,
+    reader: TensorReader,
     shapes: Mapping[str, Sequence[int]],
     outputs: Sequence[str] | None,
     plugins: PluginRegistry | None,
@@ -144,7 +159,7 @@ def _imported(
     free = [i for i in model.graph.input if i.name not in initialized]
     bound, problems = bind_inputs(free, shapes)
     network = Network(model.graph.name or "onnx")
-    importer = GraphImporter(model, network, folder, problems, plugins)
+    importer = GraphImporter(model, network, reader, problems, plugins)
     importer.run(bound, [i.name for i in free], outputs)
     if problems:
         raise ImportModelError(label, problems)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +17,7 @@ from builder_host.errors import NetworkError
 from builder_host.expressions import Expr
 from builder_host.importers.onnx.folding import check_constant_size, fold_layer, numpy_dtype
 from builder_host.importers.onnx.values import TensorSequence, Value, value_text
-from builder_host.importers.onnx.weights import Array, tensor_values
+from builder_host.importers.onnx.weights import Array, TensorReader
 from builder_host.network.layers.activation import ActivationParams
 from builder_host.network.layers.cast import CastParams
 from builder_host.network.layers.elementwise import ElementwiseParams
@@ -55,7 +54,7 @@ class Node:
         where: e.g. `ONNX node 41 Conv 'conv3'`; origin of all layers added here.
         inputs: values in order; None for an input left out.
         network: receives the layers.
-        folder: folder of the model file, for external data.
+        reader: of the model's stored tensors.
         scratch_name: makes a free tensor name from a wish.
         wanted: for each output whether something reads it.
     """
@@ -65,7 +64,7 @@ class Node:
     where: str
     inputs: Sequence[Value | None]
     network: Network
-    folder: Path | None
+    reader: TensorReader
     scratch_name: Callable[[str], str]
     wanted: tuple[bool, ...]
     attributes: Mapping[str, onnx.AttributeProto] = field(init=False)
@@ -192,7 +191,7 @@ class Node:
     def attr_array(self, name: str) -> Array | None:
         """A tensor, or None when it is absent."""
         found = self._attribute(name, _KIND.TENSOR)
-        return None if found is None else tensor_values(found.t, self.folder, f"attribute '{name}'")
+        return None if found is None else self.reader.values(found.t, f"attribute '{name}'")
 
     def has_attr(self, name: str) -> bool:
         """Whether the node states an attribute."""

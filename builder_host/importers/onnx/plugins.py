@@ -11,7 +11,6 @@ from builder_host.errors import NetworkError
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import OperatorRule
 from builder_host.importers.onnx.values import Value
-from builder_host.importers.onnx.weights import tensor_values
 from builder_host.plugins.registry import Creator, PluginNode, created
 
 _KIND = onnx.AttributeProto
@@ -48,7 +47,7 @@ def _attribute_value(node: Node, name: str) -> Any:
     node.skip_attrs(name)
     stated = node.attributes[name]
     if stated.type == _KIND.TENSOR:
-        return tensor_values(stated.t, node.folder, f"attribute '{name}'")
+        return node.reader.values(stated.t, f"attribute '{name}'")
     if stated.type in (_KIND.INT, _KIND.FLOAT, _KIND.INTS, _KIND.FLOATS):
         value = onnx.helper.get_attribute_value(stated)
         return tuple(value) if stated.type in (_KIND.INTS, _KIND.FLOATS) else value

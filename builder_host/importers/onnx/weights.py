@@ -79,6 +79,35 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path | None, what: str) -> A
     return np.asarray(numpy_helper.to_array(tensor)).reshape(dims)
 
 
+class TensorReader:
+    """Values of the stored tensors of one model.
+
+    Attributes:
+        folder: of the model file, for external data; None when there is no file.
+        external: external files that were read, as the model names them.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """See the attributes."""
+        self.folder = folder
+        self.external: set[str] = set()
+
+    def values(self, stored: onnx.TensorProto | onnx.SparseTensorProto, what: str) -> Array:
+        """Values of a tensor, dense. Arguments and errors are those of `tensor_values`."""
+        if isinstance(stored, onnx.TensorProto):
+            values = tensor_values(stored, self.folder, what)
+            self._note(stored)
+            return values
+        values = sparse_values(stored, self.folder, what)
+        self._note(stored.values)
+        self._note(stored.indices)
+        return values
+
+    def _note(self, tensor: onnx.TensorProto) -> None:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            self.external.add(_location(tensor))
+
+
 def sparse_values(sparse: onnx.SparseTensorProto, folder: Path | None, what: str) -> Array:
     """A sparse initialiser as a dense array. Raises NetworkError like `tensor_values`."""
     values = tensor_values(sparse.values, folder, what)
@@ -107,7 +136,7 @@ def _external_values(
     tensor: onnx.TensorProto, folder: Path | None, what: str, dims: tuple[int, ...], dtype: Any
 ) -> Array:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+    location = _location(tensor)
     try:
         path = _external_path(location, folder, what)
         size = path.stat().st_size
@@ -145,6 +174,10 @@ def _external_values(
             f"{what}: external data file '{path}' cannot be read: {error.strerror}"
         ) from error
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(dims)
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((e.value for e in tensor.external_data if e.key == "location"), "")
 
 
 def _external_path(location: str, folder: Path | None, what: str) -> Path:

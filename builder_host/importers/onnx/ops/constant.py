@@ -9,7 +9,7 @@ import numpy as np
 from builder_host.importers.onnx.folding import check_constant_size
 from builder_host.importers.onnx.node import Node
 from builder_host.importers.onnx.registry import operator
-from builder_host.importers.onnx.weights import element_type, sparse_values
+from builder_host.importers.onnx.weights import element_type
 from builder_host.network.network import DTYPE_OF_NUMPY, Tensor
 from builder_host.network.tensor_type import TensorType
 
@@ -36,7 +36,7 @@ def constant(node: Node) -> Tensor:
     if name == "sparse_value":
         node.skip_attrs(name)
         sparse = node.attributes[name].sparse_tensor
-        return node.const(sparse_values(sparse, node.folder, "attribute 'sparse_value'"))
+        return node.const(node.reader.values(sparse, "attribute 'sparse_value'"))
     node.fail(f"attribute '{name}' is not supported; tensors here hold numbers or booleans")
 
 
