@@ -13,6 +13,7 @@ from builder_host.config import BuilderConfig
 from builder_host.emit.remembered_reference import remembered_outputs
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.kernels.remembered_ranks import RememberedRanks
 from builder_host.lowering.placement import Operation, Placement
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network, Tensor
@@ -88,7 +89,8 @@ def make_draft(
     _check_bindings(network)
     reference = remembered_outputs(network, store) if config.is_checked else None
     run_passes(network, trace)
-    choice = FamilyChoice(backend.families, backend.target)
+    ranks = None if store is None else _remembered_ranks(network, config, backend, store)
+    choice = FamilyChoice(backend.families, backend.target, ranks)
     table = config.table()
 
     def apply(one: Network, rules: Rules) -> AppliedPrecision:
@@ -127,7 +129,16 @@ def make_draft(
     if trace is not None:
         trace.layouts(network, formats)
     placement = Placement(network, formats, choice, num_workers)
+    if ranks is not None:
+        ranks.save()
     return Draft(name, network, reference, placement, tuple(placement.operations()), applied)
+
+
+def _remembered_ranks(
+    network: Network, config: BuilderConfig, backend: KernelTarget, store: ArtifactStore
+) -> RememberedRanks:
+    layers = (" ".join([y.kind, *(str(t.type) for t in y.outputs)]) for y in network.layers)
+    return RememberedRanks(store, backend.target, [config.precision, *layers])
 
 
 def check_same_bindings(drafts: list[Draft]) -> None:
