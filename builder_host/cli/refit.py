@@ -51,18 +51,17 @@ def run(args: argparse.Namespace) -> int:
     """Refit the plan. Returns the exit status."""
     from builder_host.cli.progress import progress_display
     from builder_host.refit.model import import_for_plan
-    from builder_host.refit.refit import recipe_of_plan, refit_plan
+    from builder_host.refit.refit import open_refittable, refit_plan
 
     signing_key = load_private_key(args.sign) if args.sign is not None else None
     plugins = load_plugins(args.plugins) if args.plugins else None
     data = Path(args.plan).read_bytes()
-    plan, recipe = recipe_of_plan(data, source=args.plan)
+    opened = open_refittable(data, source=args.plan)
     with progress_display(sys.stderr) as progress:
         progress("import", 0, 1)
         refitted = refit_plan(
-            data,
-            import_for_plan(plan, recipe, args.model, args.weights, plugins=plugins),
-            source=args.plan,
+            opened,
+            import_for_plan(opened.plan, opened.recipe, args.model, args.weights, plugins=plugins),
             signing_key=signing_key,
             is_checked=not args.no_check,
             must_be_same=args.identical,

@@ -15,7 +15,7 @@ from builder_host.measure.local import gpu_fingerprint
 from builder_host.network.network import Network
 from builder_host.planexec.arguments import shapes_of, split_list
 from builder_host.refit.model import import_for_plan
-from builder_host.refit.refit import recipe_of_plan, refit_plan
+from builder_host.refit.refit import open_refittable, refit_plan
 from planformat.stripped import strip_plan
 from planformat.writer import write_atomically
 
@@ -35,7 +35,7 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         raise BuilderError(f"--{kind} needs --output=NAME for each output")
     if args.model is not None and kind != "deploy":
         raise BuilderError(f"--model holds the weights of --deploy, not of --{kind}")
-    base = _uff_inputs(args.uffInput)
+    base = _uff_inputs(args.uffInput) if kind == "uff" else {}
 
     def imported(shapes: Mapping[str, tuple[int, ...]]) -> Network:
         return import_model_file(
@@ -52,10 +52,15 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         shapes = shapes_of(args.shapes)
         if args.batch is not None:
             first = imported(shapes)
-            shapes |= {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
+            batched = {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
+            for name, shape in shapes.items():
+                if batched.get(name, shape) != shape:
+                    raise BuilderError(
+                        f"--batch={args.batch} and --shapes={name}:{'x'.join(map(str, shape))}: "
+                        "they give different batches; leave one out"
+                    )
+            shapes |= batched
         return imported(shapes)
-    if args.batch is not None or (args.shapes is not None and args.loadEngine is None):
-        raise BuilderError("--batch and --shapes do not go with --minShapes .. --maxShapes")
     distinct: dict[str, Mapping[str, tuple[int, ...]]] = {}
     for name, shapes in named.items():
         if shapes not in distinct.values():
@@ -75,8 +80,15 @@ def builder_config(
     boards = tuple(place for place in measure if "://" in place)
     is_timed = args.builderOptimizationLevel > 0 and measure != ["none"]
     settings: dict[str, Any] = {}
-    if precision in ("int8", "best") and args.calib is None and args.int8:
-        settings["dynamic_ranges"] = _placeholder_ranges(network)
+    if precision in ("int8", "best") and args.calib is None:
+        if args.int8:
+            settings["dynamic_ranges"] = _placeholder_ranges(network)
+            note("note: --int8: placeholder ranges, for speed only; --calib gives right answers")
+        else:
+            note(
+                "note: --best: no layer is quantised without --calib, or --int8 for placeholder "
+                "ranges"
+            )
     return BuilderConfig(
         target=target,
         timing_cache=args.timingCacheFile,
@@ -86,6 +98,7 @@ def builder_config(
         boards=boards if is_timed else (),
         artifact_dir=args.tempdir,
         precision=precision,
+        is_refittable=bool(args.refit),
         layer_precision=_layer_rules(args.layerPrecisions),
         calibration=args.calib if precision in ("int8", "best") else None,
         is_checked=precision == "fp32",
@@ -110,9 +123,9 @@ def build_plan(args: argparse.Namespace, note: Callable[[str], None]) -> BuiltPl
 def refitted_plan(args: argparse.Namespace) -> bytes:
     """The plan of --loadEngine with the weights of --refitFromOnnx. Raises BuilderError."""
     data = Path(args.loadEngine).read_bytes()
-    plan, recipe = recipe_of_plan(data, source=args.loadEngine)
-    networks = import_for_plan(plan, recipe, args.refitFromOnnx)
-    return refit_plan(data, networks, source=args.loadEngine).data
+    opened = open_refittable(data, source=args.loadEngine)
+    networks = import_for_plan(opened.plan, opened.recipe, args.refitFromOnnx)
+    return refit_plan(opened, networks).data
 
 
 def _target(args: argparse.Namespace) -> str:
@@ -132,7 +145,7 @@ def _precision(args: argparse.Namespace, target: str, note: Callable[[str], None
     fingerprint, _ = resolve_target(target)
     if fingerprint.device_kind == "cpu" and args.fp16 and not args.best:
         note("note: --fp16: this CPU target has no float16 kernels; layers stay in float32")
-        return "int8" if args.int8 else "fp32"
+        return next((name for name in ("int8", "bf16") if getattr(args, name)), "fp32")
     if args.best or (args.int8 and args.fp16):
         return "best"
     for name in ("int8", "fp16", "bf16"):

@@ -62,103 +62,38 @@ class RefittedPlan:
     accuracy: Mapping[str, float]
 
 
-def recipe_of_plan(data: bytes | memoryview, *, source: str = "plan") -> tuple[Plan, BuildRecipe]:
-    """A plan, stripped or not, and what it was built from.
+@dataclass(frozen=True, slots=True)
+class RefittablePlan:
+    """A plan that was read and verified, and says how it was built. Made by `open_refittable`.
+
+    Attributes:
+        data: content of the PLAN file, stripped or not.
+        source: its name for messages.
+        plan: of one variant; without weights when it was stripped.
+        details: what it tells of its operations.
+        recipe: what it was built from.
+        weights_sha256: hash of the chunks of the weights that it has, or had.
+    """
+
+    data: bytes | memoryview
+    source: str
+    plan: Plan
+    details: PlanDetails
+    recipe: BuildRecipe
+    weights_sha256: bytes
+
+
+def open_refittable(data: bytes | memoryview, *, source: str = "plan") -> RefittablePlan:
+    """Read and verify a plan that weights shall be put into.
+
+    Args:
+        data: content of a PLAN file, stripped or not.
+        source: the plan's name for messages.
 
     Raises:
         PlanError: the plan is damaged.
         RefitError: it cannot be refitted; says why.
     """
-    plan, details, _ = _read(data, source)
-    assert details.recipe is not None  # _read has seen to it
-    return plan, details.recipe
-
-
-def refit_plan(
-    data: bytes | memoryview,
-    networks: Network | Mapping[str, Network],
-    *,
-    source: str = "plan",
-    signing_key: bytes | None = None,
-    is_checked: bool = True,
-    must_be_same: bool = False,
-    progress: Progress | None = None,
-) -> RefittedPlan:
-    """Put a model's weights into a plan.
-
-    Args:
-        data: content of a PLAN file, stripped or not.
-        networks: the model as imported, in the shapes of the plan's only profile; or one network
-            per profile, by its name.
-        source: the plan's name for messages.
-        signing_key: 32 bytes to sign the result with. None: the old signature stays where the
-            weights are the old ones, else the result has none.
-        is_checked: compare other weights' outputs with the float64 reference.
-        must_be_same: other weights than those that the plan had are an error.
-        progress: called with a phase's name, items done and items in all.
-
-    Raises:
-        PlanError: the plan is damaged.
-        RefitError: the model does not fit; names the layer and what differs.
-    """
-    report = progress or _no_progress
-    plan, details, digest = _read(data, source)
-    assert details.recipe is not None  # _read has seen to it
-    variant, profiles = plan.variants[0], plan.variants[0].profiles
-    models = _by_profile(networks, [profile.name for profile in profiles])
-    target = TargetWithoutTools(variant.fingerprint, details.recipe.hardware)
-
-    def drafts(config: BuilderConfig) -> list[Draft]:
-        made: list[Draft] = []
-        for number, profile in enumerate(profiles):
-            report("network", number, len(profiles))
-            made.append(
-                make_draft(
-                    profile.name,
-                    models[profile.name],
-                    config,
-                    target,
-                    num_workers=profile.num_workers,
-                    trace=None,
-                    first=made[0] if made else None,
-                )
-            )
-        return made
-
-    found = drafts(config_of(details.recipe, is_checked=False))
-    own = details.variants[0]
-    report("pack", 0, 1)
-    tuned = [
-        recorded_operations(draft, profile, rows, target)
-        for draft, profile, rows in zip(found, profiles, own, strict=True)
-    ]
-    weights = packed_region(plan, tuned, own, target.target)
-    _, new_digest = encode_chunks(weights.data, plan.chunk_lengths)
-    if new_digest == digest:
-        whole = filled_plan(data, weights.data, source=source) if not plan.weights else bytes(data)
-        if signing_key is not None:
-            whole = plan_bytes(read_plan(whole, source=source), signing_key=signing_key)
-        return RefittedPlan(whole, True, False, {})
-    if must_be_same:
-        raise RefitError(
-            f"plan {source}: the model's weights are not those that the plan was built with"
-        )
-    report("check", 0, 1)
-    if is_checked:
-        found = drafts(config_of(details.recipe, is_checked=True))
-    plan = _with_model(plan, details, weights, next(iter(models.values())))
-    plan, accuracy = _with_canaries(plan, found)
-    was_signed = read_container(data, source=source).find(SectionKind.SIGNATURE) is not None
-    return RefittedPlan(
-        plan_bytes(plan, signing_key=signing_key),
-        is_same=False,
-        lost_signature=was_signed and signing_key is None,
-        accuracy=accuracy,
-    )
-
-
-def _read(data: bytes | memoryview, source: str) -> tuple[Plan, PlanDetails, bytes]:
-    """A plan, its details, and the hash of its weights' chunks."""
     if is_stripped(data, source=source):
         stripped = read_stripped(data, source=source)
         plan, digest = stripped.plan, weights_hash(stripped.chunk_hashes)
@@ -179,7 +114,103 @@ def _read(data: bytes | memoryview, source: str) -> tuple[Plan, PlanDetails, byt
             f"plan {source}: does not say how it was built (format before 1.2, or without details)"
             "; build it again"
         )
-    return plan, details, digest
+    return RefittablePlan(data, source, plan, details, details.recipe, digest)
+
+
+def recipe_of_plan(data: bytes | memoryview, *, source: str = "plan") -> tuple[Plan, BuildRecipe]:
+    """A plan, stripped or not, and what it was built from. Errors are those of `open_refittable`.
+
+    To refit it afterwards, `open_refittable` saves reading it twice.
+    """
+    opened = open_refittable(data, source=source)
+    return opened.plan, opened.recipe
+
+
+def refit_plan(
+    data: bytes | memoryview | RefittablePlan,
+    networks: Network | Mapping[str, Network],
+    *,
+    source: str = "plan",
+    signing_key: bytes | None = None,
+    is_checked: bool = True,
+    must_be_same: bool = False,
+    progress: Progress | None = None,
+) -> RefittedPlan:
+    """Put a model's weights into a plan.
+
+    Args:
+        data: content of a PLAN file, stripped or not, or what `open_refittable` made of it.
+        networks: the model as imported, in the shapes of the plan's only profile; or one network
+            per profile, by its name.
+        source: the plan's name for messages, where `data` is bytes.
+        signing_key: 32 bytes to sign the result with. None: the old signature stays where the
+            weights are the old ones, else the result has none.
+        is_checked: compare other weights' outputs with the float64 reference.
+        must_be_same: other weights than those that the plan had are an error.
+        progress: called with a phase's name, items done and items in all.
+
+    Raises:
+        PlanError: the plan is damaged.
+        RefitError: the model does not fit; names the layer and what differs.
+    """
+    report = progress or _no_progress
+    opened = data if isinstance(data, RefittablePlan) else open_refittable(data, source=source)
+    plan, details, recipe = opened.plan, opened.details, opened.recipe
+    variant, profiles = plan.variants[0], plan.variants[0].profiles
+    models = _by_profile(networks, [profile.name for profile in profiles])
+    target = TargetWithoutTools(variant.fingerprint, recipe.hardware)
+
+    def drafts(config: BuilderConfig) -> list[Draft]:
+        made: list[Draft] = []
+        for number, profile in enumerate(profiles):
+            report("network", number, len(profiles))
+            made.append(
+                make_draft(
+                    profile.name,
+                    models[profile.name],
+                    config,
+                    target,
+                    num_workers=profile.num_workers,
+                    trace=None,
+                    first=made[0] if made else None,
+                )
+            )
+        return made
+
+    found = drafts(config_of(recipe, is_checked=False))
+    own = details.variants[0]
+    report("pack", 0, 1)
+    tuned = [
+        recorded_operations(draft, profile, rows, target)
+        for draft, profile, rows in zip(found, profiles, own, strict=True)
+    ]
+    weights = packed_region(plan, tuned, own, target.target)
+    _, new_digest = encode_chunks(weights.data, plan.chunk_lengths)
+    if new_digest == opened.weights_sha256:
+        whole = bytes(opened.data)
+        if not plan.weights:
+            whole = filled_plan(whole, weights.data, source=opened.source)
+        if signing_key is not None:
+            filled = replace(plan, weights=weights.data)
+            whole = plan_bytes(filled, signing_key=signing_key)
+        return RefittedPlan(whole, True, False, {})
+    if must_be_same:
+        raise RefitError(
+            f"plan {opened.source}: the model's weights are not those that the plan was built with"
+        )
+    report("check", 0, 1)
+    if is_checked:
+        found = drafts(config_of(recipe, is_checked=True))
+    plan = _with_model(opened, weights, next(iter(models.values())))
+    plan, accuracy = _with_canaries(plan, found)
+    container = read_container(opened.data, source=opened.source)
+    was_signed = container.find(SectionKind.SIGNATURE) is not None
+    return RefittedPlan(
+        plan_bytes(plan, signing_key=signing_key),
+        is_same=False,
+        lost_signature=was_signed and signing_key is None,
+        accuracy=accuracy,
+    )
 
 
 def _by_profile(
@@ -197,16 +228,12 @@ def _by_profile(
     return networks
 
 
-def _with_model(
-    plan: Plan, details: PlanDetails, weights: npt.NDArray[np.uint8], model: Network
-) -> Plan:
+def _with_model(opened: RefittablePlan, weights: npt.NDArray[np.uint8], model: Network) -> Plan:
     """The plan with weights, naming the model that they are from."""
-    assert details.recipe is not None
     origin = model.origin
-    recipe = replace(details.recipe, files=origin.files if origin is not None else ())
-    return replace(
-        plan, weights=weights.data, details=encode_details(replace(details, recipe=recipe))
-    )
+    recipe = replace(opened.recipe, files=origin.files if origin is not None else ())
+    details = encode_details(replace(opened.details, recipe=recipe))
+    return replace(opened.plan, weights=weights.data, details=details)
 
 
 def _with_canaries(plan: Plan, drafts: list[Draft]) -> tuple[Plan, dict[str, float]]:

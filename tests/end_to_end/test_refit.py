@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from dataclasses import replace
@@ -18,8 +19,10 @@ from support.commands import edgeplan
 from support.cuda_toolkits import need_toolkit
 
 import builder_host as bh
+from builder_host.cli import refit as command
 from builder_host.errors import RefitError
 from builder_host.importers.model_file import import_model_file
+from builder_host.refit import refit as refit_module
 from builder_host.refit.refit import refit_plan
 from planformat.details import PlanDetails, encode_details, plan_details
 from planformat.errors import PlanError
@@ -148,6 +151,34 @@ def test_a_plan_for_a_gpu_comes_back_without_its_compiler(tmp_path, precision):
     assert refit_plan(whole, import_model_file(other)).data == built(
         other, target="jetson-agx-orin", precision=precision
     )
+
+
+@pytest.mark.parametrize("is_stripped", [False, True])
+def test_the_command_reads_and_verifies_the_plan_once(tmp_path, monkeypatch, is_stripped):
+    path = save_model(tmp_path / "model.onnx")
+    whole = built(path, is_checked=False)
+    (tmp_path / "in.plan").write_bytes(strip_plan(whole) if is_stripped else whole)
+    reads = []
+
+    def counted(name):
+        read = getattr(refit_module, name)
+
+        def wrapper(data, **options):
+            reads.append(name)
+            return read(data, **options)
+
+        monkeypatch.setattr(refit_module, name, wrapper)
+
+    counted("read_plan")
+    counted("read_stripped")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    out = tmp_path / "out.plan"
+    args = parser.parse_args([str(tmp_path / "in.plan"), str(path), "-o", str(out)])
+    args.json = False
+    assert command.run(args) == 0
+    assert reads == ["read_stripped" if is_stripped else "read_plan"]
+    assert out.read_bytes() == whole
 
 
 def test_a_model_whose_name_is_no_text(tmp_path):
