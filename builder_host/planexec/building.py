@@ -35,7 +35,7 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         raise BuilderError(f"--{kind} needs --output=NAME for each output")
     if args.model is not None and kind != "deploy":
         raise BuilderError(f"--model holds the weights of --deploy, not of --{kind}")
-    base = _uff_inputs(args.uffInput) if kind == "uff" else {}
+    base = _uff_inputs(args.uffInput)
 
     def imported(shapes: Mapping[str, tuple[int, ...]]) -> Network:
         return import_model_file(
@@ -52,15 +52,10 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         shapes = shapes_of(args.shapes)
         if args.batch is not None:
             first = imported(shapes)
-            batched = {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
-            for name, shape in shapes.items():
-                if batched.get(name, shape) != shape:
-                    raise BuilderError(
-                        f"--batch={args.batch} and --shapes={name}:{'x'.join(map(str, shape))}: "
-                        "they give different batches; leave one out"
-                    )
-            shapes |= batched
+            shapes |= {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
         return imported(shapes)
+    if args.batch is not None or (args.shapes is not None and args.loadEngine is None):
+        raise BuilderError("--batch and --shapes do not go with --minShapes .. --maxShapes")
     distinct: dict[str, Mapping[str, tuple[int, ...]]] = {}
     for name, shapes in named.items():
         if shapes not in distinct.values():
@@ -80,15 +75,8 @@ def builder_config(
     boards = tuple(place for place in measure if "://" in place)
     is_timed = args.builderOptimizationLevel > 0 and measure != ["none"]
     settings: dict[str, Any] = {}
-    if precision in ("int8", "best") and args.calib is None:
-        if args.int8:
-            settings["dynamic_ranges"] = _placeholder_ranges(network)
-            note("note: --int8: placeholder ranges, for speed only; --calib gives right answers")
-        else:
-            note(
-                "note: --best: no layer is quantised without --calib, or --int8 for placeholder "
-                "ranges"
-            )
+    if precision in ("int8", "best") and args.calib is None and args.int8:
+        settings["dynamic_ranges"] = _placeholder_ranges(network)
     return BuilderConfig(
         target=target,
         timing_cache=args.timingCacheFile,
@@ -98,7 +86,6 @@ def builder_config(
         boards=boards if is_timed else (),
         artifact_dir=args.tempdir,
         precision=precision,
-        is_refittable=bool(args.refit),
         layer_precision=_layer_rules(args.layerPrecisions),
         calibration=args.calib if precision in ("int8", "best") else None,
         is_checked=precision == "fp32",
@@ -145,7 +132,7 @@ def _precision(args: argparse.Namespace, target: str, note: Callable[[str], None
     fingerprint, _ = resolve_target(target)
     if fingerprint.device_kind == "cpu" and args.fp16 and not args.best:
         note("note: --fp16: this CPU target has no float16 kernels; layers stay in float32")
-        return next((name for name in ("int8", "bf16") if getattr(args, name)), "fp32")
+        return "int8" if args.int8 else "fp32"
     if args.best or (args.int8 and args.fp16):
         return "best"
     for name in ("int8", "fp16", "bf16"):
