@@ -150,16 +150,17 @@ class _Classifier:
         self.output, self.num_classes = self.shape_of(plan, output)
         self.network = network_of_plan(plan)
         self.inputs = [(t.name, list(t.shape)) for t in self.network.inputs]
-        self._engine = load_engine(plan)
-        self._context = self._engine.create_context()
+        with ExitStack() as loaded:  # unloads the plan when it gets no context
+            engine = loaded.enter_context(load_engine(plan))
+            self._context = loaded.enter_context(engine.create_context())
+            self._loaded = loaded.pop_all()
 
     def __enter__(self) -> _Classifier:
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Unload, so that the plan's file can be closed."""
-        self._context.close()
-        self._engine.close()
+        self._loaded.close()
 
     @staticmethod
     def shape_of(plan: Plan, output: str | None) -> tuple[str, int]:

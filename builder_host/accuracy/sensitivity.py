@@ -20,7 +20,7 @@ from builder_host.config import BuilderConfig
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
 from builder_host.lowering.draft import make_draft
-from builder_host.measure.local import load_context
+from builder_host.measure.local import load_engine
 from builder_host.network.copying import copy_network
 from builder_host.network.network import Network
 from builder_host.passes import quantise
@@ -248,14 +248,17 @@ class _Search:
     ) -> dict[str, Array]:
         """Outputs by name, [samples, values], of a plan on this machine."""
         plain = replace(self.config, target="host-cpu", precision=precision, layer_precision=rules)
-        context = load_context(build(self.network, plain).plan)
         rows: dict[str, list[Array]] = {}
         size = self.network.inputs[0].shape[0] if self.network.inputs[0].shape else 1
-        for arrays, count in batches:
-            for name, values in context.execute(arrays).items():
-                flat = np.asarray(values, dtype=np.float64)
-                flat = flat.reshape(size, -1)[:count] if flat.size % size == 0 else flat[None]
-                rows.setdefault(name, []).append(flat)
+        with (
+            load_engine(build(self.network, plain).plan) as engine,
+            engine.create_context() as context,
+        ):
+            for arrays, count in batches:
+                for name, values in context.execute(arrays).items():
+                    flat = np.asarray(values, dtype=np.float64)
+                    flat = flat.reshape(size, -1)[:count] if flat.size % size == 0 else flat[None]
+                    rows.setdefault(name, []).append(flat)
         return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 

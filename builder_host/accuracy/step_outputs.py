@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,15 +77,22 @@ class StepReader:
         self._steps = profile.steps
         self._operations = [o for o in details.variants[0][0].operations if o.steps]
         self._engines: list[Any] = []
-        for start in range(0, len(self._operations), MAX_PROFILES):
-            prefixes = tuple(
-                replace(
-                    profile, name=f"p{start + n}", steps=self._steps[: o.steps[-1] + 1], canary=None
+        with ExitStack() as loaded:  # closes what is loaded when a later part cannot be
+            for start in range(0, len(self._operations), MAX_PROFILES):
+                prefixes = tuple(
+                    replace(
+                        profile,
+                        name=f"p{start + n}",
+                        steps=self._steps[: o.steps[-1] + 1],
+                        canary=None,
+                    )
+                    for n, o in enumerate(self._operations[start : start + MAX_PROFILES])
                 )
-                for n, o in enumerate(self._operations[start : start + MAX_PROFILES])
-            )
-            partial = replace(plan, variants=(replace(variant, profiles=prefixes),), details=b"")
-            self._engines.append(_loaded(partial))
+                partial = replace(
+                    plan, variants=(replace(variant, profiles=prefixes),), details=b""
+                )
+                self._engines.append(loaded.enter_context(_loaded(partial)))
+            self._loaded = loaded.pop_all()
 
     def __enter__(self) -> StepReader:
         """The reader itself."""
@@ -92,8 +100,7 @@ class StepReader:
 
     def __exit__(self, *exception: object) -> None:
         """Unload the plan."""
-        for engine in self._engines:
-            engine.close()
+        self._loaded.close()
 
     def outputs(self, inputs: Mapping[str, Array]) -> Iterator[StepOutput]:
         """Run the plan on one batch and yield each operation's outputs, in order.

@@ -14,7 +14,9 @@ from support.cases import DATA, load
 from support.emulated_gpu import edgeplan_with_gpu
 
 import builder_host as bh
+from builder_host.accuracy import step_outputs
 from builder_host.accuracy.step_outputs import StepReader, parse_layout
+from builder_host.errors import TargetError
 from builder_host.layouts import dense_layout
 from builder_host.network.tensor_type import TensorType
 from planformat.datatypes import DataType, TensorFormat
@@ -49,9 +51,9 @@ def test_float_plan_is_good_in_every_layer(folder, capsys):
     built(folder, "float.plan")
     assert main(["compare", MODEL, str(folder / "float.plan"), "--weights", WEIGHTS, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [y["tensor"] for y in result["layers"]] == [
-        "conv1", "pool1", "conv2", "pool2", "ip1", "ip2", "prob",
-    ]  # fmt: skip
+    # a convolution and the pooling behind it may be one kernel, whose larger map is never stored
+    stored = [y["tensor"] for y in result["layers"] if y["tensor"] not in ("conv1", "conv2")]
+    assert stored == ["pool1", "pool2", "ip1", "ip2", "prob"]
     assert result["first_bad"] is None
     assert all(y["sqnr_db"] is None or y["sqnr_db"] > 100 for y in result["layers"])
 
@@ -92,6 +94,26 @@ def test_step_outputs_end_with_what_the_plan_returns(folder):
     expected = context.execute({"data": digit})["prob"]
     np.testing.assert_array_equal(found[-1].values, expected)
     assert found[0].values.dtype == np.int8
+
+
+def test_an_engine_that_cannot_be_loaded_leaves_none_of_the_others_open(folder, monkeypatch):
+    plan = built(folder, "float.plan")
+    load_engine = step_outputs.load_engine
+    opened, closed = [], []
+
+    def second_fails(partial):
+        if opened:
+            raise TargetError("no memory for the second part")
+        engine = load_engine(partial)
+        opened.append(engine.close)
+        monkeypatch.setattr(engine, "close", lambda: closed.append(opened[0]()))
+        return engine
+
+    monkeypatch.setattr(step_outputs, "MAX_PROFILES", 2)  # several engines for a short plan
+    monkeypatch.setattr(step_outputs, "load_engine", second_fails)
+    with pytest.raises(bh.BuilderError, match="no memory for the second part"):
+        StepReader(plan)
+    assert len(opened) == len(closed) == 1
 
 
 def test_wrong_pairs_are_refused(folder, capsys):
@@ -172,7 +194,9 @@ def test_cuda_plan_layer_by_layer(tmp_path, capsys, precision, lowest_db):
     assert status == 0, error
     result = json.loads(text)
     assert result["num_samples"] == 3
-    assert {"relu", "second", "scores"} <= {row["tensor"] for row in result["layers"]}
+    tensors = {row["tensor"] for row in result["layers"]}
+    assert {"second", "scores"} <= tensors
+    assert tensors & {"relu", "pool"}  # the kernel of the first layer may take the pooling along
     for row in result["layers"]:
         assert row["sqnr_db"] is None or row["sqnr_db"] > lowest_db, row
     stored = {row["dtype"] for row in result["layers"]}

@@ -10,13 +10,17 @@ from PIL import Image
 from support.cases import DATA, load
 
 import builder_host as bh
+from builder_host.accuracy import classification
 from builder_host.accuracy.classification import evaluate_plan
 from builder_host.accuracy.labels import labels_of, load_classes
 from builder_host.calibration.batches import open_data
 from builder_host.calibration.preprocessing import Preprocessing
 from builder_host.calibration.table import load_table
+from builder_host.measure.local import load_engine
 from builder_host.network.network import Network
+from planformat.reader import open_plan
 from runtime_edge.cli import main
+from runtime_edge.errors import RuntimeEdgeError
 
 LENET = [str(DATA / "caffe/lenet" / f) for f in ("lenet.prototxt", "lenet_iter_9000.caffemodel")]
 DIGITS = DATA / "images/digits"
@@ -211,3 +215,25 @@ def test_calibrate_writes_a_table_from_pictures(folder, capsys):
     assert table.read_text().startswith("TRT-7103-EntropyCalibration2\ndata: ")
     assert main([*command[:7], "--calibrator", "mse"]) == 1
     assert "--data is missing" in capsys.readouterr().err
+
+
+def test_a_plan_without_a_context_is_unloaded(folder, monkeypatch):
+    closed = []
+
+    def without_memory(plan):
+        engine = load_engine(plan)
+        close = engine.close
+        monkeypatch.setattr(engine, "create_context", refuse)
+        monkeypatch.setattr(engine, "close", lambda: closed.append(close()))
+        return engine
+
+    def refuse():
+        raise RuntimeEdgeError("no memory for a context")
+
+    monkeypatch.setattr(classification, "load_engine", without_memory)
+    with (
+        open_plan(folder / "lenet.plan") as opened,
+        pytest.raises(RuntimeEdgeError, match="no memory for a context"),
+    ):
+        evaluate_plan(opened.plan, [np.zeros((4, 1, 28, 28), np.float32)], None)
+    assert len(closed) == 1
