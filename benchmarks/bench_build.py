@@ -6,8 +6,8 @@ Each build is a fresh `python` that imports a model and builds it, as the comman
 artifact store of its own: empty for `cold`, left by the cold build for `cached` (with the timing
 cache, which then holds every candidate). Processor seconds count the process, its compilers and its
 threads; half of them bound the time on two free cores, whatever else the machine does meanwhile.
-Memory is the sum of the resident sets of the whole process tree, sampled, so that pages which
-processes share count more than once.
+Python may keep its byte code, as it does by default. Memory is the sum of the resident sets of the
+whole process tree, sampled, so that pages which processes share count more than once.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def run_build(model: Path, store: Path, output: Path, case: Case, jobs: int) -> 
     with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, *arguments, str(jobs)],
+            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             stdout=subprocess.PIPE,
             stderr=messages,
         )

@@ -71,6 +71,7 @@ def _value(value: int | str) -> str:
     return " \\\n  ".join(str(value).splitlines()) if isinstance(value, str) else str(value)
 
 
+@functools.lru_cache(maxsize=256)  # a template is filled for many layers
 def _split(text: str) -> tuple[list[str], list[str], list[str]]:
     lines = text.splitlines()
     begins = [i for i, line in enumerate(lines) if line.strip() == BEGIN]

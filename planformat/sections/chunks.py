@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from planformat import limits
 from planformat.errors import PlanFormatError
@@ -18,12 +19,10 @@ _MAX_THREADS = 4
 
 def encode_chunks(weights: memoryview, chunk_lengths: Sequence[int]) -> tuple[bytes, bytes]:
     """The section's bytes, and the SHA-256 that the table gives for the WEIGHTS section."""
-    rows, hashes, offset = [], [], 0
-    for length in chunk_lengths:
-        digest = hashlib.sha256(weights[offset : offset + length]).digest()
-        rows.append(_ENTRY.pack(length, digest))
-        hashes.append(digest)
-        offset += length
+    hashes = list(_digests(weights, chunk_lengths))
+    rows = [
+        _ENTRY.pack(length, digest) for length, digest in zip(chunk_lengths, hashes, strict=True)
+    ]
     return _HEAD.pack(len(rows), 0, 0) + b"".join(rows), weights_hash(hashes)
 
 
@@ -87,35 +86,33 @@ def check_weights(
     hashes: Sequence[bytes],
     source: str,
 ) -> None:
-    """Compare every chunk with its hash; large regions are hashed by several threads.
+    """Compare every chunk with its hash.
 
     Raises:
         PlanFormatError: names the first chunk that differs and its place in the file.
     """
-    starts, total = [], 0
-    for length in lengths:
-        starts.append(total)
-        total += length
-
-    def digest_of(index: int) -> bytes:
-        start = starts[index]
-        return hashlib.sha256(weights[start : start + lengths[index]]).digest()
-
-    def check(index: int, actual: bytes) -> None:
+    begin = offset
+    for index, actual in enumerate(_digests(weights, lengths)):
         if actual != hashes[index]:
-            begin = offset + starts[index]
             raise PlanFormatError(
                 f"plan {source}: section 'weights', chunk {index}, bytes {begin:,} to "
                 f"{begin + lengths[index]:,}: SHA-256 is {actual.hex()}, stored is "
                 f"{hashes[index].hex()}; the weights were changed: fetch the plan again"
             )
+        begin += lengths[index]
 
-    if total < _PARALLEL_BYTES or len(lengths) == 1:
-        for index in range(len(lengths)):
-            check(index, digest_of(index))
+
+def _digests(weights: memoryview, lengths: Sequence[int]) -> Iterator[bytes]:
+    """SHA-256 of every chunk in order; large regions are hashed by several threads."""
+    ends = list(itertools.accumulate(lengths))
+
+    def digest_of(end: int, length: int) -> bytes:
+        return hashlib.sha256(weights[end - length : end]).digest()
+
+    if len(lengths) == 1 or sum(lengths) < _PARALLEL_BYTES:
+        yield from map(digest_of, ends, lengths)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="plan-verify") as pool:
-        for index, actual in enumerate(pool.map(digest_of, range(len(lengths)))):
-            check(index, actual)
+    with ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="plan-hash") as pool:
+        yield from pool.map(digest_of, ends, lengths)
