@@ -121,8 +121,6 @@ _PTX_OF_ARCHITECTURE = MappingProxyType(
 )
 # oldest PTX version that knows the architecture; the rest came after CUDA 10
 
-_FP8_TOOLKIT = (12, 6)  # mma.sync on fp8 needs CUDA 12.4; 12.6 is the first of TOOLKITS with it
-
 
 @dataclass(frozen=True, slots=True)
 class ToolkitChoice:
@@ -225,34 +223,19 @@ class CudaTarget:
         return self.compute_capability >= (7, 5)
 
     @property
-    def has_wmma_s8(self) -> bool:
-        """Int8 tensor cores through `wmma` (m16n16k16)."""
-        return self.compute_capability >= (7, 2)
-
-    @property
     def has_mma_s8(self) -> bool:
         """`mma.sync.m8n8k16` on int8."""
         return self.compute_capability >= (7, 5)
 
     @property
     def has_mma_k16(self) -> bool:
-        """`mma.sync.m16n8k16` on fp16 and bf16, `m16n8k8` on tf32, `m16n8k32` on int8."""
+        """`mma.sync` m16n8k16 on fp16 and bf16, m16n8k8 on tf32, m16n8k32 on int8; `cp.async`."""
         return self.compute_capability >= (8, 0)
 
     @property
     def has_bf16(self) -> bool:
         """Bfloat16 arithmetic and tensor cores."""
         return self.compute_capability >= (8, 0)
-
-    @property
-    def has_cp_async(self) -> bool:
-        """`cp.async` from global to shared memory."""
-        return self.compute_capability >= (8, 0)
-
-    @property
-    def has_mma_fp8(self) -> bool:
-        """`mma.sync` on fp8: the chip has it and the toolkit knows it."""
-        return self.compute_capability >= (8, 9) and self.toolkit >= _FP8_TOOLKIT
 
     @property
     def has_clusters(self) -> bool:
@@ -273,11 +256,6 @@ class CudaTarget:
     def has_wgmma(self) -> bool:
         """Warp-group matrix instructions: `sm_90a` only, later chips dropped them."""
         return self.sm == "90a"
-
-    @property
-    def has_tcgen05(self) -> bool:
-        """Tensor memory instructions of the data-centre Blackwell and Thor."""
-        return self.is_specific and self.architecture.name in ("100", "101", "103", "110")
 
 
 def cuda_target(

@@ -32,20 +32,6 @@ extern "C" __global__ void __launch_bounds__(32) wmma_f16(const half* a, const h
 }
 #endif
 
-#if __CUDA_ARCH__ >= 720
-extern "C" __global__ void __launch_bounds__(32) wmma_s8(const signed char* a, int* c) {
-    using namespace nvcuda::wmma;
-    fragment<matrix_a, 16, 16, 16, signed char, row_major> fa;
-    fragment<matrix_b, 16, 16, 16, signed char, col_major> fb;
-    fragment<accumulator, 16, 16, 16, int> fc;
-    fill_fragment(fc, 0);
-    load_matrix_sync(fa, a, 16);
-    load_matrix_sync(fb, a, 16);
-    mma_sync(fc, fa, fb, fc);
-    store_matrix_sync(c, fc, 16, mem_row_major);
-}
-#endif
-
 #if __CUDA_ARCH__ >= 750
 extern "C" __global__ void __launch_bounds__(32) mma_s8(const int* a, int* c) {
     int x = a[threadIdx.x], d[2] = {0, 0};
@@ -97,17 +83,6 @@ extern "C" __global__ void __launch_bounds__(64) dependent(const float* a, float
 }
 #endif
 
-#if __CUDA_ARCH__ >= 890 && (__CUDACC_VER_MAJOR__ * 10 + __CUDACC_VER_MINOR__) >= 124
-extern "C" __global__ void __launch_bounds__(32) mma_fp8(const unsigned* a, float* c) {
-    unsigned x = a[threadIdx.x];
-    float d[4] = {0, 0, 0, 0};
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, "
-                 "{%4,%4,%4,%4}, {%4,%4}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(x));
-    for (int i = 0; i < 4; i++) c[4 * threadIdx.x + i] = d[i];
-}
-#endif
-
 #if __CUDA_ARCH__ >= 900 && __CUDACC_VER_MAJOR__ >= 12
 extern "C" __global__ void __launch_bounds__(32) tma(const void* map, float* c) {
     __shared__ __align__(128) float tile[256];
@@ -126,13 +101,6 @@ extern "C" __global__ void __launch_bounds__(128) wgmma(float* c) {
     asm volatile("wgmma.fence.sync.aligned;\n wgmma.commit_group.sync.aligned;\n"
                  "wgmma.wait_group.sync.aligned 0;" ::: "memory");
     c[threadIdx.x] = 1.0f;
-}
-#endif
-
-#if defined(__CUDA_ARCH_FEAT_SM100_ALL) || defined(__CUDA_ARCH_FEAT_SM101_ALL) || \
-    defined(__CUDA_ARCH_FEAT_SM103_ALL) || defined(__CUDA_ARCH_FEAT_SM110_ALL)
-extern "C" __global__ void __launch_bounds__(128) tcgen05() {
-    asm volatile("tcgen05.fence::before_thread_sync;" ::: "memory");
 }
 #endif
 """

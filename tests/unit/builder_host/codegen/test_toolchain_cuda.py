@@ -87,15 +87,12 @@ def expected_kernels(target: CudaTarget) -> set[str]:
         "halves": True,  # sm_61 compiles it too, slow as it is
         "dp4a": target.has_dp4a,
         "wmma_f16": target.has_wmma,
-        "wmma_s8": target.has_wmma_s8,
         "mma_s8": target.has_mma_s8,
         "mma_f16": target.has_mma_f16,
-        "mma_fp8": target.has_mma_fp8,
         "tma": target.has_tma,
-        "mma_async": target.has_cp_async and target.has_mma_k16 and target.has_bf16,
+        "mma_async": target.has_mma_k16 and target.has_bf16,
         "dependent": target.has_dependent_launch and target.has_clusters,
         "wgmma": target.has_wgmma,
-        "tcgen05": target.has_tcgen05,
     }
     return {name for name, has in features.items() if has}
 

@@ -135,21 +135,16 @@ def test_features_by_architecture():
     assert having("has_fp16") == [name for name in everything if name != "61"]
     assert having("has_dp4a") == [name for name in everything if name not in ("53", "62")]
     assert having("has_wmma") == ["72", "75", *from_sm80]
-    assert having("has_wmma_s8") == ["72", "75", *from_sm80]
     assert having("has_mma_f16") == having("has_mma_s8") == ["75", *from_sm80]
-    assert having("has_mma_k16") == having("has_bf16") == having("has_cp_async") == from_sm80
+    assert having("has_mma_k16") == having("has_bf16") == from_sm80
     assert having("has_clusters") == having("has_tma") == from_sm80[4:]
     assert having("has_dependent_launch") == from_sm80[4:]
     assert having("has_wgmma") == ["90"]
-    assert having("has_tcgen05") == ["100", "101", "103", "110"]
-    assert having("has_mma_fp8") == from_sm80[3:]
 
 
 def test_features_follow_the_toolkit_too():
     old = cuda_target(fingerprint("9.0", "11.8"))
-    assert (old.has_wgmma, old.has_tma, old.has_mma_fp8) == (False, False, False)
-    assert not cuda_target(fingerprint("8.9", "12.2")).has_mma_fp8
-    assert cuda_target(fingerprint("8.9", "12.6")).has_mma_fp8
+    assert (old.has_wgmma, old.has_tma) == (False, False)
 
 
 def test_table_is_consistent():
