@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from support.emulated_board import SCRIPTS
+
+ANSWER_S = 600.0
+"""Longest time of loading and one inference: minutes on a loaded machine, where it hangs never."""
+_END_S = 120.0
 
 _SERVER = """
 import io, struct, sys
@@ -36,25 +41,40 @@ with runtime_edge.load(sys.argv[1]) as engine:
 class EmulatedContext:
     """An execution context in an emulated process."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], answer_s: float = ANSWER_S) -> None:
         """Talk to a process that was started by `emulated_context`."""
         assert process.stdin is not None
         assert process.stdout is not None
         self._process = process
+        self._answer_s = answer_s
         self._in: BinaryIO = process.stdin  # type: ignore[assignment]
         self._out: BinaryIO = process.stdout  # type: ignore[assignment]
 
     def execute(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs by name."""
+        """Outputs by name; a process that gives none in time is ended, and the test fails."""
         buffer = io.BytesIO()
         np.savez(buffer, **inputs)
         data = buffer.getvalue()
-        with contextlib.suppress(BrokenPipeError):  # why it ended is said below
-            self._in.write(len(data).to_bytes(8, "little") + data)
-            self._in.flush()
-        size = int.from_bytes(self._out.read(8), "little")
-        assert size, f"the emulated runtime ended with status {self._process.wait(60)}"
-        return dict(np.load(io.BytesIO(self._out.read(size))))
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._answer_s, end)
+        timer.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):  # why it ended is said below
+                self._in.write(len(data).to_bytes(8, "little") + data)
+                self._in.flush()
+            size = int.from_bytes(self._out.read(8), "little")
+            answer = self._out.read(size)
+        finally:
+            timer.cancel()
+        assert not is_late.is_set(), f"the emulated runtime gave no answer in {self._answer_s} s"
+        if not size or len(answer) < size:
+            raise AssertionError(f"the emulated runtime ended: status {self._process.wait(_END_S)}")
+        return dict(np.load(io.BytesIO(answer)))
 
 
 @contextlib.contextmanager
@@ -67,11 +87,11 @@ def emulated_context(plan: Path) -> Iterator[EmulatedContext]:
         yield EmulatedContext(process)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(_END_S) == 0
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait(60)
+            process.wait(_END_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
