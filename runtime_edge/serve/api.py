@@ -319,7 +319,7 @@ class Api:
     # -- our own
 
     def _metrics(self, request: Request, arguments: tuple[str, ...]) -> None:
-        self._later.answer(request, metrics_response(self._exposition, self._later))
+        self._later.answer(request, metrics_response(self._exposition))
 
     def _page(self, request: Request, arguments: tuple[str, ...]) -> Response:
         page = resources.files("runtime_edge.serve").joinpath("status_page.html").read_bytes()
@@ -332,7 +332,7 @@ class Api:
 
     def _status(self, request: Request, arguments: tuple[str, ...]) -> None:
         async def make() -> Response:
-            readings = await self._later.beside(self._exposition.sensors.read)
+            readings = await self._exposition.sensors.read()
             return json_response(status.status_json(self._service, self._exposition, readings))
 
         self._later.answer(request, make())

@@ -24,10 +24,11 @@ from runtime_edge.serve.inference import InferenceService
 from runtime_edge.serve.metrics import Exposition
 from runtime_edge.serve.metrics_api import MetricsApi
 from runtime_edge.serve.repository import Repository
+from runtime_edge.serve.sensor_reader import SensorReader
 from runtime_edge.serve.shared_memory import SharedMemoryRegions
 from runtime_edge.serve.stream_memory import StreamMemory
 from runtime_edge.serve.stream_worker import StreamWorker
-from runtime_edge.serve.sysfs import Sensors
+from runtime_edge.serve.sysfs import find_sensors
 from runtime_edge.serve.trace import Trace
 from runtime_edge.systemd import Notifier
 
@@ -73,7 +74,7 @@ class Daemon:
         )
         self.service = InferenceService(self.repository, Trace(config.trace_events))
         self._regions = SharedMemoryRegions(self._bodies)
-        self._exposition = Exposition(self.repository, self._bodies, Sensors())
+        self._exposition = Exposition(self.repository, self._bodies, SensorReader(find_sensors()))
         token = read_token(config.token_file) if config.token_file else None
         self._token = token
         self._api = Api(config, self.service, self._regions, self._exposition, token)

@@ -55,6 +55,7 @@ class MessageParser:
         self._headers: dict[bytes, bytes] = {}
         self._num_headers = 0
         self._is_head_complete = False
+        self._is_keep_alive = False
         self._is_complete = False
         self._chunks = bytearray()
 
@@ -93,7 +94,7 @@ class MessageParser:
             query,
             self._headers,
             self._read_framing(),
-            bool(self._parser.should_keep_alive()),
+            version == "1.1" and self._is_keep_alive,
         )
 
     def read_chunks(self, data: memoryview) -> bool:
@@ -139,6 +140,8 @@ class MessageParser:
     def on_headers_complete(self) -> None:
         """The head ends here."""
         self._is_head_complete = True
+        # Asked later, llhttp has forgotten the head of a message without body.
+        self._is_keep_alive = bool(self._parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
         """Part of a chunked body."""

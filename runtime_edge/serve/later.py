@@ -45,7 +45,7 @@ class LaterAnswers:
         task.add_done_callback(self._tasks.discard)
 
     async def beside(self, function: Callable[[], T]) -> T:
-        """Call a function on a thread of its own: slow sensors, large texts."""
+        """Call a function on a thread of its own: large texts."""
         return await asyncio.get_running_loop().run_in_executor(self._pages, function)
 
     def close(self) -> None:

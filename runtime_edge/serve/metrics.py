@@ -10,8 +10,9 @@ from runtime_edge.errors import RuntimeEdgeError
 from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.metadata import server_version
 from runtime_edge.serve.repository import Repository, ServedPlan
+from runtime_edge.serve.sensor_reader import SensorReader
 from runtime_edge.serve.statistics import HISTOGRAM_MS
-from runtime_edge.serve.sysfs import Reading, Sensors, process_use
+from runtime_edge.serve.sysfs import Reading, process_use
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Exposition:
         num_connections: open now; num_turned_away: for want of room; set by the daemon.
     """
 
-    def __init__(self, repository: Repository, bodies: BodyPool, sensors: Sensors) -> None:
+    def __init__(self, repository: Repository, bodies: BodyPool, sensors: SensorReader) -> None:
         """Metrics of one daemon."""
         self.repository = repository
         self.bodies = bodies

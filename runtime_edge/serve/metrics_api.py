@@ -36,7 +36,7 @@ class MetricsApi:
         if request.method not in ("GET", "HEAD"):
             return error_response(RequestError(405, "use GET"))
         if request.path == "/metrics":
-            self._later.answer(request, metrics_response(self._exposition, self._later))
+            self._later.answer(request, metrics_response(self._exposition))
             return None
         if request.path == "/v2/health/live":
             return json_response({"live": True})
@@ -46,9 +46,9 @@ class MetricsApi:
         return error_response(RequestError(404, "here are /metrics and /v2/health only"))
 
 
-async def metrics_response(exposition: Exposition, later: LaterAnswers) -> Response:
+async def metrics_response(exposition: Exposition) -> Response:
     """Prometheus text."""
-    readings = await later.beside(exposition.sensors.read)
+    readings = await exposition.sensors.read()
     return Response(
         200,
         (exposition.text(readings).encode(),),

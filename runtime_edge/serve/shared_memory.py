@@ -9,6 +9,7 @@ nobody may do who could not send it a signal anyway.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import re
@@ -124,11 +125,20 @@ class SharedTensor:
         Raises:
             RequestError: 400: it cannot be written.
         """
+        left = memoryview(data)
+        at = self.region.offset + self.offset
         try:
-            os.pwrite(self.region.descriptor, data, self.region.offset + self.offset)
+            while left:  # a full file system takes a part, and refuses the next
+                num_written = os.pwrite(self.region.descriptor, left, at)
+                if num_written == 0:
+                    raise OSError(errno.ENOSPC, "no more bytes are taken")
+                at += num_written
+                left = left[num_written:]
         except OSError as error:
             raise RequestError(
-                400, f"shared memory region '{self.region.name}' cannot be written: {error}"
+                400,
+                f"shared memory region '{self.region.name}' cannot be written: {error}; "
+                f"{len(left):,} of {len(data):,} bytes are missing",
             ) from error
 
     def _shortened(self, left: int) -> RequestError:

@@ -25,80 +25,79 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Sensor:
+    """One sensor.
+
+    Attributes:
+        metric, label: as in `Reading`; path: its file; scale: of the file's numbers to the unit.
+        other: a file whose number is a factor: rails that show voltage and current. Or "".
+    """
+
     metric: str
     label: str
     path: str
     scale: float
-    other: str = ""  # multiplied with the first: rails that show voltage and current
+    other: str = ""
+
+    def read(self) -> Reading | None:
+        """What it shows now, None when it does not answer. A driver may take its time."""
+        value = _number(self.path)
+        if value is not None and self.other:
+            factor = _number(self.other)
+            value = None if factor is None else value * factor
+        return None if value is None else Reading(self.metric, self.label, value * self.scale)
 
 
-class Sensors:
-    """The sensors that this machine has."""
+def find_sensors(root: str = "/") -> list[Sensor]:
+    """The sensors that this machine has.
 
-    def __init__(self, root: str = "/") -> None:
-        """Look for them.
+    Args:
+        root: of the file system; tests have their own.
+    """
+    return [*_thermal(root), *_hwmon(root), *_clocks(root)]
 
-        Args:
-            root: of the file system; tests have their own.
-        """
-        self._root = root
-        self._sources = [
-            *self._thermal(),
-            *self._hwmon(),
-            *self._clocks(),
-        ]
 
-    def read(self) -> list[Reading]:
-        """What they show now; a sensor that does not answer is left out."""
-        readings = []
-        for source in self._sources:
-            value = _number(source.path)
-            if value is not None and source.other:
-                factor = _number(source.other)
-                value = None if factor is None else value * factor
-            if value is not None:
-                readings.append(Reading(source.metric, source.label, value * source.scale))
-        return readings
+def _thermal(root: str) -> list[Sensor]:
+    sensors = []
+    for folder in _glob(root, "sys/class/thermal/thermal_zone*"):
+        name = _text(os.path.join(folder, "type")) or os.path.basename(folder)
+        path = os.path.join(folder, "temp")
+        sensors.append(Sensor("temperature_celsius", name, path, 1e-3))
+    return sensors
 
-    def _thermal(self) -> list[_Source]:
-        sources = []
-        for folder in self._glob("sys/class/thermal/thermal_zone*"):
-            name = _text(os.path.join(folder, "type")) or os.path.basename(folder)
-            path = os.path.join(folder, "temp")
-            sources.append(_Source("temperature_celsius", name, path, 1e-3))
-        return sources
 
-    def _hwmon(self) -> list[_Source]:
-        sources = []
-        for folder in self._glob("sys/class/hwmon/hwmon*"):
-            chip = _text(os.path.join(folder, "name")) or os.path.basename(folder)
-            for path in sorted(glob.glob(os.path.join(folder, "power*_input"))):
-                label = _text(path.replace("_input", "_label")) or chip
-                sources.append(_Source("power_watts", label, path, 1e-6))
-            for path in sorted(glob.glob(os.path.join(folder, "curr*_input"))):
-                number = os.path.basename(path)[len("curr") : -len("_input")]
-                volts = os.path.join(folder, f"in{number}_input")
-                label = _text(os.path.join(folder, f"in{number}_label"))
-                if label and os.path.exists(volts):  # mA times mV
-                    sources.append(_Source("power_watts", label, path, 1e-6, volts))
-        return sources
+def _hwmon(root: str) -> list[Sensor]:
+    sensors = []
+    for folder in _glob(root, "sys/class/hwmon/hwmon*"):
+        chip = _text(os.path.join(folder, "name")) or os.path.basename(folder)
+        for path in sorted(glob.glob(os.path.join(folder, "power*_input"))):
+            label = _text(path.replace("_input", "_label")) or chip
+            sensors.append(Sensor("power_watts", label, path, 1e-6))
+        for path in sorted(glob.glob(os.path.join(folder, "curr*_input"))):
+            number = os.path.basename(path)[len("curr") : -len("_input")]
+            volts = os.path.join(folder, f"in{number}_input")
+            label = _text(os.path.join(folder, f"in{number}_label"))
+            if label and os.path.exists(volts):  # mA times mV
+                sensors.append(Sensor("power_watts", label, path, 1e-6, volts))
+    return sensors
 
-    def _clocks(self) -> list[_Source]:
-        sources = []
-        for folder in self._glob("sys/devices/system/cpu/cpufreq/policy*"):
-            path = os.path.join(folder, "scaling_cur_freq")
-            sources.append(_Source("clock_hz", "cpu_" + os.path.basename(folder), path, 1e3))
-        for folder in self._glob("sys/class/devfreq/*"):
-            name = os.path.basename(folder)
-            if "gpu" in name or "gv11b" in name or "ga10b" in name or "gp10b" in name:
-                sources.append(_Source("clock_hz", name, os.path.join(folder, "cur_freq"), 1.0))
-        for path in self._glob("sys/devices/gpu.0/load"):
-            sources.append(_Source("gpu_load_ratio", "gpu", path, 1e-3))
-        return sources
 
-    def _glob(self, pattern: str) -> list[str]:
-        return sorted(glob.glob(os.path.join(self._root, pattern)))
+def _clocks(root: str) -> list[Sensor]:
+    sensors = []
+    for folder in _glob(root, "sys/devices/system/cpu/cpufreq/policy*"):
+        path = os.path.join(folder, "scaling_cur_freq")
+        sensors.append(Sensor("clock_hz", "cpu_" + os.path.basename(folder), path, 1e3))
+    for folder in _glob(root, "sys/class/devfreq/*"):
+        name = os.path.basename(folder)
+        if "gpu" in name or "gv11b" in name or "ga10b" in name or "gp10b" in name:
+            sensors.append(Sensor("clock_hz", name, os.path.join(folder, "cur_freq"), 1.0))
+    for path in _glob(root, "sys/devices/gpu.0/load"):
+        sensors.append(Sensor("gpu_load_ratio", "gpu", path, 1e-3))
+    return sensors
+
+
+def _glob(root: str, pattern: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(root, pattern)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,15 @@ from support.serve_plans import save, scale_plan
 from runtime_edge.capture import CapturedError, read_capture
 from runtime_edge.cli import main
 from runtime_edge.errors import DeviceError
-from runtime_edge.serve import failure_captures
+from runtime_edge.serve import daemon as daemon_module
+from runtime_edge.serve import failure_captures, sensor_reader
 from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.deployment import Tensor
 from runtime_edge.serve.devices import DeviceEntry
 from runtime_edge.serve.failure_captures import MAX_CAPTURES
 from runtime_edge.serve.infer_work import InferWork, WantedOutput
+from runtime_edge.serve.sysfs import Sensor
 from runtime_edge.systemd import Notifier
 
 
@@ -264,3 +266,27 @@ def test_full_collections_pass_over_what_was_imported(path):
     finally:
         gc.unfreeze()
     assert frozen > 5 * left
+
+
+def test_a_sensor_that_hangs_holds_neither_metrics_nor_the_end(path, tmp_path, monkeypatch):
+    fifo = tmp_path / "temp"
+    os.mkfifo(fifo)
+    stuck = Sensor("temperature_celsius", "stuck", str(fifo), 1e-3)
+    (tmp_path / "fine").write_text("48500")
+    fine = Sensor("temperature_celsius", "fine", str(tmp_path / "fine"), 1e-3)
+    monkeypatch.setattr(daemon_module, "find_sensors", lambda: [stuck, fine])
+    monkeypatch.setattr(sensor_reader, "PATIENCE_S", 0.5)
+
+    async def scenario(daemon, recorder):
+        for target in ("/metrics", "/status.json"):
+            reader, writer = await asyncio.open_connection(*daemon.http_address)
+            text = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            writer.write(text.encode())
+            answer = await asyncio.wait_for(reader.read(), 60)
+            writer.close()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"fine" in answer
+            assert b"stuck" not in answer
+
+    run(path, scenario)
+    fifo.open("w").close()  # so that the thread ends with this test

@@ -165,3 +165,28 @@ def test_a_head_that_comes_again_is_read_like_the_first_time():
             writer.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "is_kept"),
+    [("1.1", "", True), ("1.1", "close", False), ("1.0", "", False), ("1.0", "keep-alive", False)],
+)
+@pytest.mark.parametrize("length", [0, 5])
+def test_the_connection_stays_as_the_client_asks(version, connection, is_kept, length):
+    lines = [f"POST / HTTP/{version}", "Host: localhost", f"Content-Length: {length}"]
+    text = "\r\n".join([*lines, *([f"Connection: {connection}"] if connection else []), "", ""])
+    request = text.encode() + b"hello"[:length]
+
+    async def scenario(application, pool, address):
+        application.handle = lambda request: Response(200, (b"fine",))
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(request)
+        assert await answer(reader) == 200
+        if is_kept:
+            writer.write(request)
+            assert await answer(reader) == 200
+        else:
+            assert await reader.read() == b""
+        writer.close()
+
+    run(scenario)

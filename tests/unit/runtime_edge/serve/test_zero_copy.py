@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from support.serve_plans import save, scale_plan
 
+from runtime_edge.serve.bodies import BodyPool
 from runtime_edge.serve.config import PlanConfig, ServeConfig
 from runtime_edge.serve.daemon import Daemon
 from runtime_edge.serve.errors import RequestError
 from runtime_edge.serve.infer_request import parse_infer
 from runtime_edge.serve.infer_response import infer_response
+from runtime_edge.serve.shared_memory import SharedMemoryRegions
 
 X = np.arange(1000, dtype=np.float32).reshape(1, 1000)
 Y = X * np.float32(0.5)
@@ -315,3 +317,23 @@ def test_an_output_that_does_not_fit_is_refused_before_anything_runs(path, memor
         assert served.regions._regions["r"].num_users == 1
 
     run(path, scenario)
+
+
+def test_an_output_is_written_whole_or_the_request_fails(memory, monkeypatch):
+    key, file = memory
+    os.chmod(file, 0o666)  # others may write to it: not mapped
+    real, data = os.pwrite, Y.tobytes()
+    regions = SharedMemoryRegions(BodyPool(1 << 20))
+    regions.register("r", key, 100, 3 * NUM_BYTES)
+    place = regions.tensor("r", NUM_BYTES, NUM_BYTES, "output 'y'")
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:1000], at))
+    place.write(data)
+    with open(file, "rb") as mine:
+        content = mine.read()
+    assert content == bytes(100 + NUM_BYTES) + data + bytes(len(content) - 100 - 2 * NUM_BYTES)
+    taken = iter([1000, 0])
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[: next(taken)], at))
+    with pytest.raises(RequestError, match=r"'r' cannot be written: .*; 3,000 of 4,000 bytes"):
+        place.write(data)
+    place.release()
+    regions.unregister()
