@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from builder_host.errors import BuilderError
 from builder_host.planexec.options import GROUPS, Option, all_options
 
+Value = TypeVar("Value")
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Options by name, and a note for each that changes nothing.
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """Options by name, names of those that were given, a note for each that changes nothing.
 
     Raises:
         BuilderError: an option that has no meaning here; says what to use instead.
@@ -19,15 +22,19 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     parser = option_parser()
     args = parser.parse_args(arguments)
+    without_defaults = argparse.Namespace(**dict.fromkeys(vars(args)))
+    parser.parse_args(arguments, without_defaults)
+    given = [name for name, value in vars(without_defaults).items() if value is not None]
     notes = []
     for option in all_options():
-        if option.status == "used" or getattr(args, option.names[0]) is None:
+        name = option.names[0]
+        if option.status == "used" or name not in given:
             continue
-        text = f"--{option.names[0]}: {option.text}"
+        text = f"--{name}: {option.text}"
         if option.status == "refused":
             raise BuilderError(text)
         notes.append(text)
-    return args, notes
+    return args, given, notes
 
 
 def split_list(values: Sequence[str] | None) -> list[str]:
@@ -42,7 +49,7 @@ def shapes_of(text: str | None) -> dict[str, tuple[int, ...]]:
         name, _, dims = part.rpartition(":")
         if not name or not all(d.isascii() and d.isdigit() for d in dims.split("x")):
             raise BuilderError(f"'{part}' is not NAME:1x3x224x224")
-        found[name.strip("'\"")] = tuple(int(d) for d in dims.split("x"))
+        _add_once(found, name, tuple(int(d) for d in dims.split("x")))
     return found
 
 
@@ -53,8 +60,15 @@ def files_of(values: Sequence[str] | None) -> dict[str, Path]:
         name, _, path = part.partition(":")
         if not name or not path:
             raise BuilderError(f"'{part}' is not NAME:FILE")
-        found[name.strip("'\"")] = Path(path)
+        _add_once(found, name, Path(path))
     return found
+
+
+def _add_once(found: dict[str, Value], name: str, value: Value) -> None:
+    name = name.strip("'\"")
+    if name in found:
+        raise BuilderError(f"'{name}' is named twice: {found[name]} and {value}")
+    found[name] = value
 
 
 def option_parser() -> argparse.ArgumentParser:

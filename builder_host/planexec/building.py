@@ -35,7 +35,7 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         raise BuilderError(f"--{kind} needs --output=NAME for each output")
     if args.model is not None and kind != "deploy":
         raise BuilderError(f"--model holds the weights of --deploy, not of --{kind}")
-    base = _uff_inputs(args.uffInput)
+    base = _uff_inputs(args.uffInput) if kind == "uff" else {}
 
     def imported(shapes: Mapping[str, tuple[int, ...]]) -> Network:
         return import_model_file(
@@ -52,10 +52,15 @@ def import_networks(args: argparse.Namespace) -> Network | dict[str, Network]:
         shapes = shapes_of(args.shapes)
         if args.batch is not None:
             first = imported(shapes)
-            shapes |= {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
+            batched = {t.name: (args.batch, *t.shape[1:]) for t in first.inputs}
+            for name, shape in shapes.items():
+                if batched.get(name, shape) != shape:
+                    raise BuilderError(
+                        f"--batch={args.batch} and --shapes={name}:{'x'.join(map(str, shape))}: "
+                        "they give different batches; leave one out"
+                    )
+            shapes |= batched
         return imported(shapes)
-    if args.batch is not None or (args.shapes is not None and args.loadEngine is None):
-        raise BuilderError("--batch and --shapes do not go with --minShapes .. --maxShapes")
     distinct: dict[str, Mapping[str, tuple[int, ...]]] = {}
     for name, shapes in named.items():
         if shapes not in distinct.values():
@@ -75,8 +80,15 @@ def builder_config(
     boards = tuple(place for place in measure if "://" in place)
     is_timed = args.builderOptimizationLevel > 0 and measure != ["none"]
     settings: dict[str, Any] = {}
-    if precision in ("int8", "best") and args.calib is None and args.int8:
-        settings["dynamic_ranges"] = _placeholder_ranges(network)
+    if precision in ("int8", "best") and args.calib is None:
+        if args.int8:
+            settings["dynamic_ranges"] = _placeholder_ranges(network)
+            note("note: --int8: placeholder ranges, for speed only; --calib gives right answers")
+        else:
+            note(
+                "note: --best: no layer is quantised without --calib, or --int8 for placeholder "
+                "ranges"
+            )
     return BuilderConfig(
         target=target,
         timing_cache=args.timingCacheFile,
@@ -86,6 +98,7 @@ def builder_config(
         boards=boards if is_timed else (),
         artifact_dir=args.tempdir,
         precision=precision,
+        is_refittable=bool(args.refit),
         layer_precision=_layer_rules(args.layerPrecisions),
         calibration=args.calib if precision in ("int8", "best") else None,
         is_checked=precision == "fp32",
@@ -98,12 +111,9 @@ def build_plan(args: argparse.Namespace, note: Callable[[str], None]) -> BuiltPl
     networks = import_networks(args)
     first = networks if isinstance(networks, Network) else next(iter(networks.values()))
     built = build(networks, builder_config(args, first, note))
-    if args.saveEngine is None:
-        return built
-    if args.stripWeights:
-        write_atomically(args.saveEngine, [strip_plan(built.to_bytes(), source=args.saveEngine)])
-    else:
-        built.save(Path(args.saveEngine))
+    if args.deploy is not None and args.model is None:
+        note("note: --deploy without --model: the weights are random")
+    save_plan(args, built.to_bytes())
     return built
 
 
@@ -113,6 +123,13 @@ def refitted_plan(args: argparse.Namespace) -> bytes:
     opened = open_refittable(data, source=args.loadEngine)
     networks = import_for_plan(opened.plan, opened.recipe, args.refitFromOnnx)
     return refit_plan(opened, networks).data
+
+
+def save_plan(args: argparse.Namespace, data: bytes) -> None:
+    """Write a plan where --saveEngine says, without its weights for --stripWeights."""
+    if args.saveEngine is not None:
+        content = strip_plan(data, source=args.saveEngine) if args.stripWeights else data
+        write_atomically(args.saveEngine, [content])
 
 
 def _target(args: argparse.Namespace) -> str:

@@ -94,3 +94,14 @@ def layer_info(plan: Plan, variant: int, number: int) -> dict[str, Any]:
         if operation.steps
     ]
     return {"Layers": layers, "Bindings": [binding.name for binding in plan.bindings]}
+
+
+def refittable(plan: Plan, variant: int, number: int) -> list[tuple[str, list[str]]]:
+    """`--dumpRefit`: operations of a profile with the constants that refitting may change."""
+    details = plan_details(plan)
+    operations = details.variants[variant][number].operations if details is not None else ()
+    found = [
+        (o.name, [f"{t.model_name or t.name} {t.layout}" for t in o.inputs if t.is_constant])
+        for o in operations
+    ]
+    return [(name, weights) for name, weights in found if weights]

@@ -16,7 +16,8 @@ import runtime_edge as rt
 from builder_host.errors import BuilderError
 from builder_host.planexec import exports
 from builder_host.planexec.accuracy import distance
-from builder_host.planexec.arguments import files_of, parse, split_list
+from builder_host.planexec.arguments import files_of, parse, shapes_of, split_list
+from builder_host.planexec.combinations import check_combination
 from builder_host.planexec.inference import (
     Pace,
     Query,
@@ -28,7 +29,7 @@ from builder_host.planexec.inference import (
 from builder_host.planexec.metrics import performance_lines
 from planformat.errors import PlanError
 from planformat.plan import Plan
-from planformat.reader import open_plan
+from planformat.reader import open_plan, read_plan
 from runtime_edge.arrays import NUMPY_TYPES
 
 _PROFILE_REPEATS = 20
@@ -37,28 +38,34 @@ _PROFILE_REPEATS = 20
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 1 for an error or a failed accuracy check."""
     try:
-        args, notes = parse(sys.argv[1:] if arguments is None else arguments)
-        for note in notes:
+        args, given, notes = parse(sys.argv[1:] if arguments is None else arguments)
+        for note in (*notes, *check_combination(args, given)):
             _log(f"note: {note}")
-        return _run(args)
+        return _run(args, is_profile_given="useProfile" in given)
     except (BuilderError, PlanError, rt.RuntimeEdgeError, OSError) as error:
         print(f"planexec: {error}", file=sys.stderr)
         return 1
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace, *, is_profile_given: bool) -> int:
     if args.getPlanVersionOnly:
         return _print_version(args)
     _check_numbers(args)
     plan = _plan(args)
-    if args.skipInference:
+    if args.skipInference and isinstance(plan, bytes) and args.loadEngine is None:
+        _report_layers(args, read_plan(plan), 0, 0)
         return 0
     start = time.perf_counter()
     engine = rt.load(plan, device=_device(args))
     if args.timeDeserialize:
         _log(f"Engine deserialized in {time.perf_counter() - start:g} sec")
     with engine:
-        return _infer(args, engine)
+        index = chosen_profile(args, engine, is_given=is_profile_given)
+        if args.verbose and args.loadEngine is not None:
+            for name, value in engine.plan.provenance.items():
+                _log(f"{name}: {value}")
+        _report_layers(args, engine.plan, engine.variant_index, index)
+        return 0 if args.skipInference else _infer(args, engine, index)
 
 
 def _plan(args: argparse.Namespace) -> bytes | str:
@@ -81,27 +88,60 @@ def _plan(args: argparse.Namespace) -> bytes | str:
 
 
 def _refitted(args: argparse.Namespace) -> bytes:
-    from builder_host.planexec.building import refitted_plan
+    from builder_host.planexec.building import refitted_plan, save_plan
 
     start = time.perf_counter()
     plan = refitted_plan(args)
     if args.timeRefit:
         _log(f"Engine refitted in {time.perf_counter() - start:g} sec")
+    save_plan(args, plan)
     return plan
 
 
-def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
-    if not 0 <= args.useProfile < len(engine.profiles):
-        raise BuilderError(
-            f"--useProfile={args.useProfile}: the plan has {len(engine.profiles)} profiles"
-        )
-    profile = engine.profiles[args.useProfile]
+def chosen_profile(args: argparse.Namespace, engine: rt.Engine, *, is_given: bool) -> int:
+    """Number of the profile that --useProfile, --shapes and --batch name.
+
+    Args:
+        args: of the command.
+        engine: has the profiles.
+        is_given: whether --useProfile was.
+
+    Raises:
+        BuilderError: there is none, or they name different ones.
+    """
+    number = args.useProfile
+    if not 0 <= number < len(engine.profiles):
+        raise BuilderError(f"--useProfile={number}: the plan has {len(engine.profiles)} profiles")
+    inputs = [binding.name for binding in engine.bindings if binding.is_input]
+    wanted = shapes_of(args.shapes)
+    unknown = [name for name in wanted if name not in inputs]
+    if unknown:
+        raise BuilderError(f"--shapes: no input '{unknown[0]}'; there are {', '.join(inputs)}")
+
+    def fits(profile: str) -> bool:
+        shapes = {name: engine.binding_shape(name, profile) for name in inputs}
+        batches = {shape[:1] for shape in shapes.values()}
+        is_batch = args.batch is None or batches == {(args.batch,)}
+        return is_batch and all(shapes[name] == shape for name, shape in wanted.items())
+
+    fitting = [index for index, name in enumerate(engine.profiles) if fits(name)]
+    if number in fitting:
+        return int(number)
+    if fitting and not is_given:
+        return fitting[0]
+    known = "; ".join(
+        f"{index} has " + ", ".join(f"{n} {list(engine.binding_shape(n, name))}" for n in inputs)
+        for index, name in enumerate(engine.profiles)
+    )
+    raise BuilderError(
+        f"--shapes, --batch, --useProfile: no profile is all that was asked for; number {known}"
+    )
+
+
+def _infer(args: argparse.Namespace, engine: rt.Engine, index: int) -> int:
+    profile = engine.profiles[index]
     memory = engine.weights_bytes + engine.context_bytes(profile) * args.infStreams
     _log(f"profile {profile}, {memory:,} bytes of weights and arenas")
-    if args.dumpOptimizationProfile:
-        for name in engine.profiles:
-            shapes = {b.name: list(engine.binding_shape(b.name, name)) for b in engine.bindings}
-            _log(f"Profile {name}: {shapes}")
     inputs = input_arrays(engine, profile, files_of(args.loadInputs))
     time.sleep(args.sleepTime / 1e3)
     sessions: list[Session] = []
@@ -111,7 +151,7 @@ def _infer(args: argparse.Namespace, engine: rt.Engine) -> int:
         queries, wall_s = measure(sessions, _pace(args))
         sessions[0].download()
         _report_times(args, queries, wall_s)
-        _report_steps(args, engine, sessions[0])
+        _report_steps(args, sessions[0])
         _report_outputs(args, sessions[0])
         return _check_accuracy(args, engine, profile, sessions[0])
     finally:
@@ -165,7 +205,7 @@ def _percents(args: argparse.Namespace) -> list[float]:
     return percents
 
 
-def _report_steps(args: argparse.Namespace, engine: rt.Engine, session: Session) -> None:
+def _report_steps(args: argparse.Namespace, session: Session) -> None:
     if args.dumpProfile or args.exportProfile is not None:
         steps = session.step_times(_PROFILE_REPEATS)
         total = sum(step.time_us for step in steps) or 1.0
@@ -178,13 +218,25 @@ def _report_steps(args: argparse.Namespace, engine: rt.Engine, session: Session)
             print(f"{'Total':48} {total / 1e3:12.4f} {100:8.1f}")
         if args.exportProfile is not None:
             exports.write_json(args.exportProfile, exports.profile(steps, _PROFILE_REPEATS))
+
+
+def _report_layers(args: argparse.Namespace, plan: Plan, variant: int, index: int) -> None:
+    """What is asked for of a plan whether it runs or not."""
+    if args.dumpOptimizationProfile:
+        for profile in plan.variants[variant].profiles:
+            names = [binding.name for binding in plan.bindings]
+            shapes = dict(zip(names, map(list, profile.shapes), strict=True))
+            _log(f"Profile {profile.name}: {shapes}")
     if args.dumpLayerInfo or args.exportLayerInfo is not None:
-        info = exports.layer_info(engine.plan, engine.variant_index, args.useProfile)
+        info = exports.layer_info(plan, variant, index)
         if args.dumpLayerInfo:
             for layer in info["Layers"]:
                 print(layer)
         if args.exportLayerInfo is not None:
             exports.write_json(args.exportLayerInfo, info)
+    if args.dumpRefit:
+        for name, weights in exports.refittable(plan, variant, index):
+            print(f"{name}: {', '.join(weights)}")
 
 
 def _report_outputs(args: argparse.Namespace, session: Session) -> None:

@@ -77,8 +77,12 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "Shapes",
         (
-            _used("batch maxBatch", "int", "batch: dimension 0 of every input"),
-            _used("shapes", "text", "name:1x3x8x8,...: shapes to build for, or to run"),
+            _used("batch maxBatch", "int", "dimension 0 of every input; with --loadEngine, to run"),
+            _used(
+                "shapes",
+                "text",
+                "name:1x3x8x8,...: shapes to build for; with --loadEngine or ranges, to run",
+            ),
             _used("minShapes", "text", "with --optShapes and --maxShapes: a profile for each"),
             _used("optShapes", "text", "shapes of the default profile"),
             _used("maxShapes", "text", "shapes of the largest profile"),
@@ -147,7 +151,7 @@ GROUPS: tuple[Group, ...] = (
             _used("timingCacheFile", "text", "timings to read and extend"),
             _used("errorOnTimingCacheMiss", "flag", "a timing that the cache lacks is an error"),
             _used("builderOptimizationLevel", "int", "0: tactics from the cost model, untimed", 3),
-            _used("skipInference buildOnly", "flag", "stop when the plan is built"),
+            _used("skipInference buildOnly", "flag", "stop when the plan is built, or loaded"),
             _used("tempdir", "text", "folder of compiled kernels"),
             *_noted("minTiming avgTiming", "runs are repeated until the median is steady", "int"),
             *_noted("heuristic", "the cost model always narrows the candidates"),
@@ -185,7 +189,13 @@ GROUPS: tuple[Group, ...] = (
                 "not, before it runs",
             ),
             _used("timeRefit", "flag", "print how long --refitFromOnnx took"),
-            *_noted("refit dumpRefit", "weights of every plan can be put in anew: edgeplan refit"),
+            _used(
+                "refit",
+                "flag",
+                "keep constants that are equal apart, so that --refitFromOnnx and edgeplan refit "
+                "can make them differ; all others can be changed in every plan",
+            ),
+            _used("dumpRefit", "flag", "print the layers and constants that refitting may change"),
             *_refused("allowWeightStreaming", "weights of a plan lie in device memory as a whole"),
             *_refused(
                 "weightStreamingBudget", "weights of a plan lie in device memory as a whole", "text"
@@ -269,7 +279,9 @@ GROUPS: tuple[Group, ...] = (
         (
             _used("avgRuns", "int", "inferences per line of the running report", 10),
             _used("percentile", "list", "percentiles to report", "90,95,99"),
-            _used("verbose", "flag", "log more"),
+            _used(
+                "verbose", "flag", "print the report of the build, or how a loaded plan was built"
+            ),
             _used("hostTime", "flag", "report host time instead of device time per line"),
             _used("dumpOutput", "flag", "print the outputs of the last inference"),
             _used("dumpRawBindingsToFile", "flag", "write bindings as NAME.bin"),

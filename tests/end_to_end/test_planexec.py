@@ -14,6 +14,7 @@ import pytest
 from support.cases import DATA
 
 from builder_host.planexec.inference import Pace, Session, input_arrays, measure
+from builder_host.planexec.main import main
 from builder_host.planexec.metrics import percentile, summarise
 from builder_host.planexec.options import all_options, option_table
 from runtime_edge import load
@@ -167,6 +168,17 @@ def test_random_weights_without_a_model(tmp_path):
         ((*MODEL, "--output=prob", "--memPoolSize=workspace:many"), "is not POOL:N"),
         (("--loadEngine=a.plan", "--idleTime=-1"), "--idleTime=-1.0: expected a finite number"),
         (("--loadEngine=a.plan", "--avgRuns=-2"), "--avgRuns=-2: expected a finite number"),
+        (("--loadEngine=a.plan", "--saveEngine=b.plan"), "--loadEngine and --saveEngine: "),
+        ((*MODEL, "--output=prob", "--bf16", "--fp16"), "--bf16 and --fp16: a plan stores"),
+        ((*MODEL, "--output=prob", "--measure=here"), "--measure=here: expected local, none, or"),
+        ((*MODEL, "--output=prob", "--measure=none,tcp://a"), "candidates are timed here (local)"),
+        ((*MODEL, "--output=prob", "--builderOptimizationLevel=6"), "expected 0 to 5"),
+        ((*MODEL, "--output=prob", "--batch=0"), "--batch=0: expected at least 1"),
+        (
+            (*MODEL, "--output=prob", "--batch=2", "--shapes=data:4x1x28x28"),
+            "--batch=2 and --shapes=data:4x1x28x28: they give different batches",
+        ),
+        ((*MODEL, "--output=prob", "--shapes=a:1,a:2"), "'a' is named twice: (1,) and (2,)"),
         (("--loadEngine=a.plan", "--infStreams=0"), "--infStreams=0: expected at least 1"),
     ],
 )
@@ -207,6 +219,99 @@ def test_options_that_change_nothing_are_noted(folder):
     assert "note: --useCudaGraph: an inference is always one graph launch" in done.stdout
 
 
+NO_PLAN = (*MODEL, "--output=prob", "--builderOptimizationLevel=0", "--skipInference")
+RUN = ("--loadEngine=lenet.plan", "--warmUp=0", "--duration=0", "--iterations=1")
+FLAGS = ("fp16", "int8", "best", "refit", "uffNHWC", "errorOnTimingCacheMiss")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "idle"),
+    [
+        ((*NO_PLAN, "--stripWeights"), {"stripWeights": "without --saveEngine"}),
+        (NO_PLAN, {"skipInference": "but the time it takes: without --saveEngine"}),
+        (
+            (*NO_PLAN, "--iterations=5", "--loadInputs=a:b", "--exportTimes=t", "--dumpOutput"),
+            dict.fromkeys(["iterations", "loadInputs", "exportTimes", "dumpOutput"], "with --skip"),
+        ),
+        ((*NO_PLAN, "--timeDeserialize"), {"timeDeserialize": "with --skipInference"}),
+        ((*NO_PLAN, "--calib=none.txt"), {"calib": "without --int8 or --best"}),
+        ((*NO_PLAN, "--uffNHWC", "--uffInput=a,1"), dict.fromkeys(["uffNHWC", "uffInput"], "wit")),
+        ((*NO_PLAN, "--measure=tcp://a"), {"measure": "with --builderOptimizationLevel=0"}),
+        (
+            (*NO_PLAN, "--workspace=1", "--memPoolSize=workspace:2M,dlaSRAM:1M"),
+            {"workspace": "beside --memPoolSize", "memPoolSize": "for 'dlaSRAM'"},
+        ),
+        ((*NO_PLAN, "--timeRefit"), {"timeRefit": "without --refitFromOnnx"}),
+        (
+            (*RUN, *(f"--{name}" for name in FLAGS)),
+            dict.fromkeys(FLAGS, "with --loadEngine: its plan is built already"),
+        ),
+        (
+            (*RUN, "--model=m", "--calib=c", "--output=o", "--tempdir=t", "--minShapes=a:1"),
+            dict.fromkeys(["model", "calib", "output", "tempdir", "minShapes"], "with --loadEng"),
+        ),
+        (
+            (*RUN, "--accuracyAlgorithm=l1", "--atol=1", "--accuracyThreshold=1"),
+            dict.fromkeys(["accuracyAlgorithm", "atol", "accuracyThreshold"], "without --loadRef"),
+        ),
+        (("--loadEngine=lenet.plan", "--getPlanVersionOnly", "--verbose"), {"verbose": "with --g"}),
+    ],
+)
+def test_what_is_idle_beside_other_options_is_noted(arguments, idle, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert main([str(argument) for argument in arguments]) == 0
+    told = capsys.readouterr().out
+    for name, reason in idle.items():
+        assert f"note: --{name}: changes nothing {reason}" in told
+    assert told.count(": changes nothing ") == len(idle) + (
+        "--skipInference" in arguments and "skipInference" not in idle
+    )
+
+
+def test_placeholders_and_random_weights_are_noted(tmp_path):
+    deploy = (f"--deploy={LENET / 'lenet.prototxt'}", "--output=prob", "--saveEngine=x.plan")
+    quick = ("--skipInference", "--builderOptimizationLevel=0")
+    done = planexec(*deploy, "--int8", *quick, cwd=tmp_path)
+    assert "note: --deploy without --model: the weights are random" in done.stdout
+    assert "note: --int8: placeholder ranges, for speed only" in done.stdout
+    done = planexec(*deploy, "--best", *quick, cwd=tmp_path)
+    assert "note: --best: no layer is quantised without --calib" in done.stdout
+
+
+def test_layers_and_profiles_are_told_without_a_run(tmp_path):
+    ranges = [f"--{n}Shapes=data:{b}x1x28x28" for n, b in (("min", 1), ("max", 4))]
+    told = ("--dumpOptimizationProfile", "--exportLayerInfo=l.json", "--dumpRefit", "--refit")
+    done = planexec(
+        *(*NO_PLAN, *ranges, "--saveEngine=x.plan", *told),
+        cwd=tmp_path,
+    )
+    assert "Profile max: {'data': [4, 1, 28, 28], 'prob': [4, 10]}" in done.stdout
+    assert "ip2: ip2.weights 10x500:f32:LINEAR" in done.stdout
+    assert json.loads((tmp_path / "l.json").read_text())["Bindings"] == ["data", "prob"]
+    done = planexec("--loadEngine=x.plan", "--skipInference", "--timeDeserialize", cwd=tmp_path)
+    assert "Engine deserialized in" in done.stdout
+    assert "Throughput" not in done.stdout
+
+
+def test_shapes_and_batch_choose_the_profile(tmp_path):
+    ranges = [f"--{n}Shapes=data:{b}x1x28x28" for n, b in (("min", 1), ("opt", 2), ("max", 4))]
+    build = (*MODEL, "--output=prob", *ranges, "--saveEngine=x.plan", *SHORT)
+    assert "profile max," in planexec(*build, "--shapes=data:4x1x28x28", cwd=tmp_path).stdout
+    load_it = ("--loadEngine=x.plan", *RUN[1:])
+    for options, profile in (
+        ((), "opt"),
+        (("--batch=1",), "min"),
+        (("--shapes=data:4x1x28x28",), "max"),
+        (("--batch=2", "--useProfile=0"), "opt"),
+    ):
+        assert f"profile {profile}," in planexec(*load_it, *options, cwd=tmp_path).stdout
+    for options in (("--batch=3",), ("--batch=1", "--useProfile=0"), ("--shapes=data:1x1x1x1",)):
+        done = planexec(*load_it, *options, cwd=tmp_path, status=1)
+        assert "no profile is all that was asked for; number 0 has data [2, 1, 28" in done.stderr
+    done = planexec(*load_it, "--shapes=x:1", cwd=tmp_path, status=1)
+    assert "--shapes: no input 'x'; there are data" in done.stderr
+
+
 def test_every_option_of_giexec_and_trtexec_is_in_the_table():
     known = {name for option in all_options() for name in option.names}
     assert set(KNOWN.split()) <= known
@@ -234,10 +339,12 @@ def test_weights_out_and_in_again(tmp_path):
     )
     done = planexec("--loadEngine=s.plan", *SHORT, cwd=tmp_path, status=1)
     assert "its weights were stripped" in done.stderr
-    refit = (f"--refitFromOnnx={model}", "--timeRefit", "--refit")
+    refit = (f"--refitFromOnnx={model}", "--timeRefit", "--dumpRefit", "--saveEngine=whole.plan")
     done = planexec("--loadEngine=s.plan", *refit, *SHORT, cwd=tmp_path)
     assert "Engine refitted in" in done.stdout
     assert "Throughput" in done.stdout
-    assert "note: --refit: weights of every plan can be put in anew" in done.stdout
+    assert re.search(r"^\S.*: Parameter\S+ 8x1x5x5:f32:\S+, ", done.stdout, re.MULTILINE)
+    done = planexec("--loadEngine=whole.plan", *SHORT, cwd=tmp_path)
+    assert "Throughput" in done.stdout
     done = planexec(f"--onnx={model}", f"--refitFromOnnx={model}", cwd=tmp_path, status=1)
     assert "--refitFromOnnx needs --loadEngine" in done.stderr

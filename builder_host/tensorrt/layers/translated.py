@@ -36,6 +36,7 @@ def through_onnx(
 
     from builder_host.importers.onnx.node import Node
     from builder_host.importers.onnx.registry import find_rule
+    from builder_host.importers.onnx.weights import TensorReader
 
     version = onnx.defs.get_schema(op_type, _OPSET, "").since_version
     rule = find_rule("", op_type, version)
@@ -43,7 +44,8 @@ def through_onnx(
         raise NetworkError(f"'{name}': the ONNX importer has no {op_type} of version {version}")
     inputs = ["" if x is None else x.name for x in xs]
     proto = onnx.helper.make_node(op_type, inputs, [name], name=name, **attributes)
-    node = Node(proto, version, f"'{name}'", xs, net, None, lambda wanted: wanted, (True,))
+    reader = TensorReader(None)
+    node = Node(proto, version, f"'{name}'", xs, net, reader, lambda wanted: wanted, (True,))
     found = rule.translate(node)
     outputs = [found] if isinstance(found, Tensor) else list(found)  # type: ignore[arg-type]
     return [tensor for tensor in outputs if isinstance(tensor, Tensor)]
