@@ -107,14 +107,17 @@ def make_draft(
 
     def cost_us(one: Network) -> float:
         layouts = layout_assignment.run(one, choice, num_workers)
+        if isinstance(backend.target, CudaTarget):
+            absorb_casts.run(one, layouts, choice, num_workers)
         problems = [op.problem for op in Placement(one, layouts, choice, num_workers).operations()]
         return sum(choice.cost_us(problem) for problem in problems)
 
     rules: Rules = ()
+    floats = "fp16" if backend.target_kind == "cuda" else "fp32"
     if first is not None:
-        rules = tuple((pattern, "fp32") for pattern in first.precision.unprofitable)
+        rules = tuple((pattern, floats) for pattern in first.precision.unprofitable)
     elif config.precision == "best" and table is not None:
-        rules = unprofitable_layers(network, apply, cost_us)
+        rules = unprofitable_layers(network, apply, cost_us, precision=floats)
     applied = replace(apply(network, rules), unprofitable=tuple(pattern for pattern, _ in rules))
     choice.tf32_layers = applied.tf32_layers
     if reference is not None and applied.num_int8_layers:

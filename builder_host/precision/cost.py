@@ -18,6 +18,8 @@ def unprofitable_layers(
     network: Network,
     apply: Callable[[Network, Rules], object],
     cost_us: Callable[[Network], float],
+    *,
+    precision: str = "fp32",
 ) -> Rules:
     """Rules that take out of INT8 what the cost model says is faster in float.
 
@@ -28,6 +30,7 @@ def unprofitable_layers(
         network: fused, in float32; it is left as it is.
         apply: gives a network its precisions, with further layer rules.
         cost_us: predicted time of a network whose precisions are final; may change it.
+        precision: of the layers taken out: the float that the target computes fastest.
     """
     rules: Rules = ()
     tried: set[str] = set()
@@ -37,7 +40,7 @@ def unprofitable_layers(
         if name is None:
             break
         tried.add(name)
-        longer = (*rules, (literal_pattern(name), "fp32"))
+        longer = (*rules, (literal_pattern(name), precision))
         cost, borders = _costed(network, apply, cost_us, longer)
         if cost < best:
             rules, best, candidates = longer, cost, borders
