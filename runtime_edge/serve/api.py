@@ -110,9 +110,15 @@ class Api:
             _log.exception("%s %s failed", request.method, request.path)
             return error_response(RequestError(500, "internal error; the daemon's log tells more"))
 
-    def make_room(self) -> bool:
+    def take_more(self, request: Request, nbytes: int) -> None:
         """See `Application`."""
-        return self._service.places.make_room()
+        route: _Route = request.head.route
+        if route.handler == self._inference.handle:
+            self._inference.take_more(request, route.arguments, nbytes)
+
+    def make_room(self, spare: Request) -> bool:
+        """See `Application`."""
+        return self._service.places.make_room(spare=spare.place)
 
     def _authorise(self, request: Request) -> None:
         if self._token is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
@@ -263,7 +264,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             request.body = pool.take(length, lead if lead <= length else 0)
             if request.body is not None:
                 return None
-            if not self._server.application.make_room():
+            if not self._server.application.make_room(request):
                 return error_response(pool.refusal(length))
 
     def _begin_body(self, request: Request, length: int) -> None:
@@ -289,10 +290,19 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_keep_alive = False
         assert self._message is not None
         self._message.body_limit_bytes = request.body_limit_bytes
+        self._message.admit = partial(self._admit_chunk, request)
         self._state = _CHUNKED
         early, self._used = self._used, 0
         if early:
             self._read_chunks(early)
+
+    def _admit_chunk(self, request: Request, nbytes: int) -> None:
+        """Count part of a chunked body against the queue and the memory of bodies, or refuse it."""
+        application, pool = self._server.application, self._server.bodies
+        application.take_more(request, nbytes)
+        while not pool.reserve(nbytes):
+            if not application.make_room(request):
+                raise pool.refusal(nbytes)
 
     def _read_chunks(self, nbytes: int) -> None:
         request, message = self._request, self._message

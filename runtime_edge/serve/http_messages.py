@@ -125,8 +125,12 @@ class Application(Protocol):
         """Answer a whole request, now or later through `Request.respond` (then None)."""
         ...
 
-    def make_room(self) -> bool:
-        """Give up on a body that has been coming for too long; false when there is none."""
+    def take_more(self, request: Request, nbytes: int) -> None:
+        """More of a body in chunks is here; raises `RequestError` where it may not come in."""
+        ...
+
+    def make_room(self, spare: Request) -> bool:
+        """Give up on another's body that has been coming for too long; false if there is none."""
         ...
 
 

@@ -44,11 +44,13 @@ class MessageParser:
 
     Attributes:
         body_limit_bytes: of a chunked body.
+        admit: reserves so many bytes of the pool for a part of it, or raises `RequestError`.
     """
 
     def __init__(self, pool: BodyPool) -> None:
-        """A parser that has seen nothing; chunks count against the pool."""
+        """A parser that has seen nothing; what was reserved of the pool goes back there."""
         self.body_limit_bytes = 0
+        self.admit: Callable[[int], None] = pool.hold
         self._pool = pool
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
@@ -147,8 +149,7 @@ class MessageParser:
         """Part of a chunked body."""
         if len(self._chunks) + len(body) > self.body_limit_bytes:
             raise RequestError(413, f"the body has more than {self.body_limit_bytes:,} bytes")
-        if not self._pool.reserve(len(body)):
-            raise self._pool.refusal(len(body))
+        self.admit(len(body))
         self._chunks += body
 
     def on_message_complete(self) -> None:

@@ -69,6 +69,15 @@ class InferRoute:
         self._service.begin(name, version, length)
         request.place = self._service.places.take(plan.queue, length, request.connection.expire)
 
+    def take_more(self, request: Request, arguments: tuple[str, ...], nbytes: int) -> None:
+        """Let more of a chunked body in.
+
+        Raises:
+            OverloadError: see `InferenceService.grow`.
+        """
+        if request.place is not None:
+            self._service.grow(self._repository.plan(*arguments), request.place, nbytes)
+
     def _limit(self, deployment: Deployment) -> int:
         """The largest body that can make sense for a plan."""
         binary = deployment.max_input_bytes

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from runtime_edge.serve.deployment import BatchResult
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
 from runtime_edge.serve.infer_work import InferWork
-from runtime_edge.serve.places import Places
+from runtime_edge.serve.places import Place, Places
 from runtime_edge.serve.repository import Repository, ServedPlan
 from runtime_edge.serve.scheduler import Batch, Job, JobState
 from runtime_edge.serve.statistics import RequestTimes
@@ -86,6 +86,21 @@ class InferenceService:
             self._count_refusal(plan, refused, 0)
             raise refused
         return plan
+
+    def grow(self, plan: ServedPlan, place: Place, nbytes: int) -> None:
+        """Count more of a body that comes in chunks.
+
+        Raises:
+            OverloadError: 503: the queue has no room for them.
+        """
+        if plan.worker is not None:
+            refused = plan.worker.refuse_growth(plan.queue, nbytes)
+            while refused is not None and self.places.make_room(plan.queue, spare=place):
+                refused = plan.worker.refuse_growth(plan.queue, nbytes)
+            if refused is not None:
+                self._count_refusal(plan, refused, 0)
+                raise refused
+        place.grow(nbytes)
 
     def submit(
         self,

@@ -27,8 +27,12 @@ class MetricsApi:
         request.body_limit_bytes = 0
         return None
 
-    def make_room(self) -> bool:
+    def take_more(self, request: Request, nbytes: int) -> None:
+        """Nothing is let in: see `begin`."""
+
+    def make_room(self, spare: Request) -> bool:
         """Nobody's: see `begin`."""
+        del spare
         return False
 
     def handle(self, request: Request) -> Response | None:

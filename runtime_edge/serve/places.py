@@ -43,6 +43,12 @@ class Place:
         if self._places is not None:
             self._places.waiting.pop(self, None)
 
+    def grow(self, nbytes: int) -> None:
+        """More of a body whose length was not announced has come."""
+        if self._places is not None:
+            self._nbytes += nbytes
+            self.queue.coming_bytes += nbytes
+
     def give_back(self) -> None:
         """The request is queued, or over. Doing so twice is fine."""
         places, self._places = self._places, None
@@ -68,16 +74,17 @@ class Places:
 
         Args:
             queue: of its plan.
-            nbytes: of its body, 0 where that is unknown.
+            nbytes: of its body; 0 where that is unknown, see `Place.grow`.
             give_up: answers the request and gives the place back.
         """
         return Place(self, queue, nbytes, give_up)
 
-    def make_room(self, queue: PlanQueue | None = None) -> bool:
+    def make_room(self, queue: PlanQueue | None = None, *, spare: Place | None = None) -> bool:
         """Give up on the request that has been coming for longest, if that is too long.
 
         Args:
             queue: only on one for this plan.
+            spare: of the request that wants room itself.
 
         Returns:
             False when there is none.
@@ -86,7 +93,7 @@ class Places:
         for place in self.waiting:
             if place.begun_ns > latest:
                 break
-            if queue is None or place.queue is queue:
+            if place is not spare and (queue is None or place.queue is queue):
                 place.keep()  # it is asked once
                 place.give_up()
                 return True

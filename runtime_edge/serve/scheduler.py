@@ -134,12 +134,14 @@ class StreamQueue:
                 self._seconds_of_backlog(now_ns),
             )
         if num and held_bytes + nbytes > queue.max_bytes:
-            return OverloadError(
-                Refusal.QUEUE_BYTES,
-                f"plan '{queue.name}': waiting requests hold {held_bytes:,} bytes and this one has "
-                f"{nbytes:,}, at most {queue.max_bytes:,} may wait; try again later",
-                self._seconds_of_backlog(now_ns),
-            )
+            return self._too_many_bytes(queue, held_bytes, nbytes, now_ns)
+        return None
+
+    def refuse_growth(self, queue: PlanQueue, nbytes: int, now_ns: int) -> OverloadError | None:
+        """As `refuse_early`, for more of a body that holds a place already."""
+        held_bytes = queue.queued_bytes + queue.coming_bytes
+        if queue.num_queued + queue.num_coming > 1 and held_bytes + nbytes > queue.max_bytes:
+            return self._too_many_bytes(queue, held_bytes, nbytes, now_ns)
         return None
 
     def submit(self, job: Job, now_ns: int) -> None:
@@ -282,6 +284,16 @@ class StreamQueue:
                 f"{wait_us / 1000:,.1f} ms waiting), the deadline is in {left_us / 1000:,.1f} ms",
                 _seconds(wait_us),
             )
+
+    def _too_many_bytes(
+        self, queue: PlanQueue, held_bytes: int, nbytes: int, now_ns: int
+    ) -> OverloadError:
+        return OverloadError(
+            Refusal.QUEUE_BYTES,
+            f"plan '{queue.name}': waiting requests hold {held_bytes:,} bytes and this one has "
+            f"{nbytes:,} more, at most {queue.max_bytes:,} may wait; try again later",
+            self._seconds_of_backlog(now_ns),
+        )
 
     def _seconds_of_backlog(self, now_ns: int) -> int:
         rows: dict[int, int] = {}

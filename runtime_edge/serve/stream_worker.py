@@ -70,6 +70,11 @@ class StreamWorker:
         with self._condition:
             return self._queue.refuse_early(queue, nbytes, time.monotonic_ns())
 
+    def refuse_growth(self, queue: PlanQueue, nbytes: int) -> OverloadError | None:
+        """See `StreamQueue.refuse_growth`."""
+        with self._condition:
+            return self._queue.refuse_growth(queue, nbytes, time.monotonic_ns())
+
     def submit(self, job: Job) -> None:
         """Queue a job.
 

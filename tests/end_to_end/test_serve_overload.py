@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -179,3 +180,32 @@ def test_a_chunked_body_is_taken_and_given_back(served):
         )
         assert read_reply(sock).json()["outputs"][0]["data"][:2] == [0.75, 0.75]
     wait_until(lambda: in_use(served) == 0, "the body is given back")
+
+
+def test_bodies_in_chunks_are_bounded_by_the_queue_too(served):
+    """Eight of them fill it; each more is refused, or takes the place of one that is too slow."""
+    size = QUEUE_BYTES // 8
+    head = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: localhost\r\n"
+    unfinished = head + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size + bytes(size)
+    socks = [served.connect() for _ in range(12)]
+    try:
+        for sock in socks:
+            sock.sendall(unfinished)
+            assert in_use(served) <= QUEUE_BYTES
+        wait_until(lambda: len(answered(socks)) >= 4, "four have no room")
+        assert in_use(served) <= QUEUE_BYTES
+        for sock in answered(socks):
+            reply = read_reply(sock)
+            assert reply.status in (503, 408)
+            if reply.status == 503:
+                assert int(reply.headers["retry-after"]) >= 1
+                assert f"more, at most {QUEUE_BYTES:,} may wait" in reply.json()["error"]
+    finally:
+        for sock in socks:
+            sock.close()
+    wait_until(lambda: in_use(served) == 0, "nothing is held")
+
+
+def answered(socks):
+    """Those on which something can be read."""
+    return select.select(socks, [], [], 0)[0]

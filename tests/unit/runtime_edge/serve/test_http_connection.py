@@ -35,8 +35,11 @@ class Lengths:
             return Response(200, (bytes(LARGE_BYTES),))
         return Response(200, (str(len(request.body.view)).encode(),))
 
-    def make_room(self):
-        return self.places.make_room()
+    def take_more(self, request, nbytes):
+        request.place.grow(nbytes)
+
+    def make_room(self, spare):
+        return self.places.make_room(spare=spare.place)
 
 
 def run(scenario, limit_bytes=100_000, **options):
@@ -94,6 +97,42 @@ def test_a_chunked_body_that_is_here_does_not_give_way_to_itself():
         held.release()
         assert await ask(address, CHUNKED) == 200
         assert application.queue.num_coming == 0
+
+    run(scenario)
+
+
+def chunk(nbytes):
+    return b"%x\r\n" % nbytes + bytes(nbytes) + b"\r\n"
+
+
+def test_a_body_in_chunks_is_given_the_room_of_a_slow_one():
+    async def scenario(application, pool, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"Content-Length: 90000\r\n\r\nfirst bytes")
+        while not pool.used_bytes:
+            await asyncio.sleep(0.01)
+        text = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(30_000) + b"0\r\n\r\n"
+        assert await ask(address, text) == 200
+        assert (await reader.readline()).split()[1] == b"408"
+        writer.close()
+        assert (pool.used_bytes, application.queue.num_coming) == (0, 0)
+        assert application.queue.coming_bytes == 0
+
+    run(scenario)
+
+
+def test_a_body_in_chunks_that_is_slow_counts_and_gives_way():
+    async def scenario(application, pool, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(60_000))
+        while pool.used_bytes < 60_000:
+            await asyncio.sleep(0.01)
+        assert (application.queue.num_coming, application.queue.coming_bytes) == (1, 60_000)
+        body = bytes(50_000)
+        assert await ask(address, HEAD + b"Content-Length: 50000\r\n\r\n" + body) == 200
+        assert (await reader.readline()).split()[1] == b"408"
+        writer.close()
+        assert (pool.used_bytes, application.queue.coming_bytes) == (0, 0)
 
     run(scenario)
 

@@ -27,6 +27,8 @@ def test_a_place_counts_until_it_is_given_back():
     assert (own.num_coming, own.coming_bytes) == (2, 370)
     first.keep()
     assert (own.num_coming, own.coming_bytes) == (2, 370)
+    second.grow(30)
+    assert (own.num_coming, own.coming_bytes) == (2, 400)
     for _ in range(2):
         first.give_back()
         second.give_back()
@@ -54,3 +56,18 @@ def test_the_slowest_gives_way_and_only_after_its_time(clock):
     assert taken.make_room()
     assert gone == ["slow", "elsewhere"]
     assert (own.num_coming, other.num_coming) == (2, 0)
+
+
+def test_who_wants_room_does_not_give_way_to_itself(clock):
+    taken, own = Places(), queue()
+    gone = []
+    first = taken.take(own, 1, lambda: gone.append("first"))
+    second = taken.take(own, 1, lambda: gone.append("second"))
+    for place in (first, second):
+        place.wait()
+    clock[0] += GRACE_NS + 1
+    assert taken.make_room(own, spare=first)
+    assert gone == ["second"]
+    assert not taken.make_room(own, spare=first)
+    assert taken.make_room(own)
+    assert gone == ["second", "first"]

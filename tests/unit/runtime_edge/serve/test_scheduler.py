@@ -221,6 +221,21 @@ def test_requests_on_their_way_count_and_a_single_one_fits_whatever_its_bytes():
     assert stream.refuse_early(plan, 1, 0).reason is Refusal.QUEUE_REQUESTS
 
 
+def test_a_body_in_chunks_grows_within_the_same_bounds():
+    stream, plan = StreamQueue(), queue(requests=2, nbytes=100)
+    plan.num_coming, plan.coming_bytes = 1, 90
+    assert stream.refuse_growth(plan, 1000, 0) is None  # alone
+    plan.num_coming = 2  # as many as may be: it is one of them
+    assert stream.refuse_growth(plan, 10, 0) is None
+    refused = stream.refuse_growth(plan, 11, 0)
+    assert refused.reason is Refusal.QUEUE_BYTES
+    assert "hold 90 bytes and this one has 11 more, at most 100" in str(refused)
+    plan.num_coming, plan.coming_bytes = 1, 40
+    stream.submit(job(plan, model(r1=1000), nbytes=50), 0)
+    assert stream.refuse_growth(plan, 10, 0) is None
+    assert stream.refuse_growth(plan, 11, 0).reason is Refusal.QUEUE_BYTES
+
+
 def test_weights_divide_the_device():
     stream, latency = StreamQueue(), model(r1=1000)
     heavy, light = queue("heavy", weight=3.0), queue("light")
