@@ -47,7 +47,7 @@ from builder_host.targets.backend import Backend, CpuBackend, make_backend
 from builder_host.targets.target import target_fingerprint, target_hardware
 from builder_host.trace import TraceWriter
 from builder_host.tune.profiles import tune_profiles
-from builder_host.tune.select import Tuner
+from builder_host.tune.select import Selection, Tuner
 from builder_host.tune.timing_cache import (
     Timing,
     TimingCache,
@@ -176,20 +176,8 @@ class _Build:
         if boards is None:
             _check_measuring(config, bool(here))
         self.num_workers = config.num_threads or self.backend.default_workers
-        self.drafts: list[Draft] = []
-        for name, one in networks.items():
-            draft = make_draft(
-                name,
-                one,
-                config,
-                self.backend,
-                num_workers=self.num_workers,
-                trace=_trace(config, name, is_only=len(networks) == 1),
-                first=self.drafts[0] if self.drafts else None,
-                store=self.backend.toolchain.store,
-            )
-            self.drafts.append(draft)
-        check_same_bindings(self.drafts)
+        self.networks = networks
+        self.drafts = self._drafts({})
         self.flush_bytes = self.backend.target.flush_bytes(self.drafts[0].constant_bytes)
         self.device: PlanDevice | None = boards
         if boards is not None:
@@ -228,7 +216,7 @@ class _Build:
     def finish(self) -> BuiltPlan:
         """Select tactics, emit the plan, try it where it can run."""
         config = self.config
-        selections = self.tuner.select(self._problems())
+        selections = self._selections()
         _save_cache(config, self.cache)
         tuned = tune_profiles(self.drafts, selections, self.tuner, config.sharing_tolerance)
         self.progress("emit", 0, 1)
@@ -248,8 +236,52 @@ class _Build:
         self.progress("done", 1, 1)
         return BuiltPlan(plan, report)
 
+    def _drafts(self, timed_us: Mapping[str, float]) -> list[Draft]:
+        """The profiles up to the list of problems, what is fused decided by the times given."""
+        drafts: list[Draft] = []
+        for name, one in self.networks.items():
+            draft = make_draft(
+                name,
+                one,
+                self.config,
+                self.backend,
+                num_workers=self.num_workers,
+                trace=_trace(self.config, name, is_only=len(self.networks) == 1),
+                first=drafts[0] if drafts else None,
+                store=self.backend.toolchain.store,
+                timed_us=timed_us,
+            )
+            drafts.append(draft)
+        check_same_bindings(drafts)
+        return drafts
+
     def _problems(self) -> Iterator[Problem]:
-        return (operation.problem for draft in self.drafts for operation in draft.operations)
+        """What runs, and what would where layers were fused otherwise."""
+        for draft in self.drafts:
+            yield from (operation.problem for operation in draft.operations)
+            yield from draft.contested
+
+    def _selections(self) -> dict[str, Selection]:
+        """A tactic by `Problem.text()`; fusions that the timings speak against are taken back."""
+        selections = self.tuner.select(self._problems())
+        timed_us = {
+            text: selection.timing.median_us
+            for text, selection in selections.items()
+            if selection.timing is not None and selection.timing.median_us is not None
+        }
+        if not any(problem.text() in timed_us for d in self.drafts for problem in d.contested):
+            return selections
+        self.drafts = self._drafts(timed_us)
+        summary = self.tuner.summary
+        # Problems whose layouts follow from the other choice may be new.
+        selections = self.tuner.select(self._problems())
+        again = self.tuner.summary
+        self.tuner.summary = replace(
+            again,
+            num_cached=again.num_cached - summary.num_measured,
+            num_measured=again.num_measured + summary.num_measured,
+        )
+        return selections
 
     def _tried(self, plan: Plan) -> tuple[Plan, dict[str, float]]:
         """The plan with a canary for each profile, and the error of each output."""

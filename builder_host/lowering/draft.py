@@ -13,6 +13,7 @@ from builder_host.config import BuilderConfig
 from builder_host.emit.remembered_reference import remembered_outputs
 from builder_host.errors import BuilderError
 from builder_host.kernels.choice import FamilyChoice
+from builder_host.kernels.family import Problem
 from builder_host.kernels.remembered_ranks import RememberedRanks
 from builder_host.lowering.placement import Operation, Placement
 from builder_host.network.copying import copy_network
@@ -38,6 +39,7 @@ class Draft:
             quantised here; None when the build is not checked.
         placement, operations: what runs, in order, on which views.
         precision: what the network is computed and stored in.
+        contested: problems of layers that can run fused or apart, both ways; to be timed.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Draft:
     placement: Placement
     operations: tuple[Operation, ...]
     precision: AppliedPrecision
+    contested: tuple[Problem, ...]
 
     def scale_of(self, tensor: Tensor) -> float:
         """Real value of one step of a tensor quantised in this build, else 0."""
@@ -68,6 +71,7 @@ def make_draft(
     trace: TraceWriter | None,
     first: Draft | None = None,
     store: ArtifactStore | None = None,
+    timed_us: Mapping[str, float] | None = None,
 ) -> Draft:
     """Take a copy of a network through passes, layouts and placement.
 
@@ -81,6 +85,8 @@ def make_draft(
         first: the plan's first profile, whose precisions this one repeats: the result of a sample
             must not depend on the batch that it is in.
         store: where the float64 reference is kept from build to build, or None.
+        timed_us: microseconds by `Problem.text()`, as far as they were measured: they decide what
+            is fused; estimates do where they are missing.
 
     Raises:
         BuilderError: the network has no outputs or breaks a rule of a pass.
@@ -126,7 +132,8 @@ def make_draft(
     if isinstance(backend.target, CudaTarget):
         absorb_casts.run(network, formats, choice, num_workers)
     # Behind the casts, which look for convolutions; ahead of the order, which goes by the peak.
-    fuse_pooling.run(network, formats, choice, num_workers)
+    prices = fuse_pooling.Prices(choice, timed_us or {})
+    contested = fuse_pooling.run(network, formats, prices, num_workers)
     if isinstance(backend.target, CudaTarget):
         order_by_depth.run(network)
     if trace is not None:
@@ -134,7 +141,9 @@ def make_draft(
     placement = Placement(network, formats, choice, num_workers)
     if ranks is not None:
         ranks.save()
-    return Draft(name, network, reference, placement, tuple(placement.operations()), applied)
+    return Draft(
+        name, network, reference, placement, tuple(placement.operations()), applied, contested
+    )
 
 
 def _remembered_ranks(

@@ -7,6 +7,7 @@ the kernel's float sums, and the epilogue is applied to a quarter of the element
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from builder_host.expressions import Expr, Input, substitute
@@ -33,17 +34,38 @@ class _Pair:
     convolution: Layer
     pooling: Layer
     fused: Layer
+    problems: tuple[Problem, ...]  # fused, convolution, pooling
     apart_us: float
     fused_us: float
 
 
-def run(
-    network: Network, formats: dict[Tensor, TensorFormat], choice: FamilyChoice, num_workers: int
-) -> int:
-    """Fuse what is expected to take no more than 2 % longer than the two kernels.
+class Prices:
+    """Microseconds of problems: as measured where they were, else the best family's estimate."""
 
-    A pair that would take longer is fused only where that lowers the peak of the activations, and
-    as long as all such pairs together add no more than 2 % to the network's estimate.
+    def __init__(self, choice: FamilyChoice, timed_us: Mapping[str, float]) -> None:
+        """Timings by `Problem.text()`."""
+        self.choice = choice
+        self.timed_us = timed_us
+
+    def of(self, problem: Problem) -> float:
+        """Of one problem."""
+        timed_us = self.timed_us.get(problem.text())
+        return self.choice.cost_us(problem) if timed_us is None else timed_us
+
+    def comparable(self, problems: Sequence[Problem]) -> list[float]:
+        """Of each problem: all as measured, or all estimates."""
+        if all(problem.text() in self.timed_us for problem in problems):
+            return [self.timed_us[problem.text()] for problem in problems]
+        return [self.choice.cost_us(problem) for problem in problems]
+
+
+def run(
+    network: Network, formats: dict[Tensor, TensorFormat], prices: Prices, num_workers: int
+) -> tuple[Problem, ...]:
+    """Fuse what takes, or is expected to take, at most 2 % longer than the two kernels.
+
+    A pair that takes longer is fused only where that lowers the peak of the activations, and as
+    long as all such pairs together add no more than 2 % to the network.
 
     A pair qualifies when the pooling alone reads the convolution's result, which is no output;
     windows lie within it; the convolution's epilogue reads nothing but constants per channel and
@@ -53,25 +75,24 @@ def run(
     Args:
         network: with layouts assigned.
         formats: of every computed tensor; removed tensors are taken out.
-        choice: tells what can be computed and what it costs, in microseconds.
+        prices: tell what can be computed and what it costs.
         num_workers: as for `layer_problem`.
 
     Returns:
-        Number of pairs fused.
+        The problems of all pairs that qualify, fused and apart, whatever was chosen.
     """
-    found = [_pair(network, layer, formats, choice, num_workers) for layer in network.layers]
+    found = [_pair(network, layer, formats, prices, num_workers) for layer in network.layers]
     pairs = [pair for pair in found if pair is not None]
+    contested = tuple(problem for pair in pairs for problem in pair.problems)
     slower: list[_Pair] = []
-    fused = 0
     for pair in pairs:
         if pair.fused_us <= (1.0 + TOLERANCE) * pair.apart_us:
             _replace(network, pair, formats)
-            fused += 1
         else:
             slower.append(pair)
     if not slower:
-        return fused
-    total_us = sum(choice.cost_us(_problem(y, formats, num_workers)) for y in network.layers)
+        return contested
+    total_us = sum(prices.of(_problem(y, formats, num_workers)) for y in network.layers)
     slack_us = TOLERANCE * total_us
     # The largest first: it alone can be the peak.
     for pair in sorted(slower, key=lambda p: -p.convolution.output.type.num_elems):
@@ -82,8 +103,7 @@ def run(
         ):
             _replace(network, pair, formats)
             slack_us -= added_us
-            fused += 1
-    return fused
+    return contested
 
 
 def fused_layer(network: Network, layer: Layer, pooling: Layer) -> Layer | None:
@@ -135,19 +155,18 @@ def _pair(
     network: Network,
     pooling: Layer,
     formats: Formats,
-    choice: FamilyChoice,
+    prices: Prices,
     num_workers: int,
 ) -> _Pair | None:
     layer = pooling.inputs[0].producer if pooling.kind == "pooling" else None
     fused = fused_layer(network, layer, pooling) if layer is not None else None
     if layer is None or fused is None:
         return None
-    problem = _problem(fused, formats, num_workers)
-    if not choice.can_compute(problem):
+    problems = tuple(_problem(y, formats, num_workers) for y in (fused, layer, pooling))
+    if not prices.choice.can_compute(problems[0]):
         return None
-    apart = (_problem(y, formats, num_workers) for y in (layer, pooling))
-    apart_us = sum(choice.cost_us(one) for one in apart)
-    return _Pair(layer, pooling, fused, apart_us, choice.cost_us(problem))
+    fused_us, *apart_us = prices.comparable(problems)
+    return _Pair(layer, pooling, fused, problems, sum(apart_us), fused_us)
 
 
 def _without(layers: list[Layer], pair: _Pair) -> list[Layer]:

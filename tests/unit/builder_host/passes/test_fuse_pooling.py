@@ -72,16 +72,18 @@ class Priced(FamilyChoice):
         return self.prices.get(problem.kind, 0.0)
 
 
-def fuse(network: Network, choice: FamilyChoice | None = None) -> int:
-    """Passes, layouts, then the pass under test."""
+def fuse(
+    network: Network, choice: FamilyChoice | None = None, timed_us: dict[str, float] | None = None
+) -> int:
+    """Passes, layouts, then the pass under test; the number of pairs that it fused."""
     real = FamilyChoice(kernel_families("cpu"), TARGET)
     run_passes(network)
     formats = layout_assignment.run(network, real, 1)
-    count = fuse_pooling.run(network, formats, choice or real, 1)
+    fuse_pooling.run(network, formats, fuse_pooling.Prices(choice or real, timed_us or {}), 1)
     check_network(network)
     computed = {t for layer in network.layers for t in layer.outputs}
     assert computed | set(network.inputs) == set(formats)
-    return count
+    return kinds(network).count("pooled_convolution")
 
 
 def kinds(network: Network) -> list[str]:
@@ -166,6 +168,24 @@ def test_a_slower_kernel_is_taken_for_the_peak_alone() -> None:
     # Three kernels take 30 us: 0.6 us may be spent on the peak, which the pair holds.
     assert fuse(small_network(), Priced(**apart, pooled_convolution=20.5)) == 1
     assert fuse(small_network(), Priced(**apart, pooled_convolution=20.7)) == 0
+
+
+def test_timings_overrule_estimates_when_all_three_are_known() -> None:
+    network = small_network()
+    run_passes(network)
+    real = FamilyChoice(kernel_families("cpu"), TARGET)
+    formats = layout_assignment.run(network, real, 1)
+    contested = fuse_pooling.run(network, formats, fuse_pooling.Prices(real, {}), 1)
+    assert [problem.kind for problem in contested] == [
+        "pooled_convolution",
+        "convolution",
+        "pooling",
+    ]
+    assert kinds(network).count("pooled_convolution") == 1
+    slow = dict(zip((problem.text() for problem in contested), (30.0, 15.0, 5.0), strict=True))
+    assert fuse(small_network(), timed_us=slow) == 0
+    del slow[contested[2].text()]  # the pooling was not timed: estimates decide
+    assert fuse(small_network(), timed_us=slow) == 1
 
 
 def test_a_slower_kernel_elsewhere_stays_out() -> None:
