@@ -6,6 +6,7 @@ import numpy as np
 
 from builder_host import tensorrt as trt
 from builder_host.network.evaluate import evaluate_network
+from support import pycuda_cpu
 
 EXPLICIT = 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
 RNG = np.random.default_rng(11)
@@ -53,3 +54,24 @@ def evaluated(net, *tensors, batch=None, **arrays):
 
 def close(result, wanted, atol=1e-6):
     np.testing.assert_allclose(result, wanted, atol=atol, rtol=1e-6)
+
+
+def compiled(builder, net, **arrays):
+    """Outputs by name of a plan that is built and run here."""
+    config = builder.create_builder_config()
+    config.builder_optimization_level = 0
+    with pycuda_cpu.installed() as cuda:
+        engine = builder.build_engine(net, config)
+        context = engine.create_execution_context()
+        memory, buffers = {}, {}
+        for name in engine:
+            shape, dtype = engine.get_tensor_shape(name), engine.get_tensor_dtype(name)
+            memory[name] = np.zeros(shape, trt.nptype(dtype))
+            buffers[name] = cuda.mem_alloc(max(memory[name].nbytes, 1))
+            assert context.set_tensor_address(name, int(buffers[name]))
+        for name, array in arrays.items():
+            cuda.memcpy_htod(buffers[name], array)
+        assert context.execute_async_v3(cuda.Stream().handle)
+        for name, array in memory.items():
+            cuda.memcpy_dtoh(array, buffers[name])
+    return {name: array for name, array in memory.items() if name not in arrays}

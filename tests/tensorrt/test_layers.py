@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import pycuda_cpu
-from support.tensorrt_networks import RNG, close, constant, evaluated, floats, inputs_of, network_of
+from support.tensorrt_networks import (
+    RNG,
+    close,
+    compiled,
+    constant,
+    evaluated,
+    floats,
+    inputs_of,
+    network_of,
+)
 
 from builder_host import tensorrt as trt
 from builder_host.errors import NetworkError
@@ -361,6 +369,63 @@ def test_boxes_are_selected(net):
         net.emit(None)
 
 
+def overlap(a, b):
+    common = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    return common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+
+
+@pytest.mark.parametrize("is_centred", [False, True])
+def test_boxes_of_their_own_for_each_class(net, is_centred):
+    rng = np.random.default_rng(4)
+    low = rng.uniform(0, 3, (2, 9, 3, 2)).astype(np.float32)
+    corners = np.concatenate([low, low + rng.uniform(1, 2, low.shape).astype(np.float32)], -1)
+    sizes = corners[..., 2:] - corners[..., :2]
+    boxes = np.concatenate([low + sizes / 2, sizes], -1) if is_centred else corners
+    scores = rng.uniform(0, 1, (2, 9, 3)).astype(np.float32)
+    wanted = []
+    for item, number in np.ndindex(2, 3):
+        kept = []
+        for index in np.argsort(-scores[item, :, number]):
+            own = corners[item, :, number].astype(np.float64)
+            is_free = all(overlap(own[index], own[k]) <= 0.3 for k in kept)
+            if len(kept) < 3 and scores[item, index, number] > 0.6 and is_free:
+                kept.append(index)
+        wanted += [[item, number, int(index)] for index in kept]
+    assert 6 < len(wanted) < 18
+    data, points = inputs_of(net, boxes=boxes.astype(np.float32), scores=scores)
+    layer = net.add_nms(data, points, constant(net, np.asarray(3, np.int32)))
+    layer.set_input(3, constant(net, np.asarray(0.3, np.float32)))
+    layer.set_input(4, constant(net, np.asarray(0.6, np.float32)))
+    if is_centred:
+        layer.bounding_box_format = trt.BoundingBoxFormat.CENTER_SIZES
+    rows, count = evaluated(
+        net,
+        layer.get_output(0),
+        layer.get_output(1),
+        boxes=boxes.astype(np.float32),
+        scores=scores,
+    )
+    assert count == len(wanted)
+    assert rows[: len(wanted)].tolist() == wanted
+    assert rows.shape == (18, 3)
+    built = compiled(
+        trt.Builder(trt.Logger(trt.Logger.ERROR)),
+        net,
+        boxes=boxes.astype(np.float32),
+        scores=scores,
+    )
+    assert np.array_equal(built["result0"], rows)
+    assert built["result1"] == count
+    assert (rows[len(wanted) :] == -1).all()
+
+
+def test_boxes_that_fit_no_class_are_refused(net):
+    data, points = inputs_of(net, boxes=floats(1, 9, 2, 4), scores=floats(1, 9, 3))
+    layer = net.add_nms(data, points, constant(net, np.asarray(3, np.int32)))
+    with pytest.raises(NetworkError, match=r"expected \[B, N, 4\] or \[B, N, C, 4\], and"):
+        layer.get_output(0).shape  # noqa: B018 - it raises
+
+
 def test_grid_sample_and_reverse_sequence(net):
     x, lengths = floats(1, 2, 3, 4), np.asarray([2, 3], np.int32)
     rows, columns = np.meshgrid(np.linspace(-1, 1, 3), np.linspace(-1, 1, 4), indexing="ij")
@@ -429,21 +494,7 @@ def test_a_plan_of_the_newer_layers_runs(monkeypatch):
         tensor.name = f"y{number}"
         net.mark_output(tensor)
     wanted = list(evaluate_network(net.emit(None)[0], {"x": x}).values())
-    config = builder.create_builder_config()
-    config.builder_optimization_level = 0
-    with pycuda_cpu.installed() as cuda:
-        engine = builder.build_engine(net, config)
-        context = engine.create_execution_context()
-        memory, buffers = {}, {}
-        for name in engine:
-            shape, dtype = engine.get_tensor_shape(name), engine.get_tensor_dtype(name)
-            memory[name] = np.zeros(shape, trt.nptype(dtype))
-            buffers[name] = cuda.mem_alloc(memory[name].nbytes)
-            assert context.set_tensor_address(name, int(buffers[name]))
-        cuda.memcpy_htod(buffers["x"], x)
-        assert context.execute_async_v3(cuda.Stream().handle)
-        for name, array in memory.items():
-            cuda.memcpy_dtoh(array, buffers[name])
+    results = compiled(builder, net, x=x)
     for number, value in enumerate(wanted):
         # 144 products of magnitude 1 are summed: 144 roundings of 2^-24 of a sum up to 150.
-        np.testing.assert_allclose(memory[f"y{number}"], value, atol=2e-3, rtol=1e-4)
+        np.testing.assert_allclose(results[f"y{number}"], value, atol=2e-3, rtol=1e-4)

@@ -157,8 +157,9 @@ class INonZeroLayer(ILayer):
 class INMSLayer(ILayer):
     """Non-maximum suppression: rows (batch, class, box), and how many of them are used.
 
-    Boxes [B, N, 4] or [B, N, 1, 4], scores [B, N, C]. There are as many rows as could be selected
-    at most; unused ones hold -1. Inputs 3 and 4, if given, are the thresholds of overlap and score.
+    Boxes [B, N, 4], or [B, N, C, 4] with boxes of their own for each class; scores [B, N, C]. There
+    are as many rows as could be selected at most; unused ones hold -1. Inputs 3 and 4, if given,
+    are the thresholds of overlap and score.
     """
 
     bounding_box_format: BoundingBoxFormat = BoundingBoxFormat.CORNER_PAIRS
@@ -169,13 +170,14 @@ class INMSLayer(ILayer):
         """Add a selection of boxes."""
         boxes, scores, most = (required(xs, i, self) for i in range(3))
         if boxes.type.rank == 4 and boxes.shape[2] == 1:
-            shape = (*boxes.shape[:2], 4)
-            boxes = net.add_reshape(boxes, shape, name=f"{self.name}.boxes").output
-        if shift or boxes.type.rank != 3 or scores.type.rank != 3:
+            shape: tuple[int, ...] = (*boxes.shape[:2], 4)
+            boxes = net.add_reshape(boxes, shape, name=f"{self.name}.shared").output
+        own = boxes.shape[2] if boxes.type.rank == 4 else 1  # classes with boxes of their own
+        is_known = boxes.type.rank in (3, 4) and scores.type.rank == 3 and boxes.shape[-1] == 4
+        if shift or not is_known or own not in (1, scores.shape[2]):
             raise NetworkError(
                 f"'{self.name}': boxes {boxes.type} and scores {scores.type}; expected [B, N, 4] "
-                "and [B, N, C] with an explicit batch: boxes of their own for each class are not "
-                "supported, run the layer once per class"
+                "or [B, N, C, 4], and [B, N, C], with an explicit batch"
             )
         candidates = boxes.shape[1] * scores.shape[2]
         if 0 < self.topk_box_limit < candidates:
@@ -183,7 +185,14 @@ class INMSLayer(ILayer):
                 f"'{self.name}': topk_box_limit={self.topk_box_limit}, but all {candidates:,} "
                 "boxes of all classes are considered: leave it at 0"
             )
+        batch, num_boxes, num_classes = scores.shape
         by_class = net.add_transpose(scores, (0, 2, 1), name=f"{self.name}.scores").output
+        if own > 1:  # each class of each item is an item of one class
+            order = net.add_transpose(boxes, (0, 2, 1, 3), name=f"{self.name}.order").output
+            shape = (batch * own, num_boxes, 4)
+            boxes = net.add_reshape(order, shape, name=f"{self.name}.boxes").output
+            shape = (batch * own, 1, num_boxes)
+            by_class = net.add_reshape(by_class, shape, name=f"{self.name}.rows").output
         inputs = [boxes, by_class, most, optional(xs, 3), optional(xs, 4)]
         is_centred = self.bounding_box_format is BoundingBoxFormat.CENTER_SIZES
         [rows] = through_onnx(
@@ -194,7 +203,29 @@ class INMSLayer(ILayer):
         used = net.add_elementwise(first, zero, "ge", name=f"{self.name}.used").output
         ones = net.add_cast(used, PlanType.INT32).output
         count = net.add_reduce(ones, "sum", (0, 1), keep_dims=False, name=f"{self.name}.count")
+        if own > 1:
+            rows = self._split(net, rows, first, used, num_classes)
         return [_indices(net, rows, self.indices_type, self.name), count.output]
+
+    def _split(
+        self, net: Network, rows: Tensor, items: Tensor, used: Tensor, num_classes: int
+    ) -> Tensor:
+        """Rows whose items, which are classes of items, are items and classes; -1 stays."""
+
+        def pointwise(a: Tensor, b: Tensor, op: str) -> Tensor:
+            return net.add_elementwise(a, b, op, name=f"{self.name}.{op}").output
+
+        factor = net.add_constant(np.full((1, 1), num_classes, np.int64), f"{self.name}.classes")
+        unused = net.add_constant(np.full((1, 1), -1, np.int64), f"{self.name}.unused")
+        item = pointwise(items, factor, "div")
+        number = pointwise(items, pointwise(item, factor, "mul"), "sub")
+        columns = [
+            net.add_select(used, column, unused, name=f"{self.name}.select").output
+            for column in (item, number)
+        ]
+        place = (0, 2), (rows.shape[0], 1)
+        box = net.add_slice(rows, *place, name=f"{self.name}.box").output
+        return net.add_concatenation([*columns, box], 1, name=f"{self.name}.indices").output
 
 
 @dataclass(eq=False, kw_only=True)
