@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from support.cuda_toolkits import need_toolkit
 from support.emulated_gpu import edgeplan_with_gpu
 from support.onnx_models import model
 
+import builder_host as bh
 from builder_host.importers.onnx import import_onnx
 from builder_host.network.evaluate import evaluate_network
+from builder_host.tune.timing_cache import load_timing_cache
 from planformat.reader import read_plan
 from runtime_edge.cli import main
 
@@ -157,3 +160,28 @@ def test_a_plan_is_refitted_with_weights_that_turn_the_order(
     wanted = reference(turned, image)
     (result,) = (np.load(p) for p in out.glob("*.npy"))
     assert np.abs(result - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_the_faster_way_is_built(tmp_path: Path) -> None:
+    """Both ways are timed; a cache that tells other times turns the choice, and strictly so."""
+    network = import_onnx(YOLO.SerializeToString())
+    path = tmp_path / "timings"
+    config = bh.BuilderConfig(num_threads=1, timing_cache=path, artifact_dir=tmp_path / "a")
+    measured = bh.build(network, config).report
+    kinds = {key.problem.partition("|")[0] for key, _ in load_timing_cache(path)}
+    assert {"pooled_convolution", "convolution", "pooling"} <= kinds
+    assert measured.tuning.num_measured == measured.tuning.num_candidates
+    strict = replace(config, is_strict_cache=True)
+    for fused_us, wanted in ((1e6, {"conv1_1", "pool1"}), (1e-3, {"conv1_1 + pool1"})):
+        cache = load_timing_cache(path)
+        for key, timing in list(cache):
+            if key.problem.startswith("pooled_convolution|"):
+                cache.put(key, replace(timing, median_us=fused_us))
+        cache.save(path)
+        built = bh.build(network, strict)
+        names = {row.name for row in built.report.operations}
+        assert wanted <= names, names
+        assert ("conv1_1" in names) == (fused_us == 1e6)
+        assert built.report.tuning.num_measured == 0
+        assert bh.build(network, strict).to_bytes() == built.to_bytes()
