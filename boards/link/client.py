@@ -92,7 +92,7 @@ class BoardClient:
         self._inbox: deque[Callable[[], None]] = deque()
         self._opened: Future[None] = Future()
         self._echoes: list[bytes] = []
-        self._num_awaited = 0
+        self._awaited: frozenset[bytes] = frozenset()
         self._lock = threading.Lock()
         self._error: Exception | None = None
         self._is_ending = False
@@ -223,11 +223,14 @@ class BoardClient:
         self._in_thread(switch)
 
     def are_echoed(self, patterns: Sequence[bytes], timeout_s: float) -> bool:
-        """Send patterns outside the sequence; whether all come back as they were, in order."""
+        """Send patterns outside the sequence; whether all come back as they were, in order.
+
+        Late echoes of earlier patterns do not count.
+        """
 
         def send() -> None:
             self._echoes.clear()
-            self._num_awaited = len(patterns)
+            self._awaited = frozenset(patterns)
             for pattern in patterns:
                 self._connection.send_test(pattern)
 
@@ -318,7 +321,8 @@ class BoardClient:
                 self.software = event.software
                 self._opened.set_result(None)
             elif isinstance(event, Echoed):
-                if len(self._echoes) < self._num_awaited:  # a board may say any number
+                # a board may say any number of anything
+                if event.payload in self._awaited and len(self._echoes) < len(self._awaited):
                     self._echoes.append(event.payload)
             elif isinstance(event, Closed):
                 raise self._closing(event)

@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 _SETTLE_S = 0.1
 _TEST_BYTES = 1024
 _NUM_TESTS = 4
-_TEST_TIMEOUT_S = 1.0
+_BITS_PER_BYTE = 11  # start, eight bits, up to two stop bits
+_TRYING_S = 1.4  # after 2 s without keep_rate the board goes back
+_ATTEMPT_S = 0.25  # beside the time on the line: either end may be late in changing its rate
+_KEEP_TIMEOUT_S = 1.0
 _FALLBACK_S = 3.0
 
 
@@ -37,10 +40,13 @@ def raise_rate(
     time.sleep(_SETTLE_S)  # the board switches when its answer is out and acknowledged
     try:
         client.set_rate(baud, stop_bits)
-        patterns = [secrets.token_bytes(_TEST_BYTES) for _ in range(_NUM_TESTS)]
-        if client.are_echoed(patterns, _TEST_TIMEOUT_S):
-            client.call("keep_rate", timeout_s=_TEST_TIMEOUT_S)
-            return True
+        on_the_line_s = 2 * _NUM_TESTS * _TEST_BYTES * _BITS_PER_BYTE / baud
+        end = time.monotonic() + _TRYING_S
+        while (left_s := end - time.monotonic()) > 0:
+            patterns = [secrets.token_bytes(_TEST_BYTES) for _ in range(_NUM_TESTS)]
+            if client.are_echoed(patterns, min(left_s, _ATTEMPT_S + on_the_line_s)):
+                client.call("keep_rate", timeout_s=_KEEP_TIMEOUT_S)
+                return True
     except LinkLostError:
         if client.is_lost:
             raise

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 COMMAND = [sys.executable, "-c", "import sys; from runtime_edge.cli import main; sys.exit(main())"]
 
 
@@ -47,7 +47,9 @@ class AgentProcess:
         self.port = 0
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._is_serving.wait(START_TIMEOUT_S), "".join(self.log)
+        if not self._is_serving.wait(START_TIMEOUT_S):
+            self.kill()
+            raise AssertionError(f"the agent does not serve: {''.join(self.log)}")
         self.address = f"tcp://127.0.0.1:{self.port}"
 
     def _read(self) -> None:
@@ -59,7 +61,7 @@ class AgentProcess:
                 self.port = int(found[1] or 0)
                 self._is_serving.set()
 
-    def wait_for_log(self, text: str, timeout_s: float = 30.0) -> None:
+    def wait_for_log(self, text: str, timeout_s: float = 120.0) -> None:
         """Wait until a line with the text was logged."""
         end = time.monotonic() + timeout_s
         while not any(text in line for line in list(self.log)):
@@ -78,8 +80,8 @@ class AgentProcess:
         return self._finish()
 
     def _finish(self) -> int:
-        status = self.process.wait(30)
-        self._reader.join(10)
+        status = self.process.wait(120)
+        self._reader.join(120)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return status

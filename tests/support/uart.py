@@ -22,6 +22,8 @@ class Cable:
         is_cut: bytes vanish.
         loss: share of the reads from one port of which a part vanishes or is damaged.
         seen_rates: pairs of rates at which bytes were carried.
+        num_late: reads that are still damaged after both ports agree on another rate, as when one
+            of them had been late.
     """
 
     def __init__(self, works_up_to: int = 10_000_000) -> None:
@@ -29,6 +31,9 @@ class Cable:
         self.works_up_to = works_up_to
         self.is_cut = False
         self.loss = 0.0
+        self.num_late = 0
+        self._agreed = (115200, 115200)
+        self._num_spoilt = 0
         self._random = random.Random(1)
         self.seen_rates: set[tuple[int, int]] = set()
         self._masters, self._slaves = [], []
@@ -71,6 +76,8 @@ class Cable:
             return
         if rates[0] != rates[1]:
             data = bytes((byte * 7 + 3) & 0xFF for byte in data[::2])
+        elif self._is_late(rates):
+            data = bytes(byte ^ 0x55 for byte in data)
         elif rates[0] > self.works_up_to:
             data = bytes(byte ^ (0x10 if i % 50 == 0 else 0) for i, byte in enumerate(data))
         if self._random.random() < self.loss:
@@ -85,6 +92,12 @@ class Cable:
                 return
             with contextlib.suppress(BlockingIOError):
                 view = view[os.write(target, view) :]
+
+    def _is_late(self, rates: tuple[int, int]) -> bool:
+        if rates != self._agreed:
+            self._agreed, self._num_spoilt = rates, 0
+        self._num_spoilt += 1
+        return rates != (115200, 115200) and self._num_spoilt <= self.num_late
 
     def close(self) -> None:
         """Take the cable away."""

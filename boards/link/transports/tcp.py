@@ -22,6 +22,13 @@ def connect_tcp(host: str, port: int, timeout_s: float) -> DescriptorTransport:
             f"tcp://{host}:{port}: {error}; is the agent running there (edgeplan agent --tcp "
             f"{host}:{port} --link-key FILE), and does a firewall stand between?"
         ) from error
+    if made.getsockname() == made.getpeername():
+        # asking for a port of this machine that nobody listens on may meet the asking socket itself
+        made.close()
+        raise LinkLostError(
+            f"tcp://{host}:{port}: nobody listens there; start the agent: edgeplan agent --tcp "
+            f"{host}:{port}"
+        )
     return socket_transport(made, f"tcp://{host}:{port}")
 
 

@@ -22,7 +22,7 @@ def ended(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "executable", str(program))
         ends: list[ChildEnd] = []
         child = Child({}, lambda _: None, ends.append, silence_s=60, memory_bytes=1 << 30)
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         try:
             while not ends:
                 assert time.monotonic() < limit
