@@ -19,6 +19,8 @@ from builder_host.passes import quantise
 from builder_host.passes.pipeline import run_passes
 from builder_host.precision.cost import unprofitable_layers
 from builder_host.precision.rules import apply_precision
+from builder_host.prediction import predict
+from builder_host.targets.target import target_fingerprint, target_hardware
 from runtime_edge.cli import main
 
 
@@ -122,3 +124,28 @@ def test_layers_at_the_border_leave_int8_where_the_cost_model_says_so():
     # c0 goes, which makes c1 a border; c2 and c3 are faster in INT8
     assert unprofitable_layers(network, apply, cost_us) == (("c0", "fp32"), ("c1", "fp32"))
     assert kinds(network) == ["convolution"] * 4
+
+
+def test_first_layer_stays_float16_on_a_gpu_where_the_cost_model_says_so():
+    """Three channels fill no tensor-core tile, and quantising the image is a kernel of its own."""
+
+    def predicted(precision):
+        network = Network("first")
+        x = network.add_input("x", (1, 3, 224, 224))
+        y = convolution(network, x, 64, strides=2, name="first")
+        y = network.add_activation(y, "relu").output
+        for number in range(3):
+            y = convolution(network, y, 256, seed=number, strides=2 - min(number, 1), name="wide")
+            y = network.add_activation(y, "relu").output
+        network.mark_output(network.add_pooling(y, "average", y.shape[2:]).output, "y")
+        ranges = {name: 4.0 for t in network.tensors() for name in network.names_of(t)}
+        config = bh.BuilderConfig(precision=precision, dynamic_ranges=ranges, measure="none")
+        return predict(network, target_fingerprint("h200"), target_hardware("h200"), config)
+
+    int8, best = predicted("int8"), predicted("best")
+    assert best.latency_us < int8.latency_us
+    assert [s.name for s in int8.steps[:2]] == ["x.i8", "first"]
+    # in float16, by the kernel for few channels, which reads the float32 binding itself
+    assert (best.steps[0].name, best.steps[0].family) == ("first", "cuda_conv_first")
+    wide = [s.family for s in best.steps if s.name.startswith("wide")]
+    assert wide == ["cuda_conv_int8"] * 3
