@@ -6,9 +6,7 @@ import ctypes
 import logging
 import mmap
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 
@@ -23,19 +21,11 @@ from planformat.plan import (
 )
 from runtime_edge.buffers import HeldBuffer
 from runtime_edge.device.base import HostStaging, ProgramMemory
-from runtime_edge.device.cpu_cores import cores_for_pool, usable_cores
-from runtime_edge.device.cpu_native import (
-    CALLBACK,
-    STEP_CONCURRENT,
-    CpuAbi,
-    CpuModule,
-    Patch,
-    StepDesc,
-    check_fork,
-    num_forks,
-    own,
-)
-from runtime_edge.errors import BindingError, ContextBusyError, DeviceError, LoadError
+from runtime_edge.device.cpu_cores import usable_cores
+from runtime_edge.device.cpu_native import STEP_CONCURRENT, CpuAbi, CpuModule, StepDesc
+from runtime_edge.device.cpu_program import CpuProgram
+from runtime_edge.device.cpu_stream import CpuEvent, CpuStream
+from runtime_edge.errors import BindingError, DeviceError, LoadError
 from runtime_edge.memory import ALIGNMENT_BYTES, caller_region
 
 _log = logging.getLogger(__name__)
@@ -45,229 +35,6 @@ SHARE_US = 1.0
 ALONE_US = 3.0
 """A step with less work than this is not shared: the others would fetch its data for nothing."""
 HUGE_PAGE_BYTES = 2 << 20
-
-
-class CpuProgram:
-    """Steps of one profile as one native call. See `Program` in base.py."""
-
-    def __init__(
-        self,
-        abi: CpuAbi,
-        steps: Sequence[StepDesc],
-        args: Sequence[int],
-        patches: Sequence[tuple[int, int, int]],
-        *,
-        num_bindings: int,
-        num_workers: int,
-        scratch: int = 0,
-        scratch_stride_bytes: int = 0,
-        keep: Any = None,
-    ) -> None:
-        """Copy the tables into native memory and start num_workers - 1 threads.
-
-        Args:
-            abi: support code to run with.
-            steps: one description per step; first_arg indexes `args`.
-            args: argument values, 64-bit.
-            patches: (argument index, binding index, offset in bytes) of arguments that follow
-                bindings.
-            num_bindings: length of `addresses`.
-            num_workers: the calling thread included.
-            scratch: address of num_workers blocks of scratch_stride_bytes.
-            scratch_stride_bytes: multiple of 64.
-            keep: lives as long as the program.
-        """
-        self._abi = abi
-        self._forks = num_forks()
-        self._num_steps = len(steps)
-        cores = cores_for_pool(num_workers) if num_workers > 1 else ()
-        pool = _Pool(abi, num_workers, cores)
-        ordered = sorted(patches, key=lambda patch: patch[1])
-        handle = abi.program_create(
-            pool.handle,
-            (StepDesc * max(1, len(steps)))(*steps),
-            len(steps),
-            (ctypes.c_void_p * max(1, len(args)))(*args),
-            len(args),
-            (Patch * max(1, len(ordered)))(*(Patch(*patch) for patch in ordered)),
-            len(ordered),
-            num_bindings,
-            scratch,
-            scratch_stride_bytes,
-        )
-        # `keep` of the finalizer holds the pool, so it goes after the program.
-        self._close = own(self, handle, "program", abi.program_destroy, pool, keep)
-        self._pool = pool
-        self.handle: int = handle
-        self.addresses = (ctypes.c_void_p * max(1, num_bindings))()
-        self.addresses_address = ctypes.addressof(self.addresses)
-        self._step_ns = (ctypes.c_int64 * max(1, self._num_steps))()
-
-    def run(self) -> None:
-        """One inference on this thread and the pool."""
-        check_fork(self._forks)
-        self._abi.program_run(self.handle, self.addresses_address, None)
-
-    def run_timed(self) -> list[float]:
-        """One inference with a barrier after each step; microseconds of each."""
-        check_fork(self._forks)
-        self._abi.program_run(self.handle, self.addresses_address, self._step_ns)
-        return [self._step_ns[i] / 1000 for i in range(self._num_steps)]
-
-    def measure(self, repeats: int, flush: HeldBuffer | None = None) -> list[float]:
-        """Microseconds of `repeats` runs; a flush buffer is written before each, not timed."""
-        times = (ctypes.c_int64 * max(1, repeats))()
-        flush_range = (flush.address, flush.nbytes) if flush else (None, 0)
-        self._abi.program_measure(self.handle, self.addresses_address, repeats, *flush_range, times)
-        return [times[i] / 1000 for i in range(repeats)]
-
-    def worker_cores(self) -> list[int]:
-        """Core to which each worker but the first is pinned, -1 when it is not."""
-        num = 1
-        cores = []
-        while (core := self._abi.pool_worker_cpu(self._pool.handle, num)) >= 0:
-            cores.append(core)
-            num += 1
-        return cores
-
-    def close(self) -> None:
-        """Stop the threads and free the tables; nothing may be running."""
-        self._close()
-
-
-class _Pool:
-    """Worker threads."""
-
-    def __init__(self, abi: CpuAbi, num_workers: int, cores: Sequence[int]) -> None:
-        array = (ctypes.c_int32 * max(1, len(cores)))(*cores)
-        self.handle: int = abi.pool_create(num_workers, array, len(cores))
-        own(self, self.handle, f"pool of {num_workers} workers", abi.pool_destroy, abi)
-
-
-class CpuEvent:
-    """A point in the work of CPU streams. See `Event` in base.py."""
-
-    def __init__(self, abi: CpuAbi) -> None:
-        """An event that was not recorded yet."""
-        self._abi = abi
-        self.handle: int = abi.event_create()
-        own(self, self.handle, "event", abi.event_destroy, abi)
-
-    def query(self) -> bool:
-        """Whether everything recorded so far has happened."""
-        return bool(self._abi.event_query(self.handle))
-
-    def synchronize(self) -> None:
-        """Wait until everything recorded so far has happened."""
-        self._abi.event_synchronize(self.handle)
-
-    def time_us(self) -> float:
-        """When it last happened: microseconds of the monotonic clock, 0 before the first time."""
-        return float(self._abi.event_time_ns(self.handle)) / 1000
-
-
-class CpuStream:
-    """Work in order on a thread of its own. Any thread may enqueue. See `Stream` in base.py."""
-
-    def __init__(self, abi: CpuAbi) -> None:
-        """Start the thread."""
-        self._abi = abi
-        self._forks = num_forks()
-        self._handle: int = abi.stream_create()
-        self._pending: deque[tuple[int, Any]] = deque()
-        self._lock = threading.Lock()
-        self._last_ticket = 0
-        # The finalizer finishes the work, so what it needs lives until then.
-        self._close = own(self, self._handle, "stream", abi.stream_destroy, abi, self._pending)
-
-    def enqueue(self, program: CpuProgram, keep: Any) -> int:
-        """Enqueue one run; waits only while 256 commands are waiting already."""
-        return self._push(
-            self._abi.stream_try_run,
-            (program.handle, program.addresses_address),
-            (program, keep),
-        )
-
-    def record(self, event: CpuEvent) -> None:
-        """Let the event happen when all work enqueued so far is done."""
-        self._push(self._abi.stream_try_record, (event.handle,), event)
-
-    def wait(self, event: CpuEvent) -> None:
-        """Let later work wait for what the event has recorded so far (nothing: no wait)."""
-        self._push(self._abi.stream_try_wait, (event.handle,), event)
-
-    def call(self, function: Callable[[], None]) -> None:
-        """Call a short function in order; it must not wait for this stream.
-
-        It runs on the stream's thread or on one that synchronises; what it raises is logged.
-        """
-
-        def guarded(_: int | None) -> None:
-            try:
-                function()
-            except Exception:
-                _log.exception("a function called by a stream failed")
-
-        callback = CALLBACK(guarded)
-        self._push(self._abi.stream_try_call, (callback, None), callback)
-
-    def is_done(self, ticket: int) -> bool:
-        """Whether the work with this ticket has finished."""
-        return not self._close.alive or self._abi.stream_completed(self._handle) >= ticket
-
-    def wait_for(self, ticket: int) -> None:
-        """Wait until the work with this ticket has finished."""
-        check_fork(self._forks)
-        if self._close.alive:
-            self._abi.stream_synchronize(self._handle, ticket)
-
-    def synchronize(self) -> None:
-        """Wait until all work enqueued so far is done; an idle stream's work is done right here."""
-        self.wait_for(self._last_ticket)
-        self._drop_finished()
-
-    def close(self) -> None:
-        """Finish the work and end the thread."""
-        self._close()
-        self._pending.clear()
-
-    def __enter__(self) -> CpuStream:
-        """The stream itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close."""
-        self.close()
-
-    def _push(self, attempt: Callable[..., int], arguments: tuple[Any, ...], keep: Any) -> int:
-        check_fork(self._forks)
-        if not self._close.alive:
-            raise ContextBusyError("the stream is closed; create another with create_stream()")
-        if len(self._pending) >= _PENDING_BEFORE_CLEANING:
-            self._drop_finished()
-        while True:
-            # The lock keeps tickets ascending in `pending`; nothing inside it blocks.
-            with self._lock:
-                ticket = attempt(self._handle, *arguments)
-                if ticket > 0:
-                    self._pending.append((ticket, keep))
-                    self._last_ticket = ticket
-                    return ticket
-            if ticket < 0:
-                raise DeviceError("more than 4096 bindings do not fit into a stream's queue")
-            self._abi.stream_wait_space(self._handle)
-
-    def _drop_finished(self) -> None:
-        if not self._close.alive:
-            return
-        completed = self._abi.stream_completed(self._handle)
-        dropped = []  # released outside the lock: destructors may run arbitrary code
-        with self._lock:
-            while self._pending and self._pending[0][0] <= completed:
-                dropped.append(self._pending.popleft())
-
-
-_PENDING_BEFORE_CLEANING = 16
 
 
 class CpuCode:

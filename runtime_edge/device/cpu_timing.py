@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime_edge.buffers import HeldBuffer
-from runtime_edge.device.cpu import CpuDevice, CpuProgram
+from runtime_edge.device.cpu import CpuDevice
 from runtime_edge.device.cpu_native import CpuAbi, CpuModule, StepDesc
+from runtime_edge.device.cpu_program import CpuProgram
 from runtime_edge.memory import ALIGNMENT_BYTES, round_up
 
 __all__ = ["CpuModule", "CpuTimer", "TimedLaunch", "time_launches"]
