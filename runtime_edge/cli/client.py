@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.cli import CommandError
+from runtime_edge.cli._arrays import input_files, read_array
 
 if TYPE_CHECKING:
     from runtime_edge.serve.client import Client, TensorValue
@@ -121,19 +122,13 @@ def _ask(client: Client, action: str, model: str | None) -> Any:
 
 
 def _infer(client: Client, args: argparse.Namespace) -> int:
-    try:
-        import numpy as np
-    except ImportError as error:
-        raise CommandError(
-            "reading .npy files needs NumPy; install it with: pip install numpy"
-        ) from error
     inputs = _inputs(client, args)
     begin = time.perf_counter_ns()
     outputs = _infer_with_retries(client, args, inputs)
     latency_ms = (time.perf_counter_ns() - begin) / 1e6
     rows = []
     for tensor in outputs:
-        array = np.frombuffer(tensor.data, _NUMPY_TYPES[tensor.datatype]).reshape(tensor.shape)
+        array = _array(tensor)
         row: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
@@ -142,6 +137,8 @@ def _infer(client: Client, args: argparse.Namespace) -> int:
         if array.size:
             row.update(min=float(array.min()), max=float(array.max()), argmax=int(array.argmax()))
         if args.output_dir is not None:
+            import numpy as np
+
             os.makedirs(args.output_dir, exist_ok=True)
             row["file"] = os.path.join(args.output_dir, tensor.name.replace("/", "_") + ".npy")
             np.save(row["file"], array)
@@ -159,32 +156,41 @@ def _infer(client: Client, args: argparse.Namespace) -> int:
 
 
 def _inputs(client: Client, args: argparse.Namespace) -> list[TensorValue]:
-    import numpy as np
-
     from runtime_edge.serve.client import TensorValue
 
-    wanted = {row["name"]: row for row in _ask(client, "show", args.model)["inputs"]}
+    shown = _ask(client, "show", args.model)
+    try:
+        wanted = {str(row["name"]): str(row["datatype"]) for row in shown["inputs"]}
+    except (KeyError, TypeError) as error:
+        raise CommandError(
+            f"{args.url} does not describe model '{args.model}' as the Open Inference Protocol "
+            f"does: {error!r:.200}"
+        ) from error
     inputs = []
-    for text in args.input:
-        name, separator, path = text.partition("=")
-        if not separator or not name or not path:
-            raise CommandError(f"--input {text}: expected NAME=FILE.npy")
+    for name, path in input_files(args.input):
+        where = f"--input {name}={path}"
         if name not in wanted:
-            raise CommandError(
-                f"--input {text}: model '{args.model}' has the inputs {', '.join(wanted)}"
-            )
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise CommandError(f"--input {text}: not a .npy file: {error}") from error
-        datatype = wanted[name]["datatype"]
-        if array.dtype != np.dtype(_NUMPY_TYPES[datatype]):
-            raise CommandError(
-                f"--input {text}: elements are {array.dtype}, the model takes {datatype}"
-            )
-        data = np.ascontiguousarray(array).tobytes()
+            raise CommandError(f"{where}: model '{args.model}' has the inputs {', '.join(wanted)}")
+        array = read_array(name, path)
+        datatype = wanted[name]
+        if datatype not in _NUMPY_TYPES or array.dtype != _NUMPY_TYPES[datatype]:
+            raise CommandError(f"{where}: elements are {array.dtype}, the model takes {datatype}")
+        data = array.tobytes()
         inputs.append(TensorValue(name, datatype, tuple(array.shape), data))
     return inputs
+
+
+def _array(tensor: TensorValue) -> Any:
+    """An output as an array; its server may be anybody's."""
+    import numpy as np
+
+    try:
+        return np.frombuffer(tensor.data, _NUMPY_TYPES[tensor.datatype]).reshape(tensor.shape)
+    except (KeyError, ValueError) as error:
+        raise CommandError(
+            f"output '{tensor.name}': {len(tensor.data):,} bytes cannot be {tensor.datatype} of "
+            f"shape {list(tensor.shape)}: {error}"
+        ) from error
 
 
 def _infer_with_retries(

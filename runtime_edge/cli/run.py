@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.cli import CommandError
+from runtime_edge.cli._arrays import input_files, read_array
 from runtime_edge.cli._loading import (
     add_load_arguments,
     add_trace_arguments,
@@ -53,23 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     check_trace_arguments(args)
-    try:
-        import numpy as np
-    except ImportError as error:
-        raise CommandError(
-            "reading .npy files needs NumPy; install it with: pip install numpy"
-        ) from error
-    inputs: dict[str, Any] = {}
-    for text in args.input:
-        name, separator, path = text.partition("=")
-        if not separator or not name or not path:
-            raise CommandError(f"--input {text}: expected NAME=FILE.npy")
-        if name in inputs:
-            raise CommandError(f"--input {text}: '{name}' is given twice")
-        try:
-            inputs[name] = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise CommandError(f"--input {text}: not a .npy file: {error}") from error
+    inputs = {name: read_array(name, path) for name, path in input_files(args.input)}
     if args.capture is None:
         if args.capture_always:
             raise CommandError("--capture-always needs --capture FOLDER")
@@ -79,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     _trace(args, engine, inputs)
     files = {}
     if args.output_dir is not None:
+        import numpy as np
+
         os.makedirs(args.output_dir, exist_ok=True)
         for name, array in outputs.items():
             path = os.path.join(args.output_dir, name.replace("/", "_") + ".npy")

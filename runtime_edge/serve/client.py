@@ -104,7 +104,7 @@ class Client:
             ClientError: any other status than 200.
         """
         _, body = self._call("GET", path)
-        return json.loads(body)
+        return self._parsed(body)
 
     def text(self, path: str) -> str:
         """Text of a GET.
@@ -128,7 +128,7 @@ class Client:
             ClientError: any other status than 200.
         """
         _, body = self._call("POST", path, json.dumps(content or {}).encode())
-        return json.loads(body) if body else None
+        return self._parsed(body) if body else None
 
     def infer(
         self,
@@ -173,19 +173,23 @@ class Client:
             b"".join((text, *(tensor.data for tensor in inputs))),
             {_TENSOR_HEADER: str(len(text))},
         )
-        at = int(headers.get(_TENSOR_HEADER, len(body)))
-        outputs = []
-        for entry in json.loads(body[:at])["outputs"]:
-            size = entry["parameters"]["binary_data_size"]
-            data, at = body[at : at + size], at + size
-            outputs.append(
-                TensorValue(entry["name"], entry["datatype"], tuple(entry["shape"]), data)
-            )
-        return outputs
+        try:
+            return _outputs(body, int(headers.get(_TENSOR_HEADER, len(body))))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ClientError(
+                f"{self._url}: the answer is none of the Open Inference Protocol with binary "
+                f"outputs: {error!r:.200}"
+            ) from error
 
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
+
+    def _parsed(self, body: bytes) -> Any:
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise ClientError(f"{self._url}: the answer is not JSON: {error!r:.200}") from error
 
     def _call(
         self,
@@ -215,3 +219,16 @@ class Client:
             response.status,
             int(retry) if retry.isdigit() else None,
         )
+
+
+def _outputs(body: bytes, at: int) -> list[TensorValue]:
+    """Outputs of an answer whose JSON ends at a byte; KeyError, TypeError, ValueError if wrong."""
+    outputs = []
+    for entry in json.loads(body[:at])["outputs"]:
+        size = entry["parameters"]["binary_data_size"]
+        if type(size) is not int or not 0 <= size <= len(body) - at:
+            raise ValueError(f"binary_data_size is {size}, {len(body) - at:,} bytes are left")
+        shape = tuple(int(extent) for extent in entry["shape"])
+        data, at = body[at : at + size], at + size
+        outputs.append(TensorValue(str(entry["name"]), str(entry["datatype"]), shape, data))
+    return outputs
