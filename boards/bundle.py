@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boards.errors import StoreError
-from boards.store.plan_store import check_name
+from boards.store.reader import check_name
 from planformat.reader import open_plan
 
 FORMAT, VERSION = "edgeplan-board-bundle", 1

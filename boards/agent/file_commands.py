@@ -12,7 +12,7 @@ from boards.errors import CommandFailedError
 from boards.store.incoming import check_sha256
 from boards.store.incoming_file import IncomingFile
 from boards.store.pieces import MAX_PIECE_BYTES
-from boards.store.plan_store import check_name
+from boards.store.reader import check_name
 from boards.store.records import ReleaseRecord
 
 if TYPE_CHECKING:

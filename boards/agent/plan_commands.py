@@ -13,7 +13,7 @@ from boards.agent.arguments import memory_limit, release_id_of, seconds, texts, 
 from boards.agent.tasks import CHECK_SILENCE_S, forward
 from boards.conditions import read_conditions
 from boards.errors import CommandFailedError, StoreError
-from boards.store.plan_store import check_name
+from boards.store.reader import check_name
 from boards.store.records import ReleaseState
 
 if TYPE_CHECKING:

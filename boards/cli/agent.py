@@ -23,7 +23,7 @@ from boards.errors import LinkAddressError, LinkError
 from boards.link.connecting import BASE_BAUD, READY_LINE
 from boards.link.key_file import read_link_key
 from boards.link.transports.base import DescriptorTransport
-from boards.store.plan_store import DEFAULT_ROOT
+from boards.store.reader import DEFAULT_ROOT
 from runtime_edge.systemd import Notifier
 
 _KEY_VARIABLE = "EDGEPLAN_LINK_KEY"

@@ -5,7 +5,8 @@ path = PlanStore("/var/lib/edgeplan").active("detector")
 
 from __future__ import annotations
 
-from boards.store.plan_store import DEFAULT_ROOT, PlanStore
+from boards.store.plan_store import PlanStore
+from boards.store.reader import DEFAULT_ROOT
 from boards.store.records import ReleaseRecord, ReleaseState
 
 __all__ = ["DEFAULT_ROOT", "PlanStore", "ReleaseRecord", "ReleaseState"]

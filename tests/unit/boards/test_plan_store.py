@@ -16,7 +16,6 @@ import pytest
 
 from boards.errors import ReleaseRefusedError, StoreError
 from boards.store import PlanStore, ReleaseRecord, ReleaseState, trials
-from boards.store import plan_store as plan_store_module
 
 
 @pytest.fixture
@@ -102,8 +101,8 @@ def test_a_trial_that_nobody_confirms_goes_back(store, monkeypatch):
     store.activate("net", first)
     store.activate("net", add(store, b"two"), trial_s=60)
     assert store.expire_trials() == ()
-    now = plan_store_module.time.monotonic()
-    monkeypatch.setattr(plan_store_module.time, "monotonic", lambda: now + 61)
+    now = trials.time.monotonic()
+    monkeypatch.setattr(trials.time, "monotonic", lambda: now + 61)
     assert store.expire_trials() == ("net",)
     assert store.generation("net") == first
 
@@ -111,8 +110,8 @@ def test_a_trial_that_nobody_confirms_goes_back(store, monkeypatch):
 def test_a_confirmed_trial_stays(store, monkeypatch):
     store.activate("net", add(store, b"one"), trial_s=60)
     store.mark_good("net")
-    now = plan_store_module.time.monotonic()
-    monkeypatch.setattr(plan_store_module.time, "monotonic", lambda: now + 61)
+    now = trials.time.monotonic()
+    monkeypatch.setattr(trials.time, "monotonic", lambda: now + 61)
     assert store.expire_trials() == ()
 
 
@@ -216,8 +215,8 @@ def test_a_damaged_record_neither_stops_other_trials_nor_the_way_back(store, mon
     (store.release_folder("a", damaged) / "record.json").write_bytes(b"")
     with pytest.raises(StoreError, match=r"record\.json"):
         store.expire_trials()
-    now = plan_store_module.time.monotonic()
-    monkeypatch.setattr(plan_store_module.time, "monotonic", lambda: now + 61)
+    now = trials.time.monotonic()
+    monkeypatch.setattr(trials.time, "monotonic", lambda: now + 61)
     assert store.expire_trials() == ("b",)
     assert store.generation("b") == first
     assert store.roll_back("a", "it is damaged") == first
