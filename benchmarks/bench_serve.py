@@ -7,7 +7,10 @@ comparison, a minimal onnxruntime + FastAPI server with the same model, each in 
 The peer needs `pip install onnxruntime fastapi uvicorn`; `--only load` and `--only reloads` do not.
 
 - Overhead: single requests over one connection, taken in turn with `ExecutionContext.execute` in
-  this process and with the peer.
+  this process and with the peer. `execute` is timed twice: after a pause as long as a request takes
+  (`paced`: what a program without a daemon sees that does something else in between), and again
+  right behind it (`warm`: caches and cores at their best). Then the processor time of the daemon's
+  threads per request, which other processes change little; the plan's own is that of `execute`.
 - Load: an open-loop generator in a third process sends at set times, whatever the server does;
   latency counts from the scheduled time, so a stalled server is not excused. Evenly paced, and at
   random (Poisson) times: with those, queueing alone gives p99 of about four medians at 80 % load
@@ -31,7 +34,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +263,12 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
+def thread_time_us(pid: int) -> float:
+    """Processor time of all threads of a process so far, by the scheduler's clock."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((t / "schedstat").read_text().split()[0]) for t in threads) / 1e3
+
+
 @contextlib.contextmanager
 def most_resident(pid: int) -> Iterator[list[int]]:
     """A list whose only element is the largest resident memory seen so far, in bytes."""
@@ -305,7 +315,7 @@ def measure_overhead(plan: Path, model: Path, rounds: int, allow: str) -> dict[s
     x = np.random.default_rng(1).random(shape, np.float32)
     with (
         engine.create_context() as context,
-        daemon(plan, allow) as (_, address, _),
+        daemon(plan, allow) as (pid, address, _),
         peer(model) as other,
     ):
         served = Connection(address, infer_request(name, x))
@@ -319,24 +329,40 @@ def measure_overhead(plan: Path, model: Path, rounds: int, allow: str) -> dict[s
         difference = np.abs(np.frombuffer(theirs, np.float32) - expected.reshape(-1)).max()
         if difference > 1e-3:
             raise RuntimeError(f"the peer computes something else: {difference}")
-        rows: dict[str, list[float]] = {"execute": [], "daemon": [], "peer": []}
-        for _ in range(rounds + WARM_UP):
-            for side, action in (
-                ("execute", lambda: context.execute({name: x})),
-                ("daemon", served.round_trip),
-                ("peer", compared.round_trip),
-            ):
+        execute = partial(context.execute, {name: x})
+        sides: dict[str, Callable[[], object]] = {
+            "paced": execute,
+            "warm": execute,
+            "daemon": served.round_trip,
+            "peer": compared.round_trip,
+        }
+        rows: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(rounds + WARM_UP):
+            if number == WARM_UP:
+                busy_us = -thread_time_us(pid)
+            time.sleep(rows["daemon"][-1] / 1e6 if number else 0.0)
+            for side, action in sides.items():
                 begin = time.perf_counter_ns()
                 action()
                 rows[side].append((time.perf_counter_ns() - begin) / 1e3)
+        busy_us += thread_time_us(pid)
+        begin = time.thread_time_ns()
+        for _ in range(rounds):
+            execute()
+        own_us = (time.thread_time_ns() - begin) / 1e3
         served.close()
         compared.close()
     rows = {side: values[WARM_UP:] for side, values in rows.items()}
-    paired = [d - e for d, e in zip(rows["daemon"], rows["execute"], strict=True)]
+    over = {
+        side: [d - e for d, e in zip(rows["daemon"], rows[side], strict=True)]
+        for side in ("paced", "warm")
+    }
     return {
         "input_bytes": x.nbytes,
         "latency_us": {side: quantiles(values) for side, values in rows.items()},
-        "overhead_us": quantiles(paired),
+        "overhead_us": {side: quantiles(values) for side, values in over.items()},
+        "daemon_cpu_us_per_request": round(busy_us / rounds, 1),
+        "execute_cpu_us": round(own_us / rounds, 1),
         "peer_over_daemon": round(
             quantiles(rows["peer"])["p50"] / quantiles(rows["daemon"])["p50"], 3
         ),
@@ -459,7 +485,7 @@ def main() -> None:
             plan = Path(folder) / "m.plan"
             network = bh.import_onnx(args.model)
             bh.build(network, bh.BuilderConfig(target="host-cpu", num_threads=1)).save(plan)
-        parts = {
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
             "overhead": lambda: measure_overhead(plan, args.model, args.rounds, args.allow),
             "load": lambda: measure_load(plan, args.duration, args.allow),
             "reloads": lambda: measure_reloads(plan, args.reloads, args.allow),
