@@ -5,59 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto
 from support.cuda_toolkits import need_toolkit
 from support.emulated_gpu import edgeplan_with_gpu
-from support.onnx_models import model
+from support.pooled_networks import MODELS, VGG, YOLO, image, reference
 
 import builder_host as bh
 from builder_host.importers.onnx import import_onnx
-from builder_host.network.evaluate import evaluate_network
 from builder_host.tune.timing_cache import load_timing_cache
 from planformat.reader import read_plan
 from runtime_edge.cli import main
 
-SIZE = 32
-
-
-def blocks(*stages: tuple[tuple[int, ...], str]) -> ModelProto:
-    """Image -> stages of 3x3 convolutions, each with an activation, and a 2x2 maximum -> 1x1."""
-    rng = np.random.default_rng(11)
-    known: dict[str, Any] = {}
-    nodes = []
-    value, channels = "x", 3
-
-    def convolution(name: str, maps: int, kernel: int) -> None:
-        nonlocal value, channels
-        weights = rng.standard_normal((maps, channels, kernel, kernel))
-        known[f"{name}.w"] = (weights / np.sqrt(channels * kernel**2)).astype(np.float32)
-        known[f"{name}.b"] = rng.normal(0.1, 0.2, maps).astype(np.float32)
-        inputs, pads = [value, f"{name}.w", f"{name}.b"], [kernel // 2] * 4
-        nodes.append(helper.make_node("Conv", inputs, [name], name=name, pads=pads))
-        value, channels = name, maps
-
-    for stage, (widths, activation) in enumerate(stages, start=1):
-        for number, maps in enumerate(widths, start=1):
-            convolution(f"conv{stage}_{number}", maps, 3)
-            nodes.append(helper.make_node(activation, [value], [f"{value}.a"]))
-            value = f"{value}.a"
-        nodes.append(
-            helper.make_node(
-                "MaxPool", [value], [f"pool{stage}"], name=f"pool{stage}",
-                kernel_shape=[2, 2], strides=[2, 2],
-            )
-        )  # fmt: skip
-        value = f"pool{stage}"
-    convolution("last", 8, 1)
-    return model(nodes, {"x": (1, 3, SIZE, SIZE)}, [value], known)
-
-
-VGG = blocks(((16, 16), "Relu"), ((32, 32), "Relu"))
-YOLO = blocks(((16,), "LeakyRelu"), ((32,), "LeakyRelu"))
 PEAKS = {
     # conv1_1's result and pool1's: 16 maps of 32x32, and 16 of 16x16.
     "vgg": 16 * 32 * 32 + 16 * 16 * 16,
@@ -68,20 +29,12 @@ FUSED = {
     "vgg": ("conv1_2 + pool1", "conv2_2 + pool2"),
     "yolo": ("conv1_1 + pool1", "conv2_1 + pool2"),
 }
-MODELS = {"vgg": VGG, "yolo": YOLO}
 
 
 def families(report: str) -> dict[str, str]:
     """Kernel family of each operation of a build."""
     rows = json.loads(report)["operations"]
     return {row["name"]: row["tactic"].partition("(")[0] for row in rows}
-
-
-def reference(network: ModelProto, x: np.ndarray) -> np.ndarray:
-    """Float64 result of the network as imported."""
-    imported = import_onnx(network.SerializeToString())
-    (found,) = evaluate_network(imported, {"x": x}).values()
-    return found
 
 
 def arena_bytes(path: Path) -> int:
@@ -95,8 +48,7 @@ def arena_bytes(path: Path) -> int:
 def test_cpu_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     path, plan, x = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "x.npy"
     path.write_bytes(MODELS[name].SerializeToString())
-    image = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
-    np.save(x, image)
+    np.save(x, image())
     options = ["--measure", "none", "--threads", "1", "--json"]
     assert main(["build", str(path), "-o", str(plan), *options]) == 0
     chosen = families(capsys.readouterr().out)
@@ -104,7 +56,7 @@ def test_cpu_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str)
     assert "pooling" not in chosen.values()
     assert arena_bytes(plan) == 4 * PEAKS[name]
     assert main(["run", str(plan), "--input", f"x={x}", "--output-dir", str(tmp_path)]) == 0
-    wanted = reference(MODELS[name], image)
+    wanted = reference(MODELS[name], image())
     (result,) = (np.load(p) for p in tmp_path.glob("*.npy") if p != x)
     # Winograd sums err by up to 1e-4 of the largest value.
     assert np.abs(result - wanted).max() <= 1e-4 * np.abs(wanted).max()
@@ -115,8 +67,7 @@ def test_gpu_plan(tmp_path: Path, name: str) -> None:
     need_toolkit()
     path, plan, x = tmp_path / "m.onnx", tmp_path / "m.plan", tmp_path / "x.npy"
     path.write_bytes(MODELS[name].SerializeToString())
-    image = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
-    np.save(x, image)
+    np.save(x, image())
     options = ("--target", "cuda", "--precision", "fp16", "--measure", "none", "--json")
     status, told, messages = edgeplan_with_gpu("build", path, "-o", plan, *options)
     assert status == 0, messages
@@ -130,7 +81,7 @@ def test_gpu_plan(tmp_path: Path, name: str) -> None:
         "run", plan, "--input", f"x={x}", "--output-dir", tmp_path
     )
     assert status == 0, messages
-    wanted = reference(MODELS[name], image)
+    wanted = reference(MODELS[name], image())
     (result,) = (np.load(p) for p in tmp_path.glob("*.npy") if p != x)
     # Each of at most five layers rounds its operands and its result to 11 bits, at random signs.
     assert np.abs(result - wanted).max() <= 5 * 2 * 2.0**-11 * np.abs(wanted).max()
@@ -151,13 +102,12 @@ def test_a_plan_is_refitted_with_weights_that_turn_the_order(
     options = ["--measure", "none", "--threads", "1"]
     assert main(["build", str(path), "-o", str(plan), *options]) == 0
     assert main(["refit", str(plan), str(other), "-o", str(tmp_path / "n.plan")]) == 0
-    image = np.random.default_rng(2).standard_normal((1, 3, SIZE, SIZE)).astype(np.float32)
     x, out = tmp_path / "x.npy", tmp_path / "out"
-    np.save(x, image)
+    np.save(x, image())
     command = ["run", str(tmp_path / "n.plan"), "--input", f"x={x}", "--output-dir", str(out)]
     assert main(command) == 0
     capsys.readouterr()
-    wanted = reference(turned, image)
+    wanted = reference(turned, image())
     (result,) = (np.load(p) for p in out.glob("*.npy"))
     assert np.abs(result - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
