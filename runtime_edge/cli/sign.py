@@ -7,15 +7,12 @@ day; both are part of what is signed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import secrets
 
 from planformat.reader import read_plan
 from planformat.release import Release, release_of
 from planformat.signing import key_id, load_private_key, public_key_of
-from planformat.writer import sign_plan
+from planformat.writer import sign_plan, write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         data = file.read()
     output = args.output or args.plan
     release = _release(args, data)
-    replace_file(output, sign_plan(data, private_key, source=args.plan, release=release))
+    signed = sign_plan(data, private_key, source=args.plan, release=release)
+    write_atomically(output, [signed])
     identity = key_id(public_key_of(private_key)).hex()
     if args.json:
         print(json.dumps({"plan": output, "key_id": identity}))
@@ -52,20 +50,3 @@ def _release(args: argparse.Namespace, data: bytes) -> Release | None:
         old.number if args.release is None else args.release,
         old.expires if args.expires is None else args.expires,
     )
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file so that its path holds either the old content or the whole new one."""
-    path = os.path.abspath(path)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -145,6 +145,9 @@ def test_keygen_sign_verify(edgeplan, tmp_path):
     assert edgeplan("bench", "signed.plan", "--key", "other.pub", "--duration", "0.01")[0] == 1
     assert edgeplan("sign", "tiny.plan", "--key", "fleet.pub")[0] == 1
     assert edgeplan("sign", "tiny.plan", "--key", "other.key")[0] == 0  # in place
+    status, _, err = edgeplan("sign", "tiny.plan", "--key", "other.key", "-o", "absent/x.plan")
+    assert status == 1
+    assert "absent/x.plan: cannot be written" in err
     assert edgeplan("verify", "tiny.plan", "--key", "other.pub")[0] == 0
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
