@@ -16,7 +16,7 @@ from typing import Any
 
 from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.nvrtc_cubin import KernelResources
-from support.cuda_shim import compile_emulated
+from support.cuda_shim import FOLDER_VARIABLE, compile_emulated, compiled_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class EmulatedToolchain:
         return [EmulatedCode(compile_emulated(source, self._arch)) for source in sources]
 
 
-def edgeplan_with_gpu(*arguments: object, timeout_s: float = 300.0) -> tuple[int, str, str]:
+def edgeplan_with_gpu(*arguments: object, timeout_s: float = 1200.0) -> tuple[int, str, str]:
     """Run `edgeplan` in a process whose only GPU is the stand-in.
 
     Returns:
@@ -71,7 +71,7 @@ def edgeplan_with_gpu(*arguments: object, timeout_s: float = 300.0) -> tuple[int
         text=True,
         check=False,
         timeout=timeout_s,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, FOLDER_VARIABLE: str(compiled_folder())},
     )
     return done.returncode, done.stdout, done.stderr
 

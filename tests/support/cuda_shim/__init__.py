@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -32,9 +33,17 @@ _FLAGS = (
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\[\];")
 
 
+FOLDER_VARIABLE = "EDGEPLAN_TEST_EMULATED"  # where a child finds what its parent compiled
+
+
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="edgeplan-emulated-")
+
+
+def compiled_folder() -> Path:
+    """Folder of compiled kernels: the parent's, or one that goes with this process."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or _own_folder().name)
 
 
 def emulated_source(source: str) -> str:
@@ -54,16 +63,18 @@ def compile_emulated(source: str, arch: int = 90) -> Path:
         Path of a shared object that exports the kernels and `emu_launch`.
     """
     name = hashlib.sha256(f"{arch}\0{source}".encode()).hexdigest()[:24]
-    path = Path(_folder().name) / f"{name}.so"
+    path = compiled_folder() / f"{name}.so"
     if not path.exists():
-        text = path.with_suffix(".cpp")
-        text.write_text(emulated_source(source))
         include = Path(codegen.__path__[0]) / "cuda_include"
         command = [sys.executable, "-m", "ziglang", "cc", *_FLAGS, f"-DEP_ARCH={arch}"]
-        command += [f"-I{_SHIM}", f"-I{include}", str(text), "-o", str(path), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise AssertionError(f"{done.stderr[:6000]}\n{source}")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            text, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+            text.write_text(emulated_source(source))
+            command += [f"-I{_SHIM}", f"-I{include}", str(text), "-o", str(made), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise AssertionError(f"{done.stderr[:6000]}\n{source}")
+            made.replace(path)  # at once: others may be compiling the same
     return path
 
 
