@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from runtime_edge.device.select import open_device
 from runtime_edge.tensorrt.engine import IMPLICIT_BATCH, ICudaEngine, Runtime, SerializedPlan
 from runtime_edge.tensorrt.interfaces import IErrorRecorder, IGpuAllocator, ILogger, LogSeverity
 from runtime_edge.tensorrt.refused import Refusing
-from runtime_edge.tensorrt.types import DataType
+from runtime_edge.tensorrt.types import PLAN_TYPES, DataType
 
 _REFIT = (BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.STRIP_PLAN)
 _FIRST_WITH_TF32 = (8, 0)
@@ -179,6 +180,8 @@ class Builder(Refusing):
             keeps_cache = not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE)
             if keeps_cache and config._cache is not None and config._cache.content:
                 cache.write_bytes(config._cache.content)
+            for text in _idle_types(network, found, has_half=self.platform_has_fast_fp16):
+                self.logger.log(LogSeverity.WARNING, text)
             layer_rules, tensor_rules = _rules(
                 network, first, found, has_half=self.platform_has_fast_fp16
             )
@@ -322,7 +325,7 @@ class _Progress:
 def _rules(
     network: INetworkDefinition, net: Network, found: Found, *, has_half: bool
 ) -> tuple[Any, Any]:
-    """`precision` of layers and float32 of `set_output_type` as the build's rules, by name."""
+    """`precision` of layers and types of `set_output_type` as the build's rules, by name."""
     layer_rules, tensor_rules = [], []
     for layer in network:
         if layer.precision is not None and (has_half or layer.precision is not DataType.HALF):
@@ -333,10 +336,37 @@ def _rules(
                     layer_rules.append((glob.escape(made.name), _RULE_OF[layer.precision]))
         for index, dtype in layer.output_types.items():
             tensor = found.get(layer.get_output(index))
-            is_computed = tensor is not None and tensor.producer is not None
-            if tensor is not None and is_computed and dtype is DataType.FLOAT:
-                tensor_rules.append((glob.escape(tensor.name), "fp32"))
+            rule = {DataType.FLOAT: "fp32", DataType.HALF: "fp16"}.get(dtype)
+            if tensor is None or tensor.producer is None or rule is None:
+                continue
+            if rule == "fp32" or has_half:
+                tensor_rules.append((glob.escape(tensor.name), rule))
     return tuple(layer_rules), tuple(tensor_rules)
+
+
+def _idle_types(network: INetworkDefinition, found: Found, *, has_half: bool) -> Iterator[str]:
+    """What `precision` and `set_output_type` ask for in vain, a sentence each."""
+    for layer in network:
+        if layer.precision is DataType.HALF and not has_half:
+            yield (
+                f"'{layer.name}' precision = HALF changes nothing: this CPU target has no float16 "
+                "kernels"
+            )
+        for index, dtype in layer.output_types.items():
+            handle = layer.get_output(index)
+            tensor = found.get(handle)
+            if tensor is None or layer.obeys_output_type or tensor.dtype is PLAN_TYPES[dtype]:
+                continue
+            if dtype is DataType.HALF and has_half and tensor.dtype.is_float:
+                continue  # a rule of the build
+            why = (
+                f"a binding of {tensor.dtype.text} cannot be converted to it without a scale or "
+                "loss: use add_cast or add_quantize"
+                if handle.is_network_output
+                else "inside the network the build's precision decides: mark the tensor as an "
+                "output, or use add_cast"
+            )
+            yield f"'{layer.name}' set_output_type({index}, {dtype.name}) changes nothing: {why}"
 
 
 def _default_target() -> str:

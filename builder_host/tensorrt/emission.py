@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Found = dict["ITensor", Tensor]
 
+_MAX_UNROLLED_LAYERS = 50_000  # of all loops, those inside others too
+
 
 class FoldingNetwork(Network):
     """A network whose layers on known values become known values: shape arithmetic disappears.
@@ -28,6 +30,21 @@ class FoldingNetwork(Network):
     Layers that read 8-bit constants stay: they are quantised weights, which kernels want as they
     are.
     """
+
+    def __init__(self, name: str = "network") -> None:
+        """Make an empty network."""
+        super().__init__(name)
+        self._numbers: dict[str, int] = {}  # where the search for a free name goes on
+
+    def unique_name(self, wanted: str) -> str:
+        """As `Network.unique_name`, quickly where loops ask for one name many times."""
+        wanted = wanted or "unnamed"
+        name, number = wanted, self._numbers.get(wanted, 2)
+        while name in self._names:
+            name, number = f"{wanted}.{number}", number + 1
+        self._numbers[wanted] = number
+        self._names.add(name)
+        return name
 
     def add_layer(
         self,
@@ -54,6 +71,12 @@ class FoldingNetwork(Network):
         self.layers.pop()
         return layer
 
+    def free_name(self, tensor: Tensor, name: str) -> None:
+        """Call a tensor otherwise if it has a name that another one shall have."""
+        if tensor.name == name:
+            tensor.name = self.unique_name(f"{name}.inner")
+            self._names.discard(name)
+
     def take_over(self, other: Network) -> None:
         """Have the inputs and layers of another network, which is given up; this one is empty."""
         self.inputs, self.layers = other.inputs, other.layers
@@ -70,12 +93,15 @@ class Emission:
         is_draft: loops may be incomplete; their bodies are then emitted once, for the shapes.
     """
 
-    def __init__(self, net: Network, found: Found, shift: int, *, is_draft: bool = False) -> None:
+    def __init__(
+        self, net: FoldingNetwork, found: Found, shift: int, *, is_draft: bool = False
+    ) -> None:
         """Begin with the inputs in `found`."""
         self.net = net
         self.found = found
         self.shift = shift
         self.is_draft = is_draft
+        self._num_unrolled = 0
 
     def add(self, layers: Sequence[ILayer], loops: Sequence[ILoop]) -> None:
         """Emit layers after what they read.
@@ -182,6 +208,12 @@ class Emission:
                 self.found[recurrence.outputs[0]] = value
             for iterator, source in zip(iterators, sources, strict=True):
                 self.found[iterator.outputs[0]] = self._item(iterator, source, number)
+            self._num_unrolled += len(body)
+            if self._num_unrolled > _MAX_UNROLLED_LAYERS:
+                raise NetworkError(
+                    f"'{loop.name}': loops unroll to more than {_MAX_UNROLLED_LAYERS:,} layers; "
+                    "iterate outside of the network"
+                )
             self.add(body, inner)
             if is_whole and is_counted and not self._goes_on(loop, limits):
                 break

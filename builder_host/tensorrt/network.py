@@ -23,7 +23,19 @@ from builder_host.tensorrt.layers.base import ILayer
 from builder_host.tensorrt.recorder import LayerKind
 from builder_host.tensorrt.refused import NETWORK, TENSOR
 from runtime_edge.tensorrt.refused import Refusing
-from runtime_edge.tensorrt.types import PLAN_TYPES, DataType, Dims, TensorLocation, of_plan
+from runtime_edge.tensorrt.types import (
+    PLAN_TYPES,
+    DataType,
+    Dims,
+    TensorLocation,
+    checked_type,
+    of_plan,
+)
+
+_CONVERTIBLE = (
+    {DataType.FLOAT, DataType.HALF, DataType.BF16},
+    {DataType.INT32, DataType.INT64},
+)
 
 
 class ITensor(Refusing):
@@ -67,7 +79,8 @@ class ITensor(Refusing):
     @property
     def dtype(self) -> DataType:
         """Element type; that of declared inputs may be set."""
-        return of_plan(self._network._built(self).dtype)
+        wanted = self._network.output_type(self)
+        return wanted or of_plan(self._network._built(self).dtype)
 
     @dtype.setter
     def dtype(self, dtype: DataType) -> None:
@@ -201,7 +214,8 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
     # --- inputs, outputs, layers ----------------------------------------------------------
 
     def add_input(self, name: str, dtype: DataType, shape: Sequence[int]) -> ITensor:
-        """Declare an input."""
+        """Declare an input. Raises TypeError when `dtype` is no DataType."""
+        checked_type(dtype, f"input '{name}': dtype")
         tensor = ITensor(self, name)
         self._inputs.append(tensor)
         self._types[tensor] = (dtype, tuple(shape))
@@ -311,12 +325,32 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
                     "it out with add_loop_output"
                 )
             tensor = found[handle]
+            wanted = self.output_type(handle)
+            if wanted is not None and tensor.dtype is not PLAN_TYPES[wanted]:
+                net.free_name(tensor, handle.name)
+                tensor = net.add_cast(tensor, PLAN_TYPES[wanted], name=handle.name).output
             if tensor in net.inputs or tensor.is_constant or tensor in net.outputs:
                 params = PointwiseParams(Input(0))  # folding would make it a constant again
                 tensor = Network.add_layer(net, "pointwise", params, [tensor], "output").output
             net.mark_output(tensor, handle.name if handle.name != tensor.name else None)
             found[handle] = tensor
         return net, found
+
+    def output_type(self, tensor: ITensor) -> DataType | None:
+        """The element type that `set_output_type` gave an output of the network, if it can.
+
+        Floating-point results are rounded to another floating-point type, integers to another
+        integer type; None for other wishes, and for tensors inside the network.
+        """
+        number = self._producers.get(tensor)
+        if number is None or tensor not in self._outputs:
+            return None
+        layer = self._layers[number]
+        wanted = layer.output_types.get(layer.outputs.index(tensor))
+        if wanted is None or layer.obeys_output_type:
+            return None
+        own = of_plan(self._built(tensor).dtype)
+        return wanted if any({own, wanted} <= kinds for kinds in _CONVERTIBLE) else None
 
     def _begin(self, batch: int | None, shapes: Shapes, *, is_draft: bool = False) -> Emission:
         """A network with the inputs and the imported layers."""
@@ -359,6 +393,7 @@ class INetworkDefinition(Refusing, ComputeMethods, MovementMethods, IndexMethods
         self._draft = None
 
     def _retype_input(self, tensor: ITensor, dtype: DataType) -> None:
+        checked_type(dtype, f"'{tensor.name}': dtype")
         if tensor in self._types:
             self._types[tensor] = (dtype, self._types[tensor][1])
             self._draft = None

@@ -45,6 +45,15 @@ PLAN_TYPES = {
 _OF_PLAN = {plan: own for own, plan in PLAN_TYPES.items()}
 
 
+def checked_type(dtype: Any, what: str) -> DataType:
+    """An element type. Raises TypeError for anything else, which names `what`."""
+    if not isinstance(dtype, DataType):
+        raise TypeError(
+            f"{what} is {dtype!r} ({type(dtype).__name__}); expected a DataType such as trt.float32"
+        )
+    return dtype
+
+
 def of_plan(dtype: PlanType) -> DataType:
     """The API's name of a plan's element type. Raises TypeError for one that it lacks."""
     if dtype not in _OF_PLAN:

@@ -101,6 +101,23 @@ def test_loops_that_cannot_be_unrolled_are_refused(net):
         net.emit(None)
 
 
+def test_loops_inside_loops_are_bounded_together(net):
+    x = floats(2)
+    [data] = inputs_of(net, x=x)
+    outer, inner = net.add_loop(), net.add_loop()
+    value = outer.add_recurrence(data)
+    outer.add_trip_limit(number(net, 4000), trt.TripLimit.COUNT)
+    result = inner.add_recurrence(value.get_output(0))
+    inner.add_trip_limit(number(net, 4000), trt.TripLimit.COUNT)
+    result.set_input(1, add(net, result.get_output(0), data))
+    done = inner.add_loop_output(result.get_output(0), trt.LoopOutput.LAST_VALUE)
+    value.set_input(1, done.get_output(0))
+    last = outer.add_loop_output(value.get_output(0), trt.LoopOutput.LAST_VALUE)
+    net.mark_output(last.get_output(0))
+    with pytest.raises(NetworkError, match="loops unroll to more than 50,000 layers"):
+        net.emit(None)
+
+
 def conditional(net, flag, data):
     branches = net.add_if_conditional()
     with pytest.raises(NetworkError, match="set_condition before add_output"):

@@ -177,6 +177,23 @@ def test_identity_converts_to_the_output_type_that_was_set(net):
     close(evaluated(net, layer.get_output(0), x=x), x)
 
 
+@pytest.mark.parametrize("wrong", ["float32", np.float32, 0])
+def test_what_is_no_element_type_is_named(net, wrong):
+    with pytest.raises(TypeError, match=r"input 'x': dtype is .*expected a DataType such as trt"):
+        net.add_input("x", wrong, (1, 3))
+    assert net.num_inputs == 0
+    [x] = inputs_of(net, x=floats(1, 3))
+    relu = net.add_activation(x, trt.ActivationType.RELU)
+    with pytest.raises(TypeError, match="type of output 0 is "):
+        relu.set_output_type(0, wrong)
+    with pytest.raises(TypeError, match=r"IActivationLayer\.precision is "):
+        relu.precision = wrong
+    with pytest.raises(TypeError, match=r"ICastLayer\.to_type is "):
+        net.add_cast(x, wrong)
+    with pytest.raises(TypeError, match="'x': dtype is "):
+        x.dtype = wrong
+
+
 # --- compute -------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from support.cuda_toolkits import need_toolkit
 from support.documentation import ROOT
-from support.tensorrt_networks import constant, floats, inputs_of, network_of
+from support.tensorrt_networks import compiled, constant, floats, inputs_of, network_of
 
 from builder_host import tensorrt as trt
 from builder_host.errors import TimingCacheError
@@ -199,7 +199,9 @@ def test_a_layer_in_float16_on_a_cpu_stays_in_float32():
     conv.precision = trt.float16
     assert conv.precision_is_set
     assert builder.build_serialized_network(net, config) is not None
-    assert "stay in float32" in logger.texts(trt.Logger.WARNING)[-1]
+    told = logger.texts(trt.Logger.WARNING)
+    assert any("layers stay in float32" in text for text in told)
+    assert f"'{conv.name}' precision = HALF changes nothing" in "".join(told)
 
 
 def test_int8_of_quantised_weights_multiplies_integers():
@@ -327,3 +329,43 @@ def test_uff_inputs_of_two_orders_are_refused():
     assert parser.register_input("a", (1, 2, 3), trt.UffInputOrder.NCHW)
     assert not parser.register_input("b", (1, 2, 3), trt.UffInputOrder.NHWC)
     assert "'b' has the order NHWC, those before it NCHW" in parser.get_error(0).desc()
+
+
+def test_the_output_type_of_a_computing_layer_is_that_of_its_binding():
+    logger = Collecting()
+    builder, net, config, conv = small(logger)
+    relu = net.get_layer(1)
+    relu.set_output_type(0, trt.float16)
+    assert relu.get_output(0).dtype is trt.float16
+    conv.get_output(0).name = "inner"
+    conv.set_output_type(0, trt.float16)
+    conv.precision = trt.float16
+    assert conv.get_output(0).dtype is trt.float32
+    x = floats(1, 8, 6, 6)
+    half = compiled(builder, net, x=x)["y"]
+    assert half.dtype == np.float16
+    relu.set_output_type(0, trt.float32)
+    single = compiled(builder, net, x=x)["y"]
+    assert single.dtype == np.float32
+    assert single.max() > 1
+    assert np.array_equal(half, single.astype(np.float16))
+    told = logger.texts(trt.Logger.WARNING)
+    assert (
+        f"'{conv.name}' set_output_type(0, HALF) changes nothing: inside the network the build's "
+        "precision decides: mark the tensor as an output, or use add_cast"
+    ) in told
+    assert f"'{conv.name}' precision = HALF changes nothing: this CPU" in "".join(told)
+    relu.set_output_type(0, trt.int8)
+    assert relu.get_output(0).dtype is trt.float32
+    assert builder.build_serialized_network(net, config) is not None
+    text = logger.texts(trt.Logger.WARNING)[-1]
+    assert "set_output_type(0, INT8) changes nothing: a binding of f32 cannot" in text
+
+
+def test_a_converted_output_keeps_its_name_where_its_layer_has_it():
+    builder, net, config, _ = small(Collecting())
+    relu = net.get_layer(1)
+    relu.name = "y"
+    relu.set_output_type(0, trt.float16)
+    plan = read_plan(builder.build_serialized_network(net, config))
+    assert [(b.name, b.dtype.text) for b in plan.bindings] == [("x", "f32"), ("y", "f16")]

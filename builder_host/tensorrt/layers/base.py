@@ -9,10 +9,13 @@ import numpy as np
 
 from builder_host.errors import NetworkError
 from builder_host.network.network import Network, Tensor
-from runtime_edge.tensorrt.types import DataType
+from runtime_edge.tensorrt.types import DataType, checked_type
 
 if TYPE_CHECKING:
     from builder_host.tensorrt.network import ITensor
+
+
+_TYPES = ("precision", "to_type", "dtype", "indices_type")  # attributes that are element types
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,6 +30,7 @@ class ILayer:
     """
 
     changes: ClassVar[int] = 0
+    obeys_output_type: ClassVar[bool] = False  # whether `emit` looks at `output_types`
 
     inputs: list[ITensor | None]
     name: str
@@ -36,7 +40,9 @@ class ILayer:
     output_types: dict[int, DataType] = field(default_factory=dict)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, and count that."""
+        """Set an attribute, and count that. Raises TypeError for what is no element type."""
+        if name in _TYPES and value is not None:
+            checked_type(value, f"{type(self).__name__}.{name}")
         object.__setattr__(self, name, value)
         self.count_change()
 
@@ -78,7 +84,12 @@ class ILayer:
         self.precision = None
 
     def set_output_type(self, index: int, dtype: DataType) -> None:
-        """The element type of an output: that of its storage, or what an identity converts to."""
+        """The element type of an output: of a binding, or what an identity converts to.
+
+        Tensors inside the network are stored as the build's precision says; HALF and FLOAT are the
+        least that they have there. What cannot be obeyed is a warning of the build.
+        """
+        checked_type(dtype, f"'{self.name}': type of output {index}")
         self.output_types[index] = dtype
         self.count_change()
 

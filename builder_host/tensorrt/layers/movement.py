@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -338,6 +338,8 @@ class IShapeLayer(ILayer):
 @dataclass(eq=False, kw_only=True)
 class IIdentityLayer(ILayer):
     """Its input, in another element type if its output's was set."""
+
+    obeys_output_type: ClassVar[bool] = True
 
     def emit(self, net: Network, xs: list[Tensor | None], shift: int) -> list[Tensor]:
         """Add a conversion if there is one."""
