@@ -100,11 +100,11 @@ def test_a_kernel_that_hangs_at_a_request_starves_the_watchdog(gpu, tmp_path):
         plans = {"gate": folder / "gate.plan"}
         with serving(tmp_path, plans=plans, environment=environment) as served:
             np.testing.assert_array_equal(served.infer("gate", ONE).output(), ONE)
-            assert num_pings(manager, 1.0) >= 2
+            wait_until(lambda: num_pings(manager, 1.0) >= 2, "inferences feed the watchdog")
             body, headers = infer_body(np.zeros((1, 1), np.float32))  # it waits for another number
             with served.connect() as sock:
                 sock.sendall(request_bytes("POST", "/v2/models/gate/infer", body, **headers))
-                num_pings(manager, 1.0)
+                wait_until(lambda: num_pings(manager, 2.0) == 0, "the watchdog starves")
                 assert num_pings(manager, 1.0) == 0
                 assert served.request("GET", "/v2/health/live").status == 200
             served.process.send_signal(signal.SIGKILL)

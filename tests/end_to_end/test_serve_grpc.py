@@ -136,7 +136,7 @@ def test_streams_and_asynchronous_calls(client):
     client.async_infer(
         "scale", [tensor("x", X)], lambda result, error: answers.put((result, error))
     )
-    result, error = answers.get(timeout=20)
+    result, error = answers.get(timeout=60)
     assert error is None
     np.testing.assert_array_equal(result.as_numpy("y"), X * np.float32(0.5))
     client.start_stream(lambda result, error: answers.put((result, error)))
@@ -144,10 +144,10 @@ def test_streams_and_asynchronous_calls(client):
         client.async_stream_infer("scale", [tensor("x", X + number)])
     client.async_stream_infer("nothing", [tensor("x", X)])
     for number in range(5):
-        result, error = answers.get(timeout=20)
+        result, error = answers.get(timeout=60)
         assert error is None
         np.testing.assert_array_equal(result.as_numpy("y"), (X + number) * np.float32(0.5))
-    result, error = answers.get(timeout=20)
+    result, error = answers.get(timeout=60)
     assert "not known" in str(error)
     client.stop_stream()
 

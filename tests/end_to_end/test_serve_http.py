@@ -33,11 +33,17 @@ path = "scale.plan"
 [plans.batched]
 path = "batched.plan"
 batch_delay_us = 20000
+[plans.together]
+path = "batched.plan"
+batch_delay_us = 2000000
 [plans.two]
 path = "two.plan"
 [plans.slow]
 path = "slow.plan"
 queue_requests = 4
+queue_ms = 60000
+[plans.slower]
+path = "slower.plan"
 queue_ms = 60000
 """
 SLOW_TIMES = 4000
@@ -50,6 +56,7 @@ def folder(tmp_path_factory):
     save(scale_plan((1, 2, 4)), folder / "batched.plan")
     save(two_input_plan(), folder / "two.plan")
     save(slow_plan(SLOW_TIMES), folder / "slow.plan")
+    save(slow_plan(60_000), folder / "slower.plan")  # 0.6 s on a fast machine
     return folder
 
 
@@ -101,7 +108,7 @@ def test_any_batch_is_padded_or_split(served):
 
 
 def test_requests_at_the_same_time_share_executions(served):
-    before = served.get("/v2/models/batched/stats")["model_stats"][0]
+    before = served.get("/v2/models/together/stats")["model_stats"][0]
     barrier = threading.Barrier(8)
     wrong = []
 
@@ -111,7 +118,7 @@ def test_requests_at_the_same_time_share_executions(served):
             barrier.wait()
             for _ in range(5):
                 body, headers = infer_body(x)
-                sock.sendall(request_bytes("POST", "/v2/models/batched/infer", body, **headers))
+                sock.sendall(request_bytes("POST", "/v2/models/together/infer", body, **headers))
                 if not np.array_equal(read_reply(sock).output(), x * np.float32(0.5)):
                     wrong.append(number)
 
@@ -120,9 +127,10 @@ def test_requests_at_the_same_time_share_executions(served):
         thread.start()
     for thread in threads:
         thread.join()
-    after = served.get("/v2/models/batched/stats")["model_stats"][0]
+    after = served.get("/v2/models/together/stats")["model_stats"][0]
     assert not wrong
     assert after["inference_count"] - before["inference_count"] == 40
+    # As a rule 10; each time that somebody is two seconds late costs one more.
     assert after["execution_count"] - before["execution_count"] < 30
 
 
@@ -416,15 +424,27 @@ def test_idle_connections_make_room_for_new_ones(served):
 
 
 def test_a_full_queue_is_a_503_with_retry_after_and_the_connection_stays(served):
-    socks = [served.connect() for _ in range(12)]
+    def counts() -> tuple[int, int, int]:
+        """Of this plan: answered and refused since the start; of all: accepted and unanswered."""
+        status = served.get("/status.json")
+        plan = next(plan for plan in status["plans"] if plan["name"] == "slow")
+        return plan["success"], plan["refused"], status["pending"]
+
+    before = sum(counts())
+    refused_before = counts()[1]
+    socks = [served.connect() for _ in range(20)]
     try:
         body, headers = infer_body(X)
         for sock in socks:
             sock.sendall(request_bytes("POST", "/v2/models/slow/infer", body, **headers))
+        _, refused, pending = wait_until(
+            lambda: now if sum(now := counts()) == before + 20 else None, "all have arrived"
+        )
+        assert pending <= 5  # four in the queue, one runs
         replies = [read_reply(sock) for sock in socks]
         statuses = [reply.status for reply in replies]
         assert set(statuses) == {200, 503}
-        assert 4 <= statuses.count(200) <= 6
+        assert statuses.count(503) == refused - refused_before
         for reply in replies:
             if reply.status == 503:
                 assert int(reply.headers["retry-after"]) >= 1
@@ -457,21 +477,21 @@ def test_what_cannot_be_met_is_refused_at_once(served):
 def test_a_client_that_goes_cancels_its_request(served):
     def cancelled() -> float:
         text = served.request("GET", "/metrics").body.decode()
-        line = 'nv_inference_request_failure{model="slow",version="1",reason="CANCELED"}'
+        line = 'nv_inference_request_failure{model="slower",version="1",reason="CANCELED"}'
         return float(next(x for x in text.splitlines() if x.startswith(line)).split()[-1])
 
     before = cancelled()
     body, headers = infer_body(X)
     socks = [served.connect() for _ in range(4)]
     for sock in socks:
-        sock.sendall(request_bytes("POST", "/v2/models/slow/infer", body, **headers))
+        sock.sendall(request_bytes("POST", "/v2/models/slower/infer", body, **headers))
     wait_until(lambda: served.get("/status.json")["pending"] >= 3, "requests are queued")
-    executions = served.get("/v2/models/slow/stats")["model_stats"][0]["execution_count"]
+    executions = served.get("/v2/models/slower/stats")["model_stats"][0]["execution_count"]
     for sock in socks:
         sock.close()
     wait_until(lambda: served.get("/status.json")["pending"] == 0, "nothing is pending")
     assert cancelled() - before >= 3
-    done = served.get("/v2/models/slow/stats")["model_stats"][0]["execution_count"]
+    done = served.get("/v2/models/slower/stats")["model_stats"][0]["execution_count"]
     assert done - executions <= 2
 
 

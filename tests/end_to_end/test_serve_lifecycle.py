@@ -49,7 +49,7 @@ class Manager:
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(str(path))
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.messages: list[str] = []
 
     def wait_for(self, text: str) -> None:
@@ -69,7 +69,7 @@ class Manager:
                 num += text in self.sock.recv(4096).decode()
             except TimeoutError:
                 break
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         return num
 
 
@@ -98,7 +98,7 @@ def test_ready_status_stopping_and_exit_0(plans, tmp_path):
             assert any("STATUS=loading plan 1 of 1: m" in text for text in notified.messages)
             served.process.send_signal(signal.SIGTERM)
             notified.wait_for("STOPPING=1")
-            assert served.process.wait(20) == 0
+            assert served.process.wait(60) == 0
 
 
 def test_the_watchdog_is_fed_by_inferences_and_starves_when_one_hangs(plans, tmp_path):
@@ -110,21 +110,24 @@ def test_the_watchdog_is_fed_by_inferences_and_starves_when_one_hangs(plans, tmp
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
         with serving(tmp_path, toml=toml, environment=environment) as served:
             notified.wait_for("READY=1")
-            assert notified.count("WATCHDOG=1", 1.5) >= 3  # idle, so self-tests feed it
+            for _ in range(3):
+                notified.wait_for("WATCHDOG=1")  # idle, so self-tests feed it
             for _ in range(50):
                 assert output(served, row_input())[0, 0] == 0.5
-            assert notified.count("WATCHDOG=1", 1.0) >= 2
+            for _ in range(2):
+                notified.wait_for("WATCHDOG=1")
             switch(link, endless)  # its first inference on this stream never ends
             notified.wait_for("RELOADING=1")
-            notified.count("WATCHDOG=1", 1.0)
-            assert notified.count("WATCHDOG=1", 1.5) == 0
+            # From the time at which that inference runs; loading the plan takes a moment.
+            wait_until(lambda: notified.count("WATCHDOG=1", 2.0) == 0, "the watchdog starves")
+            assert notified.count("WATCHDOG=1", 1.0) == 0
             assert served.request("GET", "/v2/health/live").status == 200
             served.process.kill()
             served.process.wait()
 
 
 def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(plans, tmp_path):
-    slow = save(slow_plan(20_000), tmp_path / "slow.plan")  # 0.2 s each on a fast machine
+    slow = save(slow_plan(40_000), tmp_path / "slow.plan")  # 0.4 s each on a fast machine
     toml = f"[plans.m]\npath = '{slow}'\nqueue_ms = 60000\n"
     with serving(tmp_path, toml=toml) as served:
         body, headers = infer_body(row_input())
@@ -142,7 +145,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(plans, tmp_path
             assert read_reply(sock).status == 200
             sock.close()
         late.close()
-        assert served.process.wait(20) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_a_switched_link_is_loaded_beside_and_swapped_without_a_failed_request(plans, tmp_path):
