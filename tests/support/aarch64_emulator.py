@@ -64,6 +64,31 @@ def emulator() -> str | None:
     return shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 
 
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="edgeplan-aarch64-")
+
+
+@functools.lru_cache(maxsize=1)  # a test runs a program a few times, then comes the next one
+def _compiled(source: str, driver: str, features: tuple[str, ...]) -> Path:
+    """The program with its main, linked statically, in the place of the one before it."""
+    folder = Path(_folder().name)
+    (folder / "kernel.c").write_text(source)
+    (folder / "main.c").write_text(driver)
+    cpu = "+".join(["-mcpu=generic", *features])
+    include = f"-I{Path(codegen.__path__[0]) / 'c_include'}"
+    files = ("kernel.c", "main.c", "-o", "kernel")
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", "cc", *_FLAGS, cpu, include, *files],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr[:4000]}\n{source}"
+    return folder / "kernel"
+
+
 def run_emulated(
     source: str,
     arrays: Sequence[Array],
@@ -92,26 +117,14 @@ def run_emulated(
         guard=_GUARD_BYTES,
     )
     rows = [(symbols.index(name), begin, end, scratch_bytes[name]) for name, begin, end in calls]
+    program = _compiled(source, driver, tuple(features))
     with tempfile.TemporaryDirectory(prefix="edgeplan-qemu-") as name:
         folder = Path(name)
-        (folder / "kernel.c").write_text(source)
-        (folder / "main.c").write_text(driver)
         with (folder / "in").open("wb") as file:
             for array in arrays:
                 file.write(array.tobytes())
             file.write(np.array(rows, np.int64).tobytes())
-        cpu = "+".join(["-mcpu=generic", *features])
-        include = f"-I{Path(codegen.__path__[0]) / 'c_include'}"
-        files = ("kernel.c", "main.c", "-o", "kernel")
-        done = subprocess.run(
-            [sys.executable, "-m", "ziglang", "cc", *_FLAGS, cpu, include, *files],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{done.stderr[:4000]}\n{source}"
-        command = [str(emulator()), "-cpu", "max", "./kernel", "in", "out"]
+        command = [str(emulator()), "-cpu", "max", str(program), "in", "out"]
         ran = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
         assert ran.returncode != 3, "the kernel wrote past its scratch"
         assert ran.returncode == 0, f"status {ran.returncode}: {ran.stderr.decode()[:2000]}"
