@@ -23,6 +23,7 @@ _CANDIDATES = 1024  # thresholds tried, at most
 _FIRST_BINS = 2  # no threshold below so many bins per level
 _MSE_CANDIDATES = 256
 _WIDER_CANDIDATES = 64
+_ONE_BIT = 4.0  # squared error with a bit less
 _LOG_OF_NOTHING = 40.0  # -log of the smallest share that 2**58 values can have
 
 
@@ -95,14 +96,14 @@ def entropy(histogram: Histogram, options: Options) -> float:
     are representable whatever it is, and stay out.
 
     Divergence does not see how far a value is clipped. Where the tail is long and matters, as in
-    networks of depthwise layers, the range it asks for can lose more than 8 bits over all values
-    would; the range then grows until its squared error is no larger than that of no clipping.
+    networks of depthwise layers, it can lose more than a whole bit, by the squared error, against
+    no clipping at all; the range then grows until it does not.
     """
     levels = _levels(histogram, options)
     narrow = least_divergence(histogram, levels)
     candidates = np.linspace(narrow, histogram.largest, _WIDER_CANDIDATES)
     losses = _squared_errors(histogram, candidates, levels)
-    return float(candidates[np.argmax(losses <= losses[-1])])
+    return float(candidates[np.argmax(losses <= _ONE_BIT * losses[-1])])
 
 
 def least_divergence(histogram: Histogram, levels: int) -> float:
