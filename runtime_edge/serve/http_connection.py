@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runtime_edge.serve.errors import OverloadError, Refusal, RequestError
@@ -290,29 +289,35 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_keep_alive = False
         assert self._message is not None
         self._message.body_limit_bytes = request.body_limit_bytes
-        self._message.admit = partial(self._admit_chunk, request)
         self._state = _CHUNKED
         early, self._used = self._used, 0
         if early:
             self._read_chunks(early)
 
-    def _admit_chunk(self, request: Request, nbytes: int) -> None:
-        """Count part of a chunked body against the queue and the memory of bodies, or refuse it."""
+    def _admit_chunks(self, request: Request, message: MessageParser, nbytes: int) -> None:
+        """Count what was read against the queue and the memory of bodies, or refuse it."""
         application, pool = self._server.application, self._server.bodies
         application.take_more(request, nbytes)
         while not pool.reserve(nbytes):
             if not application.make_room(request):
                 raise pool.refusal(nbytes)
+        message.reserved_bytes += nbytes
 
     def _read_chunks(self, nbytes: int) -> None:
         request, message = self._request, self._message
         assert request is not None
         assert message is not None
         try:
-            if not message.read_chunks(self._buffer_view[:nbytes]):
-                return
+            # Once for all chunks in it: a client may send thousands of a single byte each.
+            self._admit_chunks(request, message, nbytes)
+            is_whole = message.read_chunks(self._buffer_view[:nbytes])
         except RequestError as error:
             self._refuse(error)
+            return
+        surplus = message.give_back_surplus()  # sizes and line ends
+        if request.place is not None:
+            request.place.grow(-surplus)
+        if not is_whole:
             return
         if request.place is not None:
             request.place.keep()

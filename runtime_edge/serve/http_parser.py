@@ -44,13 +44,13 @@ class MessageParser:
 
     Attributes:
         body_limit_bytes: of a chunked body.
-        admit: reserves so many bytes of the pool for a part of it, or raises `RequestError`.
+        reserved_bytes: of the pool, for its chunks, by whoever reads them in.
     """
 
     def __init__(self, pool: BodyPool) -> None:
         """A parser that has seen nothing; what was reserved of the pool goes back there."""
         self.body_limit_bytes = 0
-        self.admit: Callable[[int], None] = pool.hold
+        self.reserved_bytes = 0
         self._pool = pool
         self._parser: Any = httptools.HttpRequestParser(self)
         self._url = b""
@@ -103,7 +103,7 @@ class MessageParser:
         """Take in more of a chunked body; true when it is complete.
 
         Raises:
-            RequestError: 400: broken; 413: too large; 503: no memory for it now.
+            RequestError: 400: broken; 413: too large.
         """
         try:
             self._guarded(lambda: self._parser.feed_data(data), "the chunked body is broken")
@@ -111,6 +111,13 @@ class MessageParser:
             if not self._is_complete:  # what follows the message is nobody's concern
                 raise
         return self._is_complete
+
+    def give_back_surplus(self) -> int:
+        """Give back what was reserved beyond the chunks; bytes."""
+        surplus = self.reserved_bytes - len(self._chunks)
+        self._pool.unreserve(surplus)
+        self.reserved_bytes -= surplus
+        return surplus
 
     def take_chunks(self) -> bytearray:
         """The body; its memory counts no more."""
@@ -120,7 +127,8 @@ class MessageParser:
 
     def release(self) -> None:
         """Let the chunks go."""
-        self._pool.unreserve(len(self._chunks))
+        self._pool.unreserve(self.reserved_bytes)
+        self.reserved_bytes = 0
         self._chunks = bytearray()
 
     # -- called by httptools
@@ -149,7 +157,6 @@ class MessageParser:
         """Part of a chunked body."""
         if len(self._chunks) + len(body) > self.body_limit_bytes:
             raise RequestError(413, f"the body has more than {self.body_limit_bytes:,} bytes")
-        self.admit(len(body))
         self._chunks += body
 
     def on_message_complete(self) -> None:

@@ -44,7 +44,7 @@ class Place:
             self._places.waiting.pop(self, None)
 
     def grow(self, nbytes: int) -> None:
-        """More of a body whose length was not announced has come."""
+        """More of a body whose length was not announced has come, or less than was thought."""
         if self._places is not None:
             self._nbytes += nbytes
             self.queue.coming_bytes += nbytes

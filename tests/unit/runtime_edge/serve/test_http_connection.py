@@ -229,3 +229,18 @@ def test_the_connection_stays_as_the_client_asks(version, connection, is_kept, l
         writer.close()
 
     run(scenario)
+
+
+def test_many_small_chunks_are_counted_by_their_bytes():
+    async def scenario(application, pool, address):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000)
+        while pool.used_bytes != 20_000:  # not the 120,000 that were sent
+            await asyncio.sleep(0.01)
+        assert (application.queue.num_coming, application.queue.coming_bytes) == (1, 20_000)
+        writer.write(b"0\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\n20000")
+        writer.close()
+        assert (pool.used_bytes, application.queue.coming_bytes) == (0, 0)
+
+    run(scenario)
