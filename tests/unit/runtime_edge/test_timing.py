@@ -40,8 +40,8 @@ def test_flush_is_written_and_not_timed(module):
     x, y = np.ones(1000, np.float32), np.zeros(10, np.float32)
     launch = TimedLaunch(module.address("slow_sum"), (x.ctypes.data, y.ctypes.data, 1), 10)
     flush = bytearray(64 << 20)
-    times = time_launches(module, [launch], repeats=3, flush=flush)
-    assert flush[0] == flush[64] == flush[-64] == 3
+    times = time_launches(module, [launch], repeats=9, flush=flush)
+    assert flush[0] == flush[64] == flush[-64] == 9
     # Writing 64 MiB takes milliseconds, the sum of 10,000 numbers some ten microseconds.
     assert min(times) < 1000
 
