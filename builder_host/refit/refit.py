@@ -29,13 +29,14 @@ from builder_host.lowering.draft import Draft, make_draft
 from builder_host.measure.local import local_fingerprint, local_gpu, try_plan_here
 from builder_host.network.network import Network
 from builder_host.recipe import config_of
+from builder_host.refit.fused import is_recorded, recorded_times
 from builder_host.refit.recorded import recorded_operations
 from builder_host.refit.region import packed_region
 from builder_host.targets.backend import TargetWithoutTools
 from planformat.container import SectionKind
 from planformat.details import PlanDetails, encode_details, plan_details
 from planformat.fingerprint import compare
-from planformat.plan import Plan
+from planformat.plan import Plan, Profile
 from planformat.reader import read_container, read_plan
 from planformat.recipe import BuildRecipe
 from planformat.sections.chunks import encode_chunks, weights_hash
@@ -162,19 +163,25 @@ def refit_plan(
 
     def drafts(config: BuilderConfig) -> list[Draft]:
         made: list[Draft] = []
-        for number, profile in enumerate(profiles):
-            report("network", number, len(profiles))
-            made.append(
-                make_draft(
-                    profile.name,
-                    models[profile.name],
-                    config,
-                    target,
-                    num_workers=profile.num_workers,
-                    trace=None,
-                    first=made[0] if made else None,
-                )
+
+        def draft(profile: Profile, timed_us: Mapping[str, float] | None) -> Draft:
+            return make_draft(
+                profile.name,
+                models[profile.name],
+                config,
+                target,
+                num_workers=profile.num_workers,
+                trace=None,
+                first=made[0] if made else None,
+                timed_us=timed_us,
             )
+
+        for number, (profile, rows) in enumerate(zip(profiles, details.variants[0], strict=True)):
+            report("network", number, len(profiles))
+            one = draft(profile, None)
+            if one.contested and not is_recorded(one, rows.operations):
+                one = draft(profile, recorded_times(one.contested, rows.operations))
+            made.append(one)
         return made
 
     found = drafts(config_of(recipe, is_checked=False))
