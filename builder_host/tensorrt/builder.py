@@ -60,6 +60,7 @@ class Builder(Refusing):
         self.fp16_mode = False
         self.int8_mode = False
         self.strict_type_constraints = False
+        self.refittable = False
         self.int8_calibrator: IInt8Calibrator | None = None
         self.error_recorder: IErrorRecorder | None = None
         self.gpu_allocator: IGpuAllocator | None = None
@@ -112,6 +113,7 @@ class Builder(Refusing):
             (self.fp16_mode, BuilderFlag.FP16),
             (self.int8_mode, BuilderFlag.INT8),
             (self.strict_type_constraints, BuilderFlag.STRICT_TYPES),
+            (self.refittable, BuilderFlag.REFIT),
         ):
             if is_set:
                 config.set_flag(flag)

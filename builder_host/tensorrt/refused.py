@@ -49,7 +49,6 @@ BUILDER: Mapping[str, str] = {
     "default_device_type": _NO_DLA,
     "get_plugin_registry": _PLUGIN,
     "max_DLA_batch_size": _NO_DLA,
-    "refittable": "set BuilderFlag.REFIT",
 }
 REFITTER: Mapping[str, str] = {
     "get_dynamic_range": _COMPILED,

@@ -157,10 +157,11 @@ def test_equal_constants_become_different_ones(cuda):
 def test_a_caffe_network_with_random_weights_gets_trained_ones(cuda):
     builder = trt.Builder(trt.Logger())
     builder.max_batch_size = 10
+    builder.refittable = True
     network = builder.create_network()
     tensors = trt.CaffeParser().parse(str(LENET / "lenet.prototxt"), None, network, trt.float32)
     network.mark_output(tensors.find("prob"))
-    engine = builder.build_engine(network, config_with(builder, trt.BuilderFlag.REFIT))
+    engine = builder.build_cuda_engine(network)
     refitter = trt.Refitter(engine, trt.Logger())
     weights = trained()
     assert {*zip(*refitter.get_all(), strict=True)} == {*weights}
