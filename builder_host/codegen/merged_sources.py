@@ -2,8 +2,9 @@
 
 A driver keeps device memory for each module beside its code: 33 modules of ResNet-50 took 4 MiB on
 an H200, one took none. Each source becomes a namespace of its own behind the product's headers;
-kernels are `extern "C"` and keep their names, and what a source defines for the
-preprocessor ends with it.
+kernels are `extern "C"` and keep their names, and what a source defines for the preprocessor ends
+with it. What a kernel declares `extern` has C linkage too, whatever the namespace: dynamic shared
+memory gets a name for each source, since sources give it different types.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ MAX_SOURCES = 16  # of one unit: large networks then still compile on several co
 _HEADER = re.compile(r'^#include "ep_\w+\.cuh"\n', re.MULTILINE)
 _DEFINE = re.compile(r"^[ \t]*#[ \t]*define[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
+_DYNAMIC_SHARED = re.compile(r"\bextern __shared__[^;\[]*?(\w+)\[\]")
 _ANY_INCLUDE = re.compile(r"^[ \t]*#[ \t]*include\b", re.MULTILINE)
 
 
@@ -74,6 +76,10 @@ def _parts(source: str) -> _Parts | None:
 def _text(parts: Sequence[_Parts]) -> str:
     lines = [parts[0].directives, *dict.fromkeys(part.include for part in parts)]
     for number, part in enumerate(parts):
-        lines.append(f"namespace ep_source_{number} {{\n{part.body}\n}}\n")
-        lines += [f"#undef {name}\n" for name in dict.fromkeys(_DEFINE.findall(part.body))]
+        body = part.body
+        for name in dict.fromkeys(_DYNAMIC_SHARED.findall(body)):
+            # names in PTX (st.shared.u32) are others
+            body = re.sub(rf"(?<![\w.]){name}(?![\w.])", f"{name}_of_source_{number}", body)
+        lines.append(f"namespace ep_source_{number} {{\n{body}\n}}\n")
+        lines += [f"#undef {name}\n" for name in dict.fromkeys(_DEFINE.findall(body))]
     return "".join(lines)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from support.cuda_kernels import make_target
 from support.cuda_toolkits import need_toolkit
 
 import builder_host as bh
+from builder_host.codegen.artifacts import ArtifactStore
 from builder_host.codegen.merged_sources import MAX_SOURCES, merge_sources
 from builder_host.codegen.nvrtc_cubin import kernel_code
+from builder_host.codegen.toolchain_cuda import CompiledCubin, CudaToolchain
 from planformat.plan import CodeObject
 
 CUDA, WGMMA = '#include "ep_cuda.cuh"\n', '#include "ep_wgmma.cuh"\n'
@@ -68,6 +71,27 @@ def test_units_are_of_equal_size_and_bounded() -> None:
     units = merge_sources(many)
     assert [len(unit.sources) for unit in units] == [9, 8]
     assert [one for unit in units for one in unit.sources] == many
+
+
+def test_dynamic_shared_memory_has_a_name_for_each_source(tmp_path: Path) -> None:
+    texts = [
+        CUDA + f'extern "C" __global__ void {name}(float *y) {{\n'
+        f"  extern __shared__ __align__(16) {kind} shared[];\n"
+        '  asm volatile("st.shared.u32 [%0], 1;" ::"r"(0) : "memory");\n'
+        "  y[0] = shared[threadIdx.x];\n}\n"
+        for name, kind in (("a", "float"), ("b", "unsigned char"))
+    ]
+    (unit,) = merge_sources(texts)
+    for number in (0, 1):
+        assert f" shared_of_source_{number}[];" in unit.text
+        assert f"y[0] = shared_of_source_{number}[threadIdx.x]" in unit.text
+    assert unit.text.count("extern __shared__ __align__(16)") == 2
+    assert unit.text.count("st.shared.u32") == 2
+    need_toolkit()
+    toolchain = CudaToolchain(make_target("87"), store=ArtifactStore(tmp_path), jobs=1)
+    (compiled,) = toolchain.compile_objects([unit.text])
+    assert isinstance(compiled, CompiledCubin), compiled.error
+    assert {kernel.name for kernel in compiled.kernels} == {"a", "b"}
 
 
 def test_a_plan_has_few_modules_whose_kernels_are_those_that_were_timed(tmp_path: Path) -> None:
