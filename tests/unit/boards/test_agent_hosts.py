@@ -92,6 +92,7 @@ def test_a_result_that_cannot_be_kept_leaves_nothing_behind(tmp_path, monkeypatc
         with pytest.raises(CommandFailedError, match="No space left"):
             link.client.call("run", fields)
         assert [path.name for path in (tmp_path / "cache").iterdir()] == [plan.sha256]
+        assert not list((tmp_path / "results").glob("*/*"))
 
 
 def test_a_file_that_is_being_checked_is_waited_for(tmp_path, monkeypatch):
