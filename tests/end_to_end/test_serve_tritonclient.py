@@ -160,10 +160,11 @@ def test_shared_memory_for_input_and_output(client, picture, expected):
 
 
 def test_shared_memory_that_shrinks_is_an_error_not_a_crash(client, picture):
-    region = shared_memory.create_shared_memory_region("s", "/edgeplan_test_s", picture.nbytes)
+    shm = f"/edgeplan_test_{os.getpid()}"
+    region = shared_memory.create_shared_memory_region("s", shm, picture.nbytes)
     try:
-        client.register_system_shared_memory("s", "/edgeplan_test_s", picture.nbytes)
-        with open("/dev/shm/edgeplan_test_s", "r+b") as file:
+        client.register_system_shared_memory("s", shm, picture.nbytes)
+        with open(f"/dev/shm{shm}", "r+b") as file:
             file.truncate(100)
         data = http.InferInput("data", list(picture.shape), "FP32")
         data.set_shared_memory("s", picture.nbytes)
