@@ -125,6 +125,7 @@ class Engine:
         self._source = source
         self._opened = opened
         self._num_workers = num_workers
+        self._is_closed = False
         self._contexts: weakref.WeakSet[ExecutionContext] = weakref.WeakSet()
         self.fingerprint: DeviceFingerprint = device.probe()
         index = select_match(
@@ -298,7 +299,9 @@ class Engine:
             MemoryRegionError: the arena is too small or misaligned.
             StrictModeError: strict mode and no arena.
             DeviceError: memory or threads were refused.
+            ContextBusyError: the engine is closed.
         """
+        self._require_open()
         return ExecutionContext(
             self,
             self.profile(profile),
@@ -307,17 +310,28 @@ class Engine:
         )
 
     def create_stream(self) -> Stream:
-        """A stream on this device; it also takes work of other engines of the same kind."""
+        """A stream on this device; it also takes work of other engines of the same kind.
+
+        Raises:
+            ContextBusyError: the engine is closed.
+        """
+        self._require_open()
         return self._code.create_stream()
 
     def create_event(self) -> Event:
-        """An event for streams of this device."""
+        """An event for streams of this device.
+
+        Raises:
+            ContextBusyError: the engine is closed.
+        """
+        self._require_open()
         return self._code.create_event()
 
     def close(self) -> None:
         """Unmap the file and unload the code, as soon as streams and events made here are gone.
 
-        Without a call this happens when the engine and all that it made are garbage.
+        Without a call this happens when the engine and all that it made are garbage. Does nothing
+        the second time.
 
         Raises:
             ContextBusyError: contexts are still open.
@@ -327,6 +341,9 @@ class Engine:
                 f"plan {self._source}: {len(self._contexts)} contexts are still open; close them "
                 "before the engine"
             )
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._code.close()
         self._weights_holder = None
         opened, self._opened = self._opened, None
@@ -340,6 +357,10 @@ class Engine:
     def __exit__(self, *exception: object) -> None:
         """Close."""
         self.close()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ContextBusyError(f"plan {self._source}: the engine is closed; load it again")
 
     def _register(self, context: ExecutionContext) -> None:
         self._contexts.add(context)

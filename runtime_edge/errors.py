@@ -36,7 +36,7 @@ class MemoryRegionError(RuntimeEdgeError):
 
 
 class ContextBusyError(RuntimeEdgeError):
-    """A context is used by two users at once."""
+    """A context is used by two users at once, or something is used after it was closed."""
 
 
 class CaptureError(RuntimeEdgeError):

@@ -18,8 +18,8 @@ with a line that says why; one that cannot be is refused with what to use instea
 trtexec's. Figures are defined as trtexec defines them: throughput is queries by total host
 walltime, latency is H2D + compute + D2H, a percentile leaves out the slowest. One inference is in
 flight per stream, and transfers are left out unless `--includeDataTransfers` is given. What changes
-nothing beside other options (`--stripWeights` without `--saveEngine`, `--calib` without `--int8`) is
-accepted too, with a line that says so; options that contradict each other are an error.
+nothing beside other options (`--stripWeights` without `--saveEngine`, `--calib` without `--int8`)
+is accepted too, with a line that says so; options that contradict each other are an error.
 
     planexec --deploy=lenet.prototxt --model=lenet.caffemodel --output=prob --saveEngine=lenet.plan
     planexec --loadEngine=lenet.plan --exportTimes=times.json --dumpProfile

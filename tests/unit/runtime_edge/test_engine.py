@@ -239,6 +239,11 @@ def test_close_needs_closed_contexts_and_unloads(plan_path):
     context.close()
     engine.close()
     assert str(plan_path) not in MAPS.read_text()
+    engine.close()
+    for make in (engine.create_context, engine.create_stream, engine.create_event):
+        with pytest.raises(rt.ContextBusyError, match=r"tiny\.plan: the engine is closed"):
+            make()
+    assert engine.name == "tiny"
 
 
 def test_nothing_stays_mapped_when_an_engine_is_garbage(plan_path):
