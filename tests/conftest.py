@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+pytest_plugins = ["support.browser"]
+
 if find_spec("hypothesis") is not None:  # scripts/gpu runs tests/gpu with pytest alone
     from hypothesis import HealthCheck, settings
 

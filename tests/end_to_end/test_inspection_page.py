@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -21,7 +20,6 @@ from planformat.errors import PlanFormatError
 from planformat.reader import open_plan
 
 LENET = (DATA / "caffe/lenet/lenet.prototxt", DATA / "caffe/lenet/lenet_iter_9000.caffemodel")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -169,18 +167,6 @@ def test_a_trace_tells_of_each_step_what_the_plan_knows(folder):
         for index in operation.steps:
             assert steps[index]["args"]["bytes"] == moved > 0
             assert steps[index]["args"]["kind"] == operation.kind
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium; tests that ask for it are skipped where it or playwright is missing."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 # Every shape of the drawings of one kind: the first line of its tooltip, and whether it has an

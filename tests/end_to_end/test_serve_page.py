@@ -1,34 +1,18 @@
-"""The status page in a real browser: it draws, it follows the daemon, it fetches nothing else.
-
-Needs playwright (`pip install playwright`) and a Chromium on the path; skipped without them.
-"""
+"""The status page in a real browser: it draws, it follows the daemon, it fetches nothing else."""
 
 from __future__ import annotations
 
 import io
 import re
-import shutil
 from importlib import resources
 
 import pytest
 from support.serve_plans import row_input, save, scale_plan
 from support.serving import serving, wait_until
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 Image = pytest.importorskip("PIL.Image")
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 TOKEN = "0123456789abcdef0123"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
