@@ -23,7 +23,7 @@ _STATES = {
     "rnn/silero/three_words": {"state": "stateN"},
 }
 _LAST_ROW_ONLY = {"tf_op_layer_stack_2", "stateN"}
-_WHOLE_BATCH = {"onnx/tract/byte_sb_bidi_lstm"}
+_STORED_SHAPES = {"onnx/tract/byte_sb_bidi_lstm", "onnx/teams_seg/onnxjs"}
 _NUMBERS = r"(\[[\d., -]+\]|[\d.]+)"
 _FORMULA = re.compile(
     rf"x = (?:float16)?(?P<bare>float)?\(*u8(?: ?/ ?(?P<first>[\d.]+))?\)?"
@@ -131,7 +131,7 @@ def _imported(
         one = {key: (1, *shape[1:]) for key, shape in shapes.items()}
         network = bh.import_tensorflow(models[0], shapes=one)
     else:
-        network = bh.import_onnx(models[0], shapes=shapes if name in _WHOLE_BATCH else None)
+        network = bh.import_onnx(models[0], shapes=shapes if name in _STORED_SHAPES else None)
     types = {tensor.name: tensor for tensor in network.inputs}
     count = max((len(values) for values in inputs.values()), default=1)
     if name in _STATES:
